@@ -1,0 +1,27 @@
+"""Text-to-video latent diffusion models with a 3D UNet: load, inspect, convert, sample, write video.
+
+Everything public is imported from here; nothing heavy is imported until it is used.
+"""
+
+from importlib import import_module
+from typing import Any
+
+_PUBLIC = {
+    "UNet3D": ".unet",
+    "UNetConfig": ".unet",
+    "inspect": ".checkpoints",
+    "load_pipeline": ".pipeline",
+    "load_unet": ".checkpoints",
+}
+
+__all__ = list(_PUBLIC)  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(_PUBLIC[name], __name__), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})
