@@ -1,0 +1,110 @@
+"""Attention: the function that a host may replace, and the layer around it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from einops import rearrange
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+AttentionFunction = Callable[..., Tensor]
+"""``attention(q, k, v, heads, options=…)``: q (b, n, h*d), k and v (b, m, h*d) -> (b, n, h*d)."""
+
+MAX_BATCH = 2**15
+"""CUDA attention kernels launch one block per batch row and head, and fail beyond 65,535 of them."""
+
+
+def scaled_dot_product(q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[str, Any] | None = None) -> Tensor:
+    """softmax(q k^T / sqrt(d)) v. q: (b, n, h*d), k and v: (b, m, h*d) -> (b, n, h*d)."""
+    if q.shape[0] > MAX_BATCH and q.device.type != "cpu":
+        parts = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
+        return torch.cat([scaled_dot_product(*part, heads) for part in parts])
+    q, k, v = (x.unflatten(-1, (heads, -1)).transpose(1, 2) for x in (q, k, v))  # (b, h, n, d)
+    return F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+
+
+def relative_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, key_table: Tensor, value_table: Tensor) -> Tensor:
+    """Attention whose keys and values have learned offsets for every distance between frames.
+
+    q, k, v: (b, t, h*d); the tables: (2 R + 1, d), distances beyond R share the outermost entry.
+    Source: Shaw et al. 2018 (arXiv:1803.02155), as VideoCrafter1 uses it.
+    """
+    q, k, v = (rearrange(x, "b t (h d) -> b h t d", h=heads) for x in (q, k, v))
+    reach = key_table.shape[0] // 2
+    frame = torch.arange(q.shape[2], device=q.device)
+    distance = (frame[None, :] - frame[:, None]).clamp(-reach, reach) + reach  # (t, s)
+    key_offset, value_offset = key_table[distance], value_table[distance]  # (t, s, d)
+    scores = q @ k.transpose(-1, -2) + torch.einsum("b h t d, t s d -> b h t s", q, key_offset)
+    weights = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)
+    out = weights @ v + torch.einsum("b h t s, t s d -> b h t d", weights, value_offset)
+    return rearrange(out, "b h t d -> b t (h d)")
+
+
+class Attention(nn.Module):
+    """Multi-head attention, to itself or to a context, with optional image tokens and frame distances."""
+
+    def __init__(
+        self,
+        query_dim: int,
+        context_dim: int | None,
+        heads: int,
+        head_dim: int,
+        operations: Any,
+        attention: AttentionFunction,
+        *,
+        relative_position: int = 0,
+        image_attention: bool = False,
+        image_scale: bool = False,
+        **factory: Any,
+    ) -> None:
+        super().__init__()
+        self.heads, self.head_dim, self.attention = heads, head_dim, attention
+        inner, context_dim = heads * head_dim, context_dim or query_dim
+        self.to_q = operations.Linear(query_dim, inner, bias=False, **factory)
+        self.to_k = operations.Linear(context_dim, inner, bias=False, **factory)
+        self.to_v = operations.Linear(context_dim, inner, bias=False, **factory)
+        self.to_out = nn.Sequential(operations.Linear(inner, query_dim, **factory))
+        self.relative_position_k = self.relative_position_v = None
+        if relative_position:
+            table = (2 * relative_position + 1, head_dim)
+            self.relative_position_k = operations.Embedding(*table, **factory)
+            self.relative_position_v = operations.Embedding(*table, **factory)
+        self.to_k_ip = self.to_v_ip = self.image_scale = None
+        if image_attention:
+            self.to_k_ip = operations.Linear(context_dim, inner, bias=False, **factory)
+            self.to_v_ip = operations.Linear(context_dim, inner, bias=False, **factory)
+        if image_scale:
+            self.image_scale = operations.Embedding(1, 1, **factory)
+
+    def forward(
+        self,
+        x: Tensor,
+        context: Tensor | None = None,
+        value: Tensor | None = None,
+        image_context: Tensor | None = None,
+        options: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """x: (b, n, c), context and value: (b, m, d), image_context: (b, i, d) -> (b, n, c)."""
+        context = x if context is None else context
+        value = context if value is None else value
+        q, k, v = self.to_q(x), self.to_k(context), self.to_v(value)
+        if self.relative_position_k is not None:
+            index = torch.arange(self.relative_position_k.num_embeddings, device=q.device)
+            tables = (self.relative_position_k(index).to(q.dtype), self.relative_position_v(index).to(q.dtype))
+            return self.to_out(relative_attention(q, k, v, self.heads, *tables))
+        out = self.attention(q, k, v, self.heads, options=options)
+        return self.to_out(self.add_image(out, q, image_context, options))
+
+    def add_image(self, out: Tensor, q: Tensor, image_context: Tensor | None, options: dict[str, Any] | None) -> Tensor:
+        """out plus the same queries' attention to the image tokens, where there are any. out, q: (b, n, h*d)."""
+        if image_context is None or self.to_k_ip is None:
+            return out
+        k, v = self.to_k_ip(image_context), self.to_v_ip(image_context)
+        image = self.attention(q, k, v, self.heads, options=options)
+        if self.image_scale is not None:
+            alpha = self.image_scale(torch.zeros(1, dtype=torch.long, device=q.device)).to(q.dtype)
+            image = image * (alpha.tanh() + 1)
+        return out + image
