@@ -1,0 +1,135 @@
+"""``generate``: prompts to video files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import sys
+from pathlib import Path
+
+from ..errors import T2VError
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "generate",
+        help="make a video of a prompt",
+        description="Make a video of each prompt. Left out, a value is the model's own default.",
+    )
+    parser.add_argument("prompt", nargs="*", help="what the video shows; several make several videos")
+    parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt per line")
+    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what it shall not show")
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        default=Path("video.mp4"),
+        metavar="FILE",
+        help="the format follows "
+        "the extension: mp4, webm, gif, png (a picture per frame) …; several prompts get numbers",
+    )
+    parser.add_argument(
+        "--model", default="built-in", metavar="PATH", help='a model folder or file; "built-in" if left out'
+    )
+    parser.add_argument("--seed", type=int, default=0, help="same seed, same video (default 0)")
+    parser.add_argument("--steps", type=int, help="denoising steps")
+    parser.add_argument(
+        "--guidance", type=float, metavar="SCALE", help="how closely to follow the prompt; 1: no guidance"
+    )
+    parser.add_argument("--frames", type=int, help="length in frames")
+    parser.add_argument("--size", metavar="WxH", help="width and height in pixels, multiples of 8, such as 256x256")
+    parser.add_argument("--fps", type=float, help="frames per second of the file")
+    parser.add_argument(
+        "--scheduler", metavar="NAME", help="ddim, euler, euler-a, heun, dpm++2m, dpm++2m-karras, unipc, lcm"
+    )
+    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps … (default cpu)")
+    parser.add_argument(
+        "--dtype", choices=("fp32", "fp16", "bf16"), help="of the weights; default fp32 on a CPU, else fp16"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Make the videos; returns 0."""
+    prompts = _prompts(args)
+    width, height = _size(args.size)
+    outputs = _outputs(args.output, len(prompts))
+
+    from ..sampling.schedulers import check_scheduler
+    from ..video import VideoWriter, format_of
+
+    format_of(args.output)  # an unknown extension is better known now than after the sampling
+    if args.scheduler is not None:
+        check_scheduler(args.scheduler)
+
+    import torch
+    from tqdm import tqdm
+
+    from ..pipeline import load_pipeline
+
+    dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
+    pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
+    for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        with tqdm(desc=prompt[:40], unit="step", leave=True) as bar:
+
+            def progress(done: int, total: int, bar: tqdm = bar) -> None:
+                bar.total = total
+                bar.update(done - bar.n)
+
+            video = pipeline(
+                prompt,
+                args.negative_prompt,
+                frames=args.frames,
+                width=width,
+                height=height,
+                fps=args.fps,
+                steps=args.steps,
+                guidance_scale=args.guidance,
+                scheduler=args.scheduler,
+                seed=args.seed + i,
+                progress=progress,
+            )
+        with VideoWriter(output, video.fps, metadata={"prompt": prompt, "seed": str(args.seed + i)}) as writer:
+            for frame in video.frames[0].numpy():
+                writer.write(frame)
+        print(output, file=sys.stderr)
+    return 0
+
+
+def _prompts(args: argparse.Namespace) -> list[str]:
+    prompts = list(args.prompt)
+    if args.prompts is not None:
+        lines = [line.strip() for line in args.prompts.read_text(encoding="utf-8").splitlines()]
+        if not any(lines):
+            raise T2VError(f"{args.prompts} holds no prompt: write one per line.")
+        prompts += [line for line in lines if line]
+    if not prompts:
+        raise T2VError(
+            'No prompt is given: write one, such as "a red circle moves right", or name a file by --prompts.'
+        )
+    return prompts
+
+
+def _size(text: str | None) -> tuple[int | None, int | None]:
+    if text is None:
+        return None, None
+    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip().lower())
+    if not match:
+        raise T2VError(f"--size is {text!r}: WIDTHxHEIGHT is wanted, such as 64x64.")
+    return int(match[1]), int(match[2])
+
+
+def _outputs(path: Path, count: int) -> list[Path]:
+    """One file per prompt, in a folder that can be written to."""
+    folder = path.parent
+    if not folder.is_dir():
+        raise T2VError(f"--output is {path}, but there is no folder {folder}: make it first.")
+    if path.is_dir():
+        raise T2VError(f"--output is the folder {path}: name a file in it, such as {path / 'video.mp4'}.")
+    if not os.access(folder, os.W_OK):
+        raise T2VError(f"--output is {path}, but the folder {folder} is not writable: choose another.")
+    if count == 1:
+        return [path]
+    return [path.with_name(f"{path.stem}-{i + 1:0{len(str(count))}d}{path.suffix}") for i in range(count)]

@@ -1,0 +1,1 @@
+"""Sampling: free functions that cite their paper."""

@@ -1,0 +1,23 @@
+"""How the prompt's and the negative prompt's predictions are combined."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+
+def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
+    """uncond + scale (cond - uncond), of any shape. Source: Ho and Salimans 2022 (arXiv:2207.12598)."""
+    return uncond + scale * (cond - uncond)
+
+
+def rescale(guided: Tensor, cond: Tensor, amount: float) -> Tensor:
+    """Give each video back the contrast of its unguided prediction. guided, cond: (b, c, t, h, w) -> the same.
+
+    amount: 0 leaves `guided` as it is, 1 takes the standard deviation of `cond` over everything but the batch.
+    Source: Lin et al. 2023, section 3.4 (arXiv:2305.08891).
+    """
+    if not amount:
+        return guided
+    axes = tuple(range(1, guided.ndim))
+    matched = guided * (cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
+    return amount * matched + (1 - amount) * guided

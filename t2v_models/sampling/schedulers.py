@@ -1,0 +1,69 @@
+"""diffusers' schedulers by short names, and the noise schedules that diffusers has no name for."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import T2VError
+
+SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
+    "ddim": ("DDIMScheduler", {}),
+    "euler": ("EulerDiscreteScheduler", {}),
+    "euler-a": ("EulerAncestralDiscreteScheduler", {}),
+    "heun": ("HeunDiscreteScheduler", {}),
+    "dpm++2m": ("DPMSolverMultistepScheduler", {}),
+    "dpm++2m-karras": ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+    "unipc": ("UniPCMultistepScheduler", {}),
+    "lcm": ("LCMScheduler", {}),
+}
+"""Name -> diffusers' class and what its configuration adds to the model's own."""
+
+
+def check_scheduler(name: str) -> None:
+    """Raises T2VError where no scheduler has that name."""
+    if name not in SCHEDULERS:
+        raise T2VError(f"Scheduler {name!r} is not known: choose one of {', '.join(SCHEDULERS)}.")
+
+
+def build_scheduler(name: str, config: dict[str, Any]) -> Any:
+    """One of diffusers' schedulers, with the noise schedule of the model.
+
+    Args:
+        name: a key of `SCHEDULERS`.
+        config: the model's scheduler configuration (betas, prediction type, spacing …).
+
+    Raises:
+        T2VError: for a name that is not known.
+    """
+    check_scheduler(name)
+    class_name, extra = SCHEDULERS[name]
+    return getattr(import_module("diffusers"), class_name).from_config({**config, **extra})
+
+
+def scaled_schedule(betas: Tensor, base: float) -> tuple[Tensor, Tensor]:
+    """VideoCrafter's scaled noise schedule, as an ordinary one and a factor.
+
+    There x_t = s_t sqrt(abar_t) x_0 + sqrt(1 - abar_t) e, where s_t falls from 1 to `base` over 400 timesteps. Divided
+    by its own norm n_t, x_t follows an ordinary variance-preserving schedule with the same noise e.
+
+    Args:
+        betas: (1000,) of the unscaled schedule.
+        base: the last scale, 0.7 (512 pixels) or 0.3 (1024).
+
+    Returns:
+        (1000,) betas of that ordinary schedule, and (1000,) n_t, by which its x_t is multiplied for the model.
+
+    Source: Chen et al. 2023, 2024 (VideoCrafter's and DynamiCrafter's published configurations and their DDIM).
+    """
+    abar = torch.cumprod(1 - betas.double(), dim=0)
+    scale = torch.full_like(abar, base)
+    scale[:400] = torch.linspace(1, base, 400, dtype=torch.float64)
+    signal = abar * scale**2
+    norm = signal + 1 - abar
+    ordinary = signal / norm
+    previous = torch.cat([torch.ones(1, dtype=torch.float64), ordinary[:-1]])
+    return (1 - ordinary / previous).float(), norm.sqrt().float()
