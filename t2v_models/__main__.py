@@ -12,7 +12,7 @@ from .errors import T2VError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command; returns the exit status (0, 2 for a user's error, 130 for Ctrl-C)."""
+    """Run one command and print the text that it returns; the exit status is 0, 2 for a user's error, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m t2v_models", description="Text to video with 3D-UNet models.")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
@@ -21,12 +21,15 @@ def main(argv: list[str] | None = None) -> int:
     args = parser.parse_args(argv)
     logging.basicConfig(level=logging.INFO if args.verbose else logging.WARNING, format="%(message)s")
     try:
-        return args.func(args)
+        report = args.func(args)
     except (T2VError, OSError) as error:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130
+    if report:
+        print(report)
+    return 0
 
 
 if __name__ == "__main__":

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import os
 import re
-import sys
 from pathlib import Path
 
 from ..errors import T2VError
@@ -51,8 +50,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.set_defaults(func=run)
 
 
-def run(args: argparse.Namespace) -> int:
-    """Make the videos; returns 0."""
+def run(args: argparse.Namespace) -> str:
+    """Make the videos; returns their paths."""
     prompts = _prompts(args)
     width, height = _size(args.size)
     outputs = _outputs(args.output, len(prompts))
@@ -94,8 +93,7 @@ def run(args: argparse.Namespace) -> int:
         with VideoWriter(output, video.fps, metadata={"prompt": prompt, "seed": str(args.seed + i)}) as writer:
             for frame in video.frames[0].numpy():
                 writer.write(frame)
-        print(output, file=sys.stderr)
-    return 0
+    return "\n".join(str(output) for output in outputs)
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
