@@ -12,7 +12,7 @@ from .errors import T2VError
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run one command and print the text that it returns; the exit status is 0, 2 for a user's error, 130 for Ctrl-C."""
+    """Run one command and print the text it returns; the exit status is 0, 2 for a wrong input, 130 for Ctrl-C."""
     parser = argparse.ArgumentParser(prog="python -m t2v_models", description="Text to video with 3D-UNet models.")
     parser.add_argument("-v", "--verbose", action="store_true", help="log what is done")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
