@@ -1,0 +1,407 @@
+"""A model on disk: what it is, and its parts in the names that each one's class expects."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import T2VError
+from ..families import Defaults, Family, family_for
+from ..unet import UNet3D, UNetConfig
+from . import diffusers, text_encoder, vae
+from .detect import Part, find_parts, unet_config
+from .files import file_metadata, read_file
+from .folders import SUBFOLDERS, is_diffusers, read_json, weights_in
+from .layouts import Layout
+from .tensors import FLOAT8, LazyDict, as_lazy, load_all, main_dtype
+
+log = logging.getLogger(__name__)
+
+StateDict = dict[str, torch.Tensor]
+
+
+@dataclass(frozen=True)
+class PartInfo:
+    """One part of a checkpoint."""
+
+    layout: str
+    dtype: str
+    parameters: int
+    tensors: int
+    files: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class CheckpointInfo:
+    """What a file or folder holds."""
+
+    path: str
+    family: Family | None
+    """None where there is no UNet."""
+    layout: str
+    """The UNet's layout, or the first part's."""
+    dtype: str
+    parameters: int
+    """Of the UNet, or of all parts where there is none."""
+    parts: dict[str, PartInfo]
+    """By kind: unet, vae, text_encoder, image_encoder, image_projector, tokenizer, scheduler."""
+    config: UNetConfig | None
+    defaults: Defaults
+    licence: str
+    metadata: dict[str, str] = field(default_factory=dict)
+    """What a safetensors file says of itself."""
+
+
+@dataclass
+class _Found:
+    """The parts of a checkpoint before anything is made of them."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The JSON beside each part, and "scheduler"."""
+    tokenizer: Path | None = None
+    extra: LazyDict = field(default_factory=dict)
+    """Small tensors around the parts: buffers of the noise schedule."""
+    problems: list[T2VError] = field(default_factory=list)
+
+
+class Checkpoint:
+    """A model on disk, opened with `open_checkpoint`; its tensors are read when they are asked for."""
+
+    def __init__(self, path: str, found: _Found, family: str | None = None) -> None:
+        self.path = path
+        self._found = found
+        self._family = family
+        self._unet: tuple[UNetConfig, Layout] | None = None
+        if "unet" in found.parts:
+            hints = diffusers.config_hints(found.configs.get("unet", {}))
+            self._unet = unet_config(found.parts["unet"], path, hints)
+
+    @cached_property
+    def family(self) -> Family | None:
+        """The family, with what the checkpoint itself tells of its noise schedule and sizes."""
+        if self._unet is None:
+            return None
+        return family_for(self._unet[0], self._hints())
+
+    @property
+    def config(self) -> UNetConfig:
+        """The UNet's configuration."""
+        self._part("unet")
+        config, _ = self._unet
+        condition = self.family.fps_condition
+        return replace(config, default_fps=condition) if config.fps_embedding and condition else config
+
+    @property
+    def layout(self) -> Layout:
+        """The UNet's layout."""
+        self._part("unet")
+        return self._unet[1]
+
+    @cached_property
+    def info(self) -> CheckpointInfo:
+        """What is found, without reading more than names and shapes."""
+        parts = {
+            kind: PartInfo(
+                self._unet[1].name if kind == "unet" else part.layout,
+                _dtype_name(part.tensors),
+                part.parameters,
+                len(part.tensors),
+                tuple(str(file) for file in self._found.files.get(kind, ())),
+            )
+            for kind, part in self._found.parts.items()
+        }
+        if self.tokenizer_path:
+            parts["tokenizer"] = PartInfo("transformers", "", 0, 0, (str(self.tokenizer_path),))
+        if "scheduler" in self._found.configs:
+            parts["scheduler"] = PartInfo("diffusers", "", 0, 0)
+        main = "unet" if self._unet else next(iter(self._found.parts))
+        family = self.family
+        file = next(iter(self._found.files.get(main, ())), None)
+        return CheckpointInfo(
+            path=self.path,
+            family=family,
+            layout=parts[main].layout,
+            dtype=parts[main].dtype,
+            parameters=parts[main].parameters if self._unet else sum(part.parameters for part in parts.values()),
+            parts=parts,
+            config=self.config if self._unet else None,
+            defaults=family.defaults if family else Defaults(),
+            licence=family.licence if family else "unknown: see its source",
+            metadata=file_metadata(file) if file else {},
+        )
+
+    # the parts
+
+    def lazy_unet(self) -> LazyDict:
+        """The UNet under its canonical names, unread."""
+        part = self._part("unet")
+        config, layout = self._unet
+        return layout.to_canonical(part.tensors, config)
+
+    def lazy_vae(self) -> LazyDict | None:
+        """The VAE under the names of diffusers' AutoencoderKL, unread."""
+        part = self._found.parts.get("vae")
+        if part is None:
+            return None
+        convert = vae.from_ldm if part.layout == "ldm" else vae.from_diffusers
+        return convert(part.tensors, self.path)
+
+    def lazy_text_encoder(self) -> LazyDict | None:
+        """The text encoder under the names of transformers' CLIPTextModel ("text_model.…"), unread."""
+        part = self._found.parts.get("text_encoder")
+        if part is None:
+            return None
+        convert = text_encoder.from_openclip if part.layout == "openclip" else text_encoder.from_transformers
+        return convert(part.tensors, self.path)
+
+    def unet(self) -> StateDict:
+        """The UNet's weights under the names of `UNet3D`; views of the mapped file."""
+        return load_all(self.lazy_unet())
+
+    def vae(self) -> StateDict | None:
+        """The VAE's weights under the names of diffusers' AutoencoderKL."""
+        tensors = self.lazy_vae()
+        return None if tensors is None else load_all(tensors)
+
+    def text_encoder(self) -> StateDict | None:
+        """The text encoder's weights as published: "text_model.embeddings…" (transformers 5 drops "text_model.")."""
+        tensors = self.lazy_text_encoder()
+        return None if tensors is None else load_all(tensors)
+
+    def image_encoder(self) -> StateDict | None:
+        """The image encoder of an image to video model, under its own names."""
+        return self._own_names("image_encoder")
+
+    def image_projector(self) -> StateDict | None:
+        """What makes tokens of the encoded image, under its own names."""
+        return self._own_names("image_projector")
+
+    def vae_config(self) -> dict[str, Any]:
+        """The configuration of diffusers' AutoencoderKL."""
+        tensors = self.lazy_vae()
+        if tensors is None:
+            raise self._missing("VAE")
+        scale = self.family.vae_scale if self.family else 0.18215
+        return vae.config_of(tensors, scale) | self._found.configs.get("vae", {})
+
+    def text_encoder_config(self) -> dict[str, Any]:
+        """The configuration of transformers' CLIPTextModel."""
+        tensors = self.lazy_text_encoder()
+        if tensors is None:
+            raise self._missing("text encoder")
+        return text_encoder.config_of(tensors) | self._found.configs.get("text_encoder", {})
+
+    def scheduler_config(self) -> dict[str, Any]:
+        """The noise schedule as a diffusers scheduler's configuration."""
+        if "scheduler" in self._found.configs:
+            return self._found.configs["scheduler"]
+        if self.family is None:
+            raise self._missing("UNet")
+        return self.family.scheduler_config()
+
+    @property
+    def tokenizer_path(self) -> Path | None:
+        """The folder of the tokenizer's files, where the checkpoint brings one."""
+        return self._found.tokenizer
+
+    # inside
+
+    def _own_names(self, kind: str) -> StateDict | None:
+        part = self._found.parts.get(kind)
+        return None if part is None else load_all(part.tensors)
+
+    def _part(self, kind: str) -> Part:
+        if kind not in self._found.parts:
+            raise self._missing("UNet")
+        return self._found.parts[kind]
+
+    def _missing(self, title: str) -> T2VError:
+        parts = ", ".join(self._found.parts) or "nothing known"
+        return T2VError(f"{self.path} holds no {title} (found: {parts}): give the file or folder that has one.")
+
+    def _hints(self) -> dict[str, Any]:
+        """What the checkpoint tells of its family besides the UNet's shape."""
+        hints: dict[str, Any] = {}
+        part = self._found.parts["unet"]
+        if self._unet[1].name == "modelscope" and part.prefix.startswith("state_dict."):
+            hints["family"] = "vgen"  # ModelScope's own file has no wrapper, VGen's training loop writes one
+        extra = self._found.extra
+        if "scale_arr" in extra:
+            hints["scale_base"] = round(float(extra["scale_arr"].load().flatten()[-1]), 4)
+        if "v_pred" in extra:
+            hints["prediction"] = "v_prediction"
+        scheduler = self._found.configs.get("scheduler", {})
+        for ours, theirs in (("prediction", "prediction_type"), ("zero_terminal_snr", "rescale_betas_zero_snr")):
+            if theirs in scheduler:
+                hints[ours] = scheduler[theirs]
+        if isinstance(scheduler.get("beta_start"), float) and isinstance(scheduler.get("beta_end"), float):
+            hints["betas"] = (scheduler["beta_start"], scheduler["beta_end"])
+        if isinstance(scheduler.get("scale_base"), float):
+            hints["scale_base"] = scheduler["scale_base"]
+        config = self._found.configs.get("unet", {})
+        size = config.get("sample_size")
+        if isinstance(size, int) and size > 0:
+            size = [size, size]
+        if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+            hints |= {"height": 8 * size[0], "width": 8 * size[1]}
+        if isinstance(config.get("t2v"), dict):
+            hints |= {name: value for name, value in config["t2v"].items() if isinstance(name, str)}
+        if self._family:
+            hints["family"] = self._family
+        return hints
+
+
+def open_checkpoint(
+    path: str | os.PathLike[str] | Mapping[str, torch.Tensor], *, family: str | None = None
+) -> Checkpoint:
+    """Open a file, a diffusers folder or one of its parts' folders, a folder of files, or a state dict.
+
+    Args:
+        path: what to open.
+        family: a name of `t2v_models.families.FAMILIES`, for what shapes do not tell.
+
+    Raises:
+        T2VError: where it cannot be read or is nothing that this package knows.
+    """
+    if isinstance(path, Checkpoint):
+        return path
+    found = _Found()
+    if isinstance(path, Mapping):
+        source = "the state dict"
+        _add(found, as_lazy(path), None)
+    else:
+        path = Path(path)
+        source = str(path)
+        if path.is_dir() and is_diffusers(path):
+            _open_diffusers(path, found)
+        elif path.is_dir():
+            _open_folder(path, found)
+        else:
+            _add(found, read_file(path), path)
+            found.configs["unet"] = _beside(path)
+    if not found.parts:
+        if found.problems:
+            raise found.problems[0]
+        raise T2VError(f"{source} holds no part of a text-to-video model: no UNet, VAE or text encoder is recognised.")
+    if "unet" not in found.parts and found.problems:
+        raise found.problems[0]
+    for problem in found.problems:
+        log.warning("%s", problem)
+    return Checkpoint(source, found, family)
+
+
+def inspect(path: str | os.PathLike[str] | Mapping[str, torch.Tensor]) -> CheckpointInfo:
+    """What a file or folder holds: family, layout, type, parameters, parts, defaults, licence.
+
+    Only names and shapes are read.
+    """
+    return open_checkpoint(path).info
+
+
+def load_unet(
+    path: str | os.PathLike[str] | Mapping[str, torch.Tensor] | Checkpoint,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    operations: Any = None,
+) -> UNet3D:
+    """The UNet of a file, a unet folder, a whole model folder or a state dict, in evaluation mode.
+
+    Args:
+        path: any layout that `inspect` knows.
+        dtype: of the weights; that of the file where None (bfloat16, which holds it exactly, for float8).
+        device: where they go; on the CPU they are views of the mapped file as long as the type stays.
+        operations: the layer classes, see `UNet3D`; with a host's, float8 weights stay as they are.
+
+    Raises:
+        T2VError: where the file cannot be read, holds no UNet or one that does not fit.
+    """
+    checkpoint = open_checkpoint(path)
+    tensors = checkpoint.lazy_unet()
+    if dtype is None:
+        dtype = main_dtype(tensors)
+        if dtype in FLOAT8:
+            dtype = torch.bfloat16 if operations is None else None
+    options = {} if operations is None else {"operations": operations}
+    unet = UNet3D(checkpoint.config, device="meta", **options)
+    state_dict = {name: tensor.to(dtype).load().to(device) for name, tensor in tensors.items()}
+    unet.load_state_dict(state_dict, assign=True)
+    return unet.eval().requires_grad_(False)
+
+
+def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
+    """Every tensor of a file by its own name, safely; views of the mapped file."""
+    return load_all(read_file(path))
+
+
+def _open_diffusers(folder: Path, found: _Found) -> None:
+    for name in SUBFOLDERS:
+        part = folder / name
+        if part.is_dir():
+            _open_folder(part, found, optional=name == "image_encoder")
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    if scheduler:
+        found.configs["scheduler"] = scheduler
+    if (folder / "tokenizer").is_dir():
+        found.tokenizer = folder / "tokenizer"
+    if not found.parts and not found.problems:
+        raise T2VError(f"{folder} is a diffusers folder without weights: download its unet, vae and text_encoder.")
+
+
+def _open_folder(folder: Path, found: _Found, *, optional: bool = False) -> None:
+    """A folder of files: a part of a diffusers model, or any files side by side."""
+    weights = weights_in(folder)
+    if not weights:
+        if optional:
+            return
+        raise T2VError(f"{folder} holds no weights (no file ends in .safetensors, .pth, .pt, .bin or .ckpt).")
+    config = read_json(folder / "config.json")
+    for path in weights:
+        try:
+            tensors = read_file(path)
+        except T2VError as error:
+            found.problems.append(error)
+            continue
+        for kind in _add(found, tensors, path):
+            found.configs.setdefault(kind, config)
+
+
+def _add(found: _Found, tensors: LazyDict, path: Path | None) -> list[str]:
+    """Adds the parts among a file's tensors; returns their kinds."""
+    added = []
+    for kind, part in find_parts(tensors).items():
+        if kind in found.parts:
+            first = found.files[kind][0]
+            raise T2VError(f"{first.parent} holds more than one {kind}: {first.name} and {path.name}. Give one file.")
+        found.parts[kind] = part
+        found.files[kind] = [path] if path else []
+        added.append(kind)
+    for name, tensor in tensors.items():
+        last = name.rpartition(".")[2]
+        if last in ("scale_arr", "v_pred"):
+            found.extra[last] = tensor
+    return added
+
+
+def _beside(path: Path) -> dict[str, Any]:
+    """A UNet's config.json beside its weights; another model's is passed over."""
+    try:
+        config = read_json(path.parent / "config.json")
+    except T2VError:
+        return {}
+    return config if "attention_head_dim" in config or "block_out_channels" in config else {}
+
+
+def _dtype_name(tensors: LazyDict) -> str:
+    dtype = main_dtype(tensors)
+    names = {torch.float32: "fp32", torch.float16: "fp16", torch.bfloat16: "bf16", torch.float64: "fp64"}
+    return names.get(dtype, str(dtype).removeprefix("torch.").replace("float8_", "fp8_"))

@@ -1,0 +1,214 @@
+"""What a set of tensors is: its parts, each part's layout and prefix, and the UNet's configuration.
+
+Names and shapes decide, never the names of files.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import T2VError
+from ..unet import UNetConfig
+from . import diffusers, modelscope, native, videocrafter
+from .layouts import Layout, MissingKey, any_with, shapes_of
+from .tensors import FLOAT8, LazyDict
+
+LAYOUTS: dict[str, Layout] = {
+    layout.name: layout for layout in (m.LAYOUT for m in (diffusers, modelscope, videocrafter))
+}
+
+_UNET_ROOTS = (
+    "time_embed.", "fps_embedding.", "time_cond_proj.", "motion_cond_proj.", "combine_proj.", "input_blocks.",
+    "init_attn.", "middle_block.", "output_blocks.", "out.", "time_embedding.", "conv_in.", "transformer_in.",
+    "down_blocks.", "mid_block.", "up_blocks.", "conv_norm_out.", "conv_out.",
+)  # fmt: skip
+
+_PATTERNS = (
+    ("unet", "ldm", re.compile(r"^(.*?)(?:input_blocks|middle_block|output_blocks)\.\d")),
+    ("vae", "diffusers", re.compile(r"^(.*?)(?:encoder|decoder)\.(?:down_blocks|up_blocks|mid_block)\.")),
+    ("vae", "ldm", re.compile(r"^(.*?)(?:encoder|decoder)\.(?:down|up|mid)\.\w+\.")),
+    ("unet", "diffusers", re.compile(r"^(.*?)(?:down_blocks\.\d|up_blocks\.\d|mid_block\.)")),
+    ("image_encoder", "openclip", re.compile(r"^(.*?)visual\.")),
+    ("image_encoder", "transformers", re.compile(r"^(.*?)vision_model\.")),
+    ("image_projector", "videocrafter", re.compile(r"^(.*?)image_proj_model\.")),
+    ("text_encoder", "openclip", re.compile(r"^(.*?)transformer\.resblocks\.\d")),
+    ("text_encoder", "transformers", re.compile(r"^(.*?)encoder\.layers\.\d+\.self_attn\.")),
+)
+
+_STRANGERS = (
+    (("lora",), "a LoRA, which changes a model and is none: load it with the LoRA loader"),
+    (("time_stack.",), "Stable Video Diffusion, which ComfyUI loads with its own nodes"),
+    (("time_mixer.",), "Stable Video Diffusion, which ComfyUI loads with its own nodes"),
+    (("motion_modules.",), "an AnimateDiff motion module, which ComfyUI-AnimateDiff-Evolved loads"),
+    (("attn_temp.",), "LaVie, whose network is another one"),
+    (("local_image_concat",), "I2VGen-XL, whose network has image branches of its own"),
+    (("local_temporal_encoder",), "I2VGen-XL, whose network has image branches of its own"),
+    (("controlnet_",), "a ControlNet"),
+    (("control_model.",), "a ControlNet"),
+    (("to_added_kv",), "an image model"),
+    (("add_k_proj",), "Show-1's pixel stage or an image model, whose network is another one"),
+)
+
+
+@dataclass(frozen=True)
+class Part:
+    """The tensors of one part of a model, under its layout's names (without the prefix)."""
+
+    kind: str
+    """unet, vae, text_encoder, image_encoder or image_projector."""
+    layout: str
+    prefix: str
+    tensors: LazyDict
+
+    @property
+    def parameters(self) -> int:
+        return sum(tensor.numel for tensor in self.tensors.values())
+
+
+def find_parts(tensors: LazyDict) -> dict[str, Part]:
+    """The parts among the tensors of a file, by kind."""
+    tensors = _dequantised(tensors)
+    votes: dict[tuple[str, str], Counter[str]] = {}
+    for name in tensors:
+        for kind, layout, pattern in _PATTERNS:
+            match = pattern.match(name)
+            if match:
+                votes.setdefault((kind, layout), Counter())[match[1]] += 1
+                break
+    claimed: dict[str, tuple[str, str]] = {}
+    for (kind, layout), prefixes in votes.items():
+        prefix = max(prefixes, key=lambda p: (prefixes[p], "ema" not in p, -len(p)))
+        if kind not in claimed or prefixes[prefix] > votes[(kind, claimed[kind][0])][claimed[kind][1]]:
+            claimed[kind] = (layout, prefix)
+    parts = {}
+    for kind, (layout, prefix) in claimed.items():
+        others = [p for k, (_, p) in claimed.items() if k != kind and len(p) > len(prefix)]
+        if kind in ("image_encoder", "image_projector"):
+            names = [n for n in tensors if n.startswith(tuple(prefix + own for own in _OWN[kind]))]
+        else:
+            names = [n for n in tensors if n.startswith(prefix) and not n.startswith(tuple(others) or "\0")]
+            names = [n for n in names if _belongs(n.removeprefix(prefix), kind, tensors[n].shape)]
+        cut = prefix + "image_proj_model." if kind == "image_projector" else prefix
+        parts[kind] = Part(kind, layout, prefix, {n.removeprefix(cut): tensors[n] for n in names})
+    return parts
+
+
+_OWN = {"image_encoder": ("visual.", "vision_model."), "image_projector": ("image_proj_model.",)}
+"""The names after the prefix that alone belong to these parts."""
+
+
+def _belongs(name: str, kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether a tensor that carries the prefix of a part is one of it, and not a buffer of something around it."""
+    if kind == "unet":
+        elsewhere = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "visual.", "transformer.", "token_emb")
+        return name.startswith(_UNET_ROOTS) or (len(shape) >= 2 and not name.startswith(elsewhere))
+    if kind == "vae":
+        return name.startswith(("encoder.", "decoder.", "quant_conv.", "post_quant_conv."))
+    return not name.startswith(("visual.", "vision_model.", "logit_scale", "visual_projection"))
+
+
+def _dequantised(tensors: LazyDict) -> LazyDict:
+    """Tensors stored as float8 with a scale beside them (`name_scale`-style repacks), with the scale applied."""
+    scales = {name.removesuffix(".scale_weight"): name for name in tensors if name.endswith(".scale_weight")}
+    if not scales:
+        return tensors
+    result: LazyDict = {}
+    for name, tensor in tensors.items():
+        if name.endswith((".scale_weight", ".scale_input", "scaled_fp8")):
+            continue
+        scale = tensors.get(scales.get(name.removesuffix(".weight"), "")) if name.endswith(".weight") else None
+        if scale is not None and tensor.dtype in FLOAT8:
+            wide = tensor.to(scale.dtype)
+            result[name] = wide.then(lambda w, scale=scale: w * scale.load(), wide.shape)
+        else:
+            result[name] = tensor
+    return result
+
+
+def unet_layout(part: Part) -> Layout:
+    """Which of the layouts the UNet's names follow."""
+    if part.layout == "diffusers":
+        return LAYOUTS["diffusers"]
+    names = part.tensors
+    if any(n.startswith("init_attn.norm.") or ".temporal." in n or ".temporal_conv." in n for n in names):
+        return LAYOUTS["native"]
+    crafted = any(n.startswith("init_attn.") or re.match(r"input_blocks\.\d+\.0\.op\.", n) for n in names)
+    return LAYOUTS["videocrafter" if crafted else "modelscope"]
+
+
+def unet_config(part: Part, source: str, hints: Mapping[str, Any] | None = None) -> tuple[UNetConfig, Layout]:
+    """The UNet's configuration and layout; checks that every tensor is there and fits.
+
+    Args:
+        part: the tensors of the UNet.
+        source: what to call the checkpoint in an error.
+        hints: fields of a UNetConfig from a config.json.
+
+    Raises:
+        T2VError: where the tensors make no UNet of the family.
+    """
+    names = part.tensors
+    for stranger, title in _STRANGERS:
+        if any_with(names, *stranger):
+            raise T2VError(f"{source} is {title}: this pack's loader is for 3D UNets of ModelScope's family.")
+    layout = unet_layout(part)
+    try:
+        fields = layout.infer(shapes_of(names))
+        if not fields["temporal_attention"] and not fields["temporal_convolution"]:
+            raise T2VError(
+                f"{source} is a UNet for images, without temporal layers: this pack's loader is for 3D UNets "
+                "of ModelScope's family."
+            )
+        config = _complete(fields, hints or {}, source)
+        difference = layout.compare(shapes_of(names), config)
+    except MissingKey as error:
+        raise T2VError(f"{source} was recognised as {layout.title}, but is incomplete ({error}). {REMEDY}") from error
+    except (IndexError, TypeError) as error:
+        raise T2VError(f"{source} was recognised as {layout.title}, but its shapes make no sense. {REMEDY}") from error
+    if difference:
+        raise T2VError(f"{source} was recognised as {layout.title}, but does not fit: {difference}. {REMEDY}")
+    wrong = next((n for n in names if not (names[n].dtype.is_floating_point or names[n].dtype in FLOAT8)), None)
+    if wrong:
+        kind = str(names[wrong].dtype).removeprefix("torch.")
+        raise T2VError(f"{source} holds {kind} numbers in {wrong}, where floating point numbers belong. {REMEDY}")
+    return config, layout
+
+
+REMEDY = "Download it again, and compare its size with its source's; a model with parts of its own is not supported."
+
+
+def _complete(fields: dict, hints: Mapping[str, Any], source: str) -> UNetConfig:
+    """A UNetConfig from what shapes tell, a config.json's hints, and what all published models share."""
+    init_width = fields.pop("init_width", None)
+    fields = dict(hints) | fields
+    transformed = [c for c, has in zip(fields["channels"], fields["attention_levels"], strict=True) if has]
+    transformed.append(fields["channels"][-1])
+
+    def fits(head_dim: int) -> bool:
+        return head_dim > 0 and not any(c % head_dim for c in (*transformed, init_width or head_dim))
+
+    if "head_dim" not in fields:
+        guesses = [init_width // 8] if init_width and init_width % 8 == 0 else []
+        fields["head_dim"] = next((guess for guess in (*guesses, 64) if fits(guess)), None)
+        if fields["head_dim"] is None:
+            raise T2VError(
+                f"{source}: the size of its attention heads cannot be told from its shapes. Put a config.json with "
+                '"attention_head_dim" beside the weights.'
+            )
+    if not fits(fields["head_dim"]):
+        raise T2VError(f"{source}: heads of {fields['head_dim']} channels do not divide its layers. {REMEDY}")
+    if init_width:
+        fields["init_heads"] = init_width // fields["head_dim"]
+    if "norm_groups" not in fields and any(c % 32 for c in fields["channels"]):
+        raise T2VError(
+            f"{source}: the groups of its normalisations cannot be told from its shapes. Put a config.json with "
+            '"norm_num_groups" beside the weights.'
+        )
+    try:
+        return UNetConfig(**fields)
+    except ValueError as error:
+        raise T2VError(f"{source} makes no UNet: {error} {REMEDY}") from error

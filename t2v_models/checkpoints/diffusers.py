@@ -1,0 +1,169 @@
+"""diffusers' layout: UNet3DConditionModel's names, and the config.json that belongs to them.
+
+What diffusers' class lacks (frame rate embedding, relative positions, image attention …) gets names of the same style,
+so that every model of the family can be kept in a diffusers folder.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+from ..unet import UNetConfig
+from .layouts import Layout, MissingKey, Shape, Shapes, any_with, size_of
+
+_ROOTS = {
+    "time_embed.0": "time_embedding.linear_1",
+    "time_embed.2": "time_embedding.linear_2",
+    "fps_embedding.0": "fps_embedding.linear_1",
+    "fps_embedding.2": "fps_embedding.linear_2",
+    "time_cond_proj": "time_embedding.cond_proj",
+    "input_blocks.0.0": "conv_in",
+    "init_attn": "transformer_in",
+    "out.0": "conv_norm_out",
+    "out.2": "conv_out",
+}
+_RESNET = {
+    "in_layers.0": "norm1",
+    "in_layers.2": "conv1",
+    "emb_layers.1": "time_emb_proj",
+    "out_layers.0": "norm2",
+    "out_layers.3": "conv2",
+    "skip_connection": "conv_shortcut",
+}
+
+
+def rename(name: str, config: UNetConfig) -> str:
+    """Canonical name to diffusers'."""
+    for ours, theirs in _ROOTS.items():
+        if name.startswith(ours + "."):
+            return theirs + name.removeprefix(ours)
+    blocks = config.num_res_blocks + 1
+    if name.startswith("input_blocks."):
+        _, number, layer, rest = name.split(".", 3)
+        level, i = divmod(int(number) - 1, blocks)
+        if rest.startswith("op."):
+            return f"down_blocks.{level}.downsamplers.0.conv.{rest.removeprefix('op.')}"
+        return f"down_blocks.{level}." + _in_block(layer, i, rest)
+    if name.startswith("output_blocks."):
+        _, number, layer, rest = name.split(".", 3)
+        level, i = divmod(int(number), blocks)
+        if rest.startswith("conv."):
+            return f"up_blocks.{level}.upsamplers.0.{rest}"
+        return f"up_blocks.{level}." + _in_block(layer, i, rest)
+    if name.startswith("middle_block."):
+        _, layer, rest = name.split(".", 2)
+        return "mid_block." + (_in_block("0", 1, rest) if layer == "2" else _in_block(layer, 0, rest))
+    return name  # motion_cond_proj, combine_proj
+
+
+def _in_block(layer: str, i: int, rest: str) -> str:
+    if layer == "1":
+        return f"attentions.{i}.{rest}"
+    if layer == "temporal":
+        return f"temp_attentions.{i}.{rest}"
+    if rest.startswith("temporal_conv."):
+        return f"temp_convs.{i}.{rest.removeprefix('temporal_conv.')}"
+    for ours, theirs in _RESNET.items():
+        if rest.startswith(ours + "."):
+            return f"resnets.{i}.{theirs}{rest.removeprefix(ours)}"
+    return f"resnets.{i}.{rest}"
+
+
+def reshape(name: str, shape: Shape) -> Shape:
+    """Temporal convolutions are Conv3d."""
+    return (*shape, 1) if ".temporal_conv." in name and len(shape) == 4 else shape
+
+
+def infer(shapes: Shapes) -> dict:
+    """The fields of a UNetConfig that names and shapes tell."""
+    levels = 1 + max((int(m[1]) for n in shapes if (m := re.match(r"down_blocks\.(\d{1,3})\.", n))), default=-1)
+    if not levels:
+        raise MissingKey("missing: down_blocks.0.resnets.0.conv1.weight")
+    resnets = {int(m[1]) for n in shapes if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,3})\.", n))}
+    relative = [shape for name, shape in shapes.items() if name.endswith("relative_position_k.weight")]
+    initial = any_with(shapes, "transformer_in.")
+    fields = {
+        "in_channels": size_of(shapes, ("conv_in.weight", 1)),
+        "out_channels": size_of(shapes, ("conv_out.weight", 0), ("conv_out.bias", 0)),
+        "channels": tuple(_block_width(shapes, f"down_blocks.{level}.resnets.0") for level in range(levels)),
+        "num_res_blocks": max(resnets, default=-1) + 1,
+        "attention_levels": tuple(any_with(shapes, f"down_blocks.{level}.attentions.") for level in range(levels)),
+        "context_dim": size_of(
+            shapes, *((f"mid_block.attentions.0.transformer_blocks.0.attn2.to_{x}.weight", 1) for x in "kv")
+        ),
+        "init_attention": initial,
+        "temporal_attention": any_with(shapes, "mid_block.temp_attentions."),
+        "temporal_convolution": any_with(shapes, ".temp_convs."),
+        "relative_position": (relative[0][0] - 1) // 2 if relative and len(relative[0]) == 2 else 0,
+        "fps_embedding": any_with(shapes, "fps_embedding."),
+        "guidance_dim": shapes.get("time_embedding.cond_proj.weight", (0, 0))[-1],
+        "motion_dim": shapes.get("motion_cond_proj.weight", (0, 0))[-1],
+        "image_attention": any_with(shapes, ".attn2.to_k_ip."),
+        "image_scale": any_with(shapes, ".attn2.image_scale."),
+    }
+    if relative and len(relative[0]) == 2:
+        fields["head_dim"] = relative[0][1]
+    if initial:
+        fields["init_width"] = size_of(
+            shapes,
+            ("transformer_in.proj_in.bias", 0),
+            ("transformer_in.proj_out.weight", 1),
+            ("transformer_in.transformer_blocks.0.norm1.weight", 0),
+        )
+    return fields
+
+
+def _block_width(shapes: Shapes, block: str) -> int:
+    names = ("conv1.weight", "conv1.bias", "time_emb_proj.bias", "norm2.weight", "conv2.bias")
+    return size_of(shapes, *((f"{block}.{name}", 0) for name in names))
+
+
+def config_hints(config: dict[str, Any]) -> dict:
+    """What a config.json tells that shapes cannot, as fields of a UNetConfig."""
+    hints: dict[str, Any] = {}
+    head_dim = config.get("attention_head_dim")
+    if isinstance(head_dim, (list, tuple)) and head_dim and all(item == head_dim[0] for item in head_dim):
+        head_dim = head_dim[0]
+    for field, value, kinds in (
+        ("head_dim", head_dim, int),
+        ("norm_groups", config.get("norm_num_groups"), int),
+        ("norm_eps", config.get("norm_eps"), (int, float)),
+        ("default_fps", config.get("default_fps"), (int, float)),
+    ):
+        if isinstance(value, kinds) and not isinstance(value, bool) and value > 0:
+            hints[field] = value
+    return hints
+
+
+def to_json(config: UNetConfig, **extra: Any) -> dict[str, Any]:
+    """The config.json of a diffusers UNet folder; `extra` are further entries (sample_size, …).
+
+    Models that diffusers' class cannot compute name ours, so that diffusers refuses them and does not run them wrongly.
+    """
+    plain = config.init_attention and config.temporal_attention and config.temporal_convolution
+    beyond = config.relative_position or config.fps_embedding or config.motion_dim or config.image_attention
+    down = ["CrossAttnDownBlock3D" if attention else "DownBlock3D" for attention in config.attention_levels]
+    up = ["CrossAttnUpBlock3D" if attention else "UpBlock3D" for attention in reversed(config.attention_levels)]
+    values: dict[str, Any] = {
+        "_class_name": "UNet3DConditionModel" if plain and not beyond else "UNet3D",
+        "act_fn": "silu",
+        "attention_head_dim": config.head_dim,
+        "block_out_channels": list(config.channels),
+        "cross_attention_dim": config.context_dim,
+        "down_block_types": down,
+        "in_channels": config.in_channels,
+        "layers_per_block": config.num_res_blocks,
+        "norm_eps": config.norm_eps,
+        "norm_num_groups": config.norm_groups,
+        "out_channels": config.out_channels,
+        "up_block_types": up,
+    }
+    if config.guidance_dim:
+        values["time_cond_proj_dim"] = config.guidance_dim
+    if config.fps_embedding:
+        values["default_fps"] = config.default_fps
+    return values | extra
+
+
+LAYOUT = Layout("diffusers", "diffusers' layout", rename, reshape, infer)

@@ -1,0 +1,78 @@
+"""Where in a folder the weights of each part lie."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from ..errors import T2VError
+from .files import SUFFIXES
+
+SUBFOLDERS = ("unet", "vae", "text_encoder", "image_encoder")
+"""The folders of a diffusers model that hold weights of ours."""
+
+
+def is_diffusers(folder: Path) -> bool:
+    """Whether a folder is a diffusers model: subfolders with the parts."""
+    return (folder / "model_index.json").is_file() or (folder / "unet").is_dir()
+
+
+def weights_in(folder: Path) -> list[Path]:
+    """The weights files right in a folder; of several forms of the same file one.
+
+    An index stands for its shards. safetensors before PyTorch's, full precision before a variant (``.fp16.``), the
+    smoothed weights before ``.non_ema.``.
+    """
+    files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
+    indexes = [path for path in files if path.name.endswith(".index.json")]
+    shards = {shard for index in indexes for shard in _shards(index)}
+    weights = [path for path in files if path.suffix in SUFFIXES and path.name not in shards]
+    best: dict[str, Path] = {}
+    for path in sorted([*indexes, *weights], key=_preference):
+        best.setdefault(_stem(path), path)
+    return sorted(best.values())
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object from a file; empty where there is none.
+
+    Raises:
+        T2VError: where the file is there and holds something else.
+    """
+    if not path.is_file():
+        return {}
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise T2VError(f"{path} is no readable JSON ({error}): download it again, or remove it.") from error
+    if not isinstance(value, dict):
+        raise T2VError(f"{path} is no JSON object: download it again, or remove it.")
+    return value
+
+
+def _shards(index: Path) -> set[str]:
+    try:
+        return {str(shard) for shard in read_json(index).get("weight_map", {}).values()}
+    except (T2VError, AttributeError):
+        return set()
+
+
+def _plain(path: Path) -> str:
+    return path.name.removesuffix(".index.json")
+
+
+def _stem(path: Path) -> str:
+    """The name without the form: "diffusion_pytorch_model" of "diffusion_pytorch_model.fp16.safetensors"."""
+    name = _plain(path)
+    for suffix in SUFFIXES:
+        name = name.removesuffix(suffix)
+    for variant in (".fp16", ".bf16", ".fp32", ".non_ema"):
+        name = name.replace(variant, "")
+    return {"pytorch_model": "model"}.get(name, name)  # text_encoder/model.safetensors and pytorch_model.bin
+
+
+def _preference(path: Path) -> tuple[bool, bool, bool, str]:
+    name = _plain(path)
+    variant = any(part in name for part in (".fp16", ".bf16"))
+    return (".non_ema" in name, variant, not name.endswith(".safetensors"), path.name)
