@@ -18,7 +18,7 @@ from .layouts import Layout, MissingKey, any_with, shapes_of
 from .tensors import FLOAT8, LazyDict
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (m.LAYOUT for m in (diffusers, modelscope, videocrafter))
+    layout.name: layout for layout in (diffusers.LAYOUT, modelscope.LAYOUT, videocrafter.LAYOUT, native.LAYOUT)
 }
 
 _UNET_ROOTS = (
