@@ -1,0 +1,26 @@
+"""Video files, in and out: streamed through ffmpeg, with sound and metadata, exact and safe."""
+
+from .audio import Audio
+from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats
+from .metadata import embed, json_text, png_text_chunks, read_embedded
+from .probe import AudioInfo, VideoInfo
+from .rate import frame_rate
+from .reader import VideoReader
+from .writer import VideoWriter
+
+__all__ = [
+    "DEFAULT_QUALITY",
+    "FORMATS",
+    "Audio",
+    "AudioInfo",
+    "Format",
+    "VideoInfo",
+    "VideoReader",
+    "VideoWriter",
+    "available_formats",
+    "embed",
+    "frame_rate",
+    "json_text",
+    "png_text_chunks",
+    "read_embedded",
+]

@@ -1,0 +1,48 @@
+"""Sound that goes with a clip: float samples, as ComfyUI's AUDIO has them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ..errors import T2VError
+
+
+@dataclass(frozen=True)
+class Audio:
+    """samples: (channels, n) float32 in -1..1; rate: samples a second."""
+
+    samples: np.ndarray
+    rate: int
+
+    @property
+    def channels(self) -> int:
+        return self.samples.shape[0]
+
+    def exactly(self, count: int) -> Audio:
+        """The first count samples, with silence after the end."""
+        samples = self.samples[:, :count]
+        missing = count - samples.shape[1]
+        return Audio(np.pad(samples, ((0, 0), (0, missing))) if missing else samples, self.rate)
+
+
+def to_audio(audio: Any) -> Audio:
+    """An Audio, or a mapping as ComfyUI's: waveform (1, channels, n) or (channels, n), sample_rate."""
+    if isinstance(audio, Audio):
+        return audio
+    try:
+        samples, rate = audio["waveform"], int(audio["sample_rate"])
+    except (TypeError, KeyError, ValueError) as error:
+        raise T2VError("Audio must be a mapping with waveform (1, channels, n) and sample_rate.") from error
+    if hasattr(samples, "detach"):
+        samples = samples.detach().cpu().float().numpy()
+    samples = np.asarray(samples, dtype=np.float32)
+    if samples.ndim == 3 and samples.shape[0] == 1:
+        samples = samples[0]
+    if samples.ndim != 2 or not 1 <= samples.shape[0] <= 8:
+        raise T2VError(f"A waveform must have the shape (1, channels, n) with 1 to 8 channels, not {samples.shape}.")
+    if not 1000 <= rate <= 768000:
+        raise T2VError(f"The audio's sample_rate is {rate}: from 1000 to 768000 is possible.")
+    return Audio(np.nan_to_num(samples), rate)

@@ -1,0 +1,177 @@
+"""The table of file formats: what each holds, and how ffmpeg is asked for it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from ..errors import T2VError
+from . import ffmpeg
+
+log = logging.getLogger(__name__)
+
+DEFAULT_QUALITY = 80
+"""The place of every format's default on the common scale from 0 (smallest) to 100 (best)."""
+
+SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+bicubic"
+"""Flags under which swscale converts between RGB and YUV without a drift in colour."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """One way to store a clip."""
+
+    name: str
+    title: str
+    encoders: tuple[str, ...]  # the first that this ffmpeg has is used
+    pixels: str  # ffmpeg's name of the stored pixel format
+    arguments: Callable[[str, int], list[str]]  # (encoder, quality 0..100) -> the encoder's options
+    extension: str  # with its dot; "" is a folder of numbered frames
+    muxer: str
+    depth: int = 8  # bits a channel that survive the way
+    lossless: bool = False
+    audio: tuple[str, ...] = ()  # options of the audio encoder; empty: this format holds no sound
+    even: bool = False  # width and height must be even (4:2:0)
+    smallest: int = 1  # least width and height that the encoder takes
+    loops: bool = False  # the file says how often it is played
+    drop: bool = False  # ComfyUI's editor finds a workflow inside
+
+    @property
+    def yuv(self) -> bool:
+        return self.pixels.startswith("yuv")
+
+    def encoder(self) -> str | None:
+        """The encoder to use, or None when this ffmpeg has none."""
+        known = ffmpeg.abilities("encoders")
+        return next((name for name in self.encoders if name in known), None)
+
+    def filters(self) -> str:
+        """Filter chain from the frames that are fed in to the stored pixels."""
+        if not self.yuv:
+            return f"format={self.pixels}"
+        return (
+            f"scale=out_color_matrix=bt709:out_range=tv:flags={SCALER},format={self.pixels},"
+            "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+        )
+
+
+def scale(quality: int, worst: float, default: float, best: float) -> float:
+    """The encoder's own number for a quality of 0..100: lines through (0, worst), (80, default), (100, best)."""
+    if quality <= DEFAULT_QUALITY:
+        return worst + (default - worst) * quality / DEFAULT_QUALITY
+    return default + (best - default) * (quality - DEFAULT_QUALITY) / (100 - DEFAULT_QUALITY)
+
+
+def _x264(encoder: str, quality: int) -> list[str]:
+    return ["-preset", "medium", "-crf", f"{scale(quality, 40, 11, 2):.1f}"]
+
+
+def _x265(encoder: str, quality: int) -> list[str]:
+    crf = f"{scale(quality, 40, 11.5, 2):.1f}"
+    return ["-preset", "fast", "-crf", crf, "-tag:v", "hvc1", "-x265-params", "log-level=error"]
+
+
+def _vp9(encoder: str, quality: int) -> list[str]:
+    crf = f"{scale(quality, 58, 9, 2):.0f}"
+    return ["-crf", crf, "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1"]
+
+
+def _av1(encoder: str, quality: int) -> list[str]:
+    crf = f"{scale(quality, 58, 8, 2):.0f}"
+    if encoder == "libsvtav1":
+        return ["-preset", "8", "-crf", crf]
+    return ["-crf", crf, "-b:v", "0", "-cpu-used", "6", "-row-mt", "1"]
+
+
+def _prores(encoder: str, quality: int) -> list[str]:
+    profile = next(number for number, limit in ((4, 95), (3, 70), (2, 50), (1, 25), (0, 0)) if quality >= limit)
+    pixels = ["-pix_fmt", "yuv444p10le"] if profile == 4 else []
+    return ["-profile:v", str(profile), "-vendor", "apl0", *pixels]
+
+
+def _webp(encoder: str, quality: int) -> list[str]:
+    if quality == 100:
+        return ["-lossless", "1", "-compression_level", "2"]
+    return ["-quality", f"{scale(quality, 10, 97, 100):.1f}", "-compression_level", "4"]
+
+
+def _ffv1(encoder: str, quality: int) -> list[str]:
+    return ["-level", "3", "-coder", "1", "-context", "0", "-g", "1", "-slices", "4", "-slicecrc", "1"]
+
+
+def _nothing(encoder: str, quality: int) -> list[str]:
+    return []
+
+
+_AAC = ("-c:a", "aac", "-b:a", "256k")
+_OPUS = ("-c:a", "libopus", "-b:a", "192k")
+_FLAC = ("-c:a", "flac", "-sample_fmt", "s32")
+_PCM = ("-c:a", "pcm_s24le")
+
+_MP4 = {"extension": ".mp4", "muxer": "mp4", "audio": _AAC, "even": True, "drop": True}
+_WEBM = {"extension": ".webm", "muxer": "webm", "audio": _OPUS, "even": True, "drop": True}
+_MOV = {"extension": ".mov", "muxer": "mov", "audio": _PCM, "even": True, "drop": True}
+_MKV = {"extension": ".mkv", "muxer": "matroska", "audio": _FLAC, "lossless": True}
+_PNG = {"extension": "", "muxer": "image2", "lossless": True, "drop": True}
+_X264, _X265, _AV1 = ("libx264",), ("libx265",), ("libsvtav1", "libaom-av1")
+
+_ALL = (
+    Format("h264-mp4", "H.264 mp4", _X264, "yuv420p", _x264, smallest=16, **_MP4),
+    Format("h264-10bit-mp4", "H.264 mp4, 10 bit", _X264, "yuv420p10le", _x264, depth=10, smallest=16, **_MP4),
+    Format("h265-mp4", "H.265 mp4", _X265, "yuv420p", _x265, smallest=64, **_MP4),
+    Format("h265-10bit-mp4", "H.265 mp4, 10 bit", _X265, "yuv420p10le", _x265, depth=10, smallest=64, **_MP4),
+    Format("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, **_WEBM),
+    Format("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, **_WEBM),
+    Format("prores-mov", "ProRes mov", ("prores_ks",), "yuv422p10le", _prores, depth=10, smallest=16, **_MOV),
+    Format("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1, **_MKV),
+    Format("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16, **_MKV),
+    Format("gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True),
+    Format("webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True),
+    Format("png", "PNG sequence", ("png",), "rgb24", _nothing, **_PNG),
+    Format("png-16bit", "PNG sequence, 16 bit", ("png",), "rgb48be", _nothing, depth=16, **_PNG),
+)
+
+FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
+"""Every format by its name, whether or not the ffmpeg in use can write it."""
+
+
+def available_formats() -> list[str]:
+    """Names of the formats that the ffmpeg in use can write; the log says which were left out."""
+    lacking = [format for format in FORMATS.values() if not format.encoder()]
+    for format in lacking:
+        log.warning(
+            "This ffmpeg (%s) cannot write %s: it has no %s.",
+            ffmpeg.ffmpeg_exe(),
+            format.name,
+            " or ".join(format.encoders),
+        )
+    return [name for name, format in FORMATS.items() if format not in lacking]
+
+
+def choose_format(path: Path, name: str | None) -> Format:
+    """The format of that name, or the first whose extension the path has."""
+    if name is not None:
+        if name not in FORMATS:
+            raise T2VError(f"There is no video format {name!r}: choose one of {', '.join(FORMATS)}.")
+        format = FORMATS[name]
+        if path.suffix.lower() != format.extension and format.extension:
+            raise T2VError(
+                f"A {format.name} file ends in {format.extension}, not {path.name!r}: rename it, or change the format."
+            )
+    else:
+        extensions = {format.extension: format for format in reversed(FORMATS.values())}
+        if path.suffix.lower() not in extensions:
+            known = ", ".join(sorted(extension for extension in extensions if extension))
+            raise T2VError(
+                f"{path.name!r} ends in none of {known} (no ending: a folder of PNG frames): "
+                "choose one of these, or name the format."
+            )
+        format = extensions[path.suffix.lower()]
+    if format.encoder() is None:
+        raise T2VError(
+            f"The ffmpeg at {ffmpeg.ffmpeg_exe()} cannot write {format.name} (no {' or '.join(format.encoders)}): "
+            "choose another format, or pip install --upgrade imageio-ffmpeg."
+        )
+    return format

@@ -1,0 +1,265 @@
+"""Text inside a video file (the workflow, the prompt), put where ComfyUI's graph editor looks for it.
+
+mp4, mov, webm and mkv hold it as container tags, which ffmpeg writes and reads as an ffmetadata text; animated WebP as
+EXIF entries "key:text"; PNG as a text chunk; GIF as a comment that holds JSON. The last three are written here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import struct
+import zlib
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from ..errors import T2VError
+
+PRIVATE = "t2v_"
+"""Keys that begin so hold what the container cannot: an exact frame rate, the size before padding."""
+
+_CONTAINERS_OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
+_KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
+_LIMIT = 512 << 20
+
+
+def checked(metadata: Mapping[str, Any] | None) -> dict[str, str]:
+    """The same with every value a text (others become JSON); refuses what some container would lose."""
+    texts = {}
+    for key, value in (metadata or {}).items():
+        if not isinstance(key, str) or not _KEY.fullmatch(key) or key.startswith(PRIVATE) or key in _CONTAINERS_OWN:
+            raise T2VError(
+                f"Metadata cannot be stored under {key!r}: use a name of small letters, digits and underscores."
+            )
+        text = value if isinstance(value, str) else json_text(value)
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise T2VError(f"The metadata {key!r} holds half of a surrogate pair, which is no text.") from error
+        if "\0" in text:
+            raise T2VError(f"The metadata {key!r} holds a NUL character, which no container can store.")
+        texts[key] = text
+    return texts
+
+
+def json_text(value: Any) -> str:
+    """JSON in pure ASCII, with the braces inside strings escaped.
+
+    The graph editor finds the end of a webm's workflow by counting braces, those inside strings too, and reads PNG text
+    as it lies in the file; text in this form is read alike by every editor and from every container.
+    """
+    text = json.dumps(value)
+    return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
+
+
+# -- ffmetadata: mp4, mov, webm, mkv ----------------------------------------------------------------------------------
+
+
+def ffmetadata(texts: Mapping[str, str]) -> bytes:
+    """The text file from which ffmpeg takes a container's tags."""
+    escaped = {key: re.sub(r"([=;#\n\r\\])", r"\\\1", text) for key, text in texts.items()}
+    return (";FFMETADATA1\n" + "".join(f"{key}={text}\n" for key, text in escaped.items())).encode()
+
+
+def parse_ffmetadata(data: bytes) -> dict[str, str]:
+    """Tags of the container from what ffmpeg prints: keys in small letters, the container's own left out."""
+    body = data.partition(b"\n")[2]
+    texts: dict[str, str] = {}
+    for line in re.findall(rb"(?:[^\\\n]|\\.)+", body, re.DOTALL):
+        if line.startswith(b"["):  # a stream's or a chapter's section: the container's tags are over
+            break
+        match = re.match(rb"((?:[^\\=]|\\.)*)=(.*)", line, re.DOTALL)
+        if match:
+            key, text = (
+                re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL).decode("utf-8", "replace") for part in match.groups()
+            )
+            texts[key.lower()] = text
+    return {key: text for key, text in texts.items() if key not in _CONTAINERS_OWN}
+
+
+# -- PNG, WebP, GIF ---------------------------------------------------------------------------------------------------
+
+
+def embed(path: Path, texts: Mapping[str, str]) -> None:
+    """Write texts into the PNG, WebP or GIF file at path, in place."""
+    if not texts:
+        return
+    with open(path, "r+b") as file:
+        head = file.read(16)
+        if head.startswith(b"\x89PNG"):
+            _embed_png(file, texts)
+        elif head.startswith(b"RIFF"):
+            _embed_webp(file, texts)
+        elif head.startswith(b"GIF8"):
+            _embed_gif(file, texts)
+        else:
+            raise T2VError(f"{path.name} is no PNG, WebP or GIF.")
+
+
+def read_embedded(path: Path) -> dict[str, str]:
+    """Texts that `embed`, ComfyUI or Pillow have written into a PNG, WebP or GIF file; {} for any other file."""
+    with open(path, "rb") as file:
+        head = file.read(16)
+        try:
+            if head.startswith(b"\x89PNG"):
+                return dict(_read_png(file))
+            if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+                return _read_webp(file)
+            if head.startswith(b"GIF8"):
+                return _read_gif(file)
+        except (struct.error, IndexError, ValueError, OSError, zlib.error):
+            return {}
+    return {}
+
+
+def png_text_chunks(texts: Mapping[str, str]) -> bytes:
+    """tEXt chunks for ASCII, which every reader knows, and iTXt for the rest."""
+    chunks = b""
+    for key, text in texts.items():
+        kind, body = (b"tEXt", key.encode() + b"\0") if text.isascii() else (b"iTXt", key.encode() + b"\0\0\0\0\0")
+        body += text.encode()
+        chunks += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+    return chunks
+
+
+def _embed_png(file: BinaryIO, texts: Mapping[str, str]) -> None:
+    file.seek(33)  # behind the signature (8) and IHDR (25)
+    rest = file.read()
+    file.seek(33)
+    file.write(png_text_chunks(texts) + rest)
+
+
+def _read_png(file: BinaryIO) -> Iterator[tuple[str, str]]:
+    file.seek(8)
+    while len(head := file.read(8)) == 8:
+        size, kind = struct.unpack(">I4s", head)
+        if size > _LIMIT or kind == b"IEND":
+            return
+        if kind not in (b"tEXt", b"iTXt", b"zTXt"):
+            file.seek(size + 4, os.SEEK_CUR)
+            continue
+        key, _, text = file.read(size + 4)[:-4].partition(b"\0")
+        if kind == b"zTXt":
+            text = zlib.decompressobj().decompress(text[1:], _LIMIT)
+        if kind == b"iTXt":
+            packed, text = text[0], text[2:].split(b"\0", 2)[2]
+            text = zlib.decompressobj().decompress(text, _LIMIT) if packed else text
+        yield key.decode("latin-1"), text.decode("utf-8", "replace")
+
+
+def _embed_webp(file: BinaryIO, texts: Mapping[str, str]) -> None:
+    file.seek(12)
+    if file.read(4) != b"VP8X":
+        _animate(file)
+    file.seek(20)
+    flags = file.read(1)[0]
+    file.seek(20)
+    file.write(bytes([flags | 0x08]))  # "has EXIF"
+    exif = _exif(texts)
+    file.seek(0, os.SEEK_END)
+    file.write(b"EXIF" + struct.pack("<I", len(exif)) + exif + b"\0" * (len(exif) % 2))
+    size = file.tell()
+    file.seek(4)
+    file.write(struct.pack("<I", size - 8))
+
+
+def _animate(file: BinaryIO) -> None:
+    """Turn a WebP of one plain picture into an animation of one frame, which has a header that can hold metadata."""
+    file.seek(12)
+    picture = file.read()
+    if picture.startswith(b"VP8L"):
+        bits = struct.unpack_from("<I", picture, 9)[0]
+        width, height = bits & 0x3FFF, bits >> 14 & 0x3FFF  # both less one
+    else:
+        width, height = (side - 1 & 0x3FFF for side in struct.unpack_from("<HH", picture, 14))
+    area = struct.pack("<I", width)[:3] + struct.pack("<I", height)[:3]
+    frame = bytes(6) + area + (1000).to_bytes(3, "little") + b"\x02" + picture  # no blending
+    chunks = ((b"VP8X", b"\x02\0\0\0" + area), (b"ANIM", b"\0\0\0\0\0\0"), (b"ANMF", frame))
+    body = b"".join(kind + struct.pack("<I", len(data)) + data for kind, data in chunks)
+    file.seek(12)
+    file.write(body)
+
+
+_EXIF_TAGS = (0x0110, 0x010F, 0x010E, 0x010D, 0x013B, 0x8298, 0x0131, 0x013C)
+"""ComfyUI's own places come first: Model holds the prompt, Make the workflow."""
+
+
+def _exif(texts: Mapping[str, str]) -> bytes:
+    order = sorted(texts, key=lambda key: {"prompt": 0, "workflow": 1}.get(key, 2))
+    if len(order) > len(_EXIF_TAGS):
+        raise T2VError(f"A WebP file holds at most {len(_EXIF_TAGS)} texts, not {len(order)}.")
+    entries = sorted((tag, f"{key}:{texts[key]}".encode() + b"\0") for tag, key in zip(_EXIF_TAGS, order, strict=False))
+    place = 8 + 2 + 12 * len(entries) + 4
+    table, values = struct.pack("<H", len(entries)), b""
+    for tag, value in entries:
+        table += struct.pack("<HHII", tag, 2, len(value), place + len(values))
+        values += value + b"\0" * (len(value) % 2)
+    return b"II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", 0) + values
+
+
+def _read_webp(file: BinaryIO) -> dict[str, str]:
+    file.seek(12)
+    while len(head := file.read(8)) == 8:
+        kind, size = struct.unpack("<4sI", head)
+        if kind == b"EXIF" and size < _LIMIT:
+            return _read_exif(file.read(size).removeprefix(b"Exif\0\0"))
+        file.seek(size + size % 2, os.SEEK_CUR)
+    return {}
+
+
+def _read_exif(exif: bytes) -> dict[str, str]:
+    order = "<" if exif[:2] == b"II" else ">"
+    start = struct.unpack_from(order + "I", exif, 4)[0]
+    texts = {}
+    for index in range(struct.unpack_from(order + "H", exif, start)[0]):
+        _, kind, size, place = struct.unpack_from(order + "HHII", exif, start + 2 + 12 * index)
+        if kind == 2 and size > 4:
+            key, colon, text = exif[place : place + size].rstrip(b"\0").decode("utf-8", "replace").partition(":")
+            if colon:
+                texts[key.lower()] = text
+    return texts
+
+
+_GIF_MARK = b'{"t2v":'
+
+
+def _embed_gif(file: BinaryIO, texts: Mapping[str, str]) -> None:
+    file.seek(-1, os.SEEK_END)
+    if file.read(1) != b";":
+        raise T2VError("This GIF has no end mark, so it cannot hold metadata.")
+    file.seek(-1, os.SEEK_END)
+    comment = _GIF_MARK + json.dumps(dict(texts)).encode() + b"}"
+    blocks = [comment[i : i + 255] for i in range(0, len(comment), 255)]
+    file.write(b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0;")
+
+
+def _read_gif(file: BinaryIO) -> dict[str, str]:
+    comments = [data for kind, data in gif_blocks(file) if kind == 0xFE and data.startswith(_GIF_MARK)]
+    return json.loads(comments[-1])["t2v"] if comments else {}
+
+
+def gif_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """(label, data) of every block of a GIF; data of comments only. Ends with (0x3B, b"") at the end mark."""
+    file.seek(10)
+    flags = file.read(3)[0]
+    file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, os.SEEK_CUR)
+    while mark := file.read(1):
+        if mark == b";":
+            yield 0x3B, b""
+            return
+        label = 0x2C
+        if mark == b"!":
+            label = file.read(1)[0]
+        elif mark == b",":
+            flags = file.read(9)[8]
+            file.seek((3 << (flags & 7) + 1 if flags & 0x80 else 0) + 1, os.SEEK_CUR)
+        else:
+            return
+        data = bytearray()
+        while size := file.read(1)[0]:
+            block = file.read(size)
+            if label == 0xFE:
+                data += block
+        yield label, bytes(data)

@@ -1,0 +1,161 @@
+"""A video file in, frames out: one at a time from ffmpeg, so that memory stays flat whatever the length."""
+
+from __future__ import annotations
+
+import io
+import math
+import os
+import re
+import struct
+from collections.abc import Iterator
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ..errors import T2VError
+from . import ffmpeg
+from .audio import Audio
+from .formats import SCALER
+from .probe import VideoInfo, open_source, probe
+from .rate import frame_rate
+
+
+class VideoReader:
+    """Iterate over a clip's frames, (h, w, 3) uint8.
+
+    >>> for frame in VideoReader("clip.mp4", every=2, size=(320, 0)):
+    ...     print(frame.shape)
+
+    path: a video file, or a folder of numbered PNG frames. fps: drop or repeat frames to reach this rate. start, every,
+    count: then skip so many frames, take each such-and-such one, and at most so many. size: (width, height) to scale
+    to; 0 keeps the shape. depth: 16 gives uint16 frames. strict: a damaged file raises T2VError behind its last good frame;
+    False reads what there is.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        fps: float | str | Fraction | None = None,
+        start: int = 0,
+        count: int | None = None,
+        every: int = 1,
+        size: tuple[int, int] | None = None,
+        depth: int = 8,
+        strict: bool = True,
+    ):
+        for name, value, least in (("start", start, 0), ("every", every, 1), ("count", count, 1), ("depth", depth, 8)):
+            if value is not None and value < least:
+                raise T2VError(f"{name} is {value}: {least} is the least that is possible.")
+        if size is not None and (len(size) != 2 or min(size) < 0 or not any(size)):
+            raise T2VError(f"size is {size}: it must be (width, height), where one of them may be 0 to keep the shape.")
+        self.path = Path(os.path.abspath(path))
+        self.fps = None if fps is None else frame_rate(fps)
+        self.start, self.count, self.every, self.depth, self.strict = start, count, every, depth, strict
+        self._size = size
+        self._source = open_source(self.path)
+
+    @cached_property
+    def info(self) -> VideoInfo:
+        """The file's size, rate, frame count, sound and metadata: before fps, start, every, count and size."""
+        return probe(self._source)
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """(width, height) of the frames that are given."""
+        width, height = self.info.width, self.info.height
+        if self._size is None:
+            return width, height
+        w, h = self._size
+        return w or max(1, round(h * width / height)), h or max(1, round(w * height / width))
+
+    @property
+    def rate(self) -> Fraction:
+        """Frames a second of what is given."""
+        return (self.fps or self.info.fps) / self.every
+
+    def __len__(self) -> int:
+        """How many frames are given (an estimate where fps is changed)."""
+        total = round(self.info.frame_count / self.info.fps * self.fps) if self.fps else self.info.frame_count
+        wanted = max(0, math.ceil((total - self.start) / self.every))
+        return wanted if self.count is None else min(wanted, self.count)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._frames()
+
+    def _frames(self) -> Iterator[np.ndarray]:
+        code = ["-map", "0:v:0", "-vf", self._filters(), "-fps_mode", "passthrough"]
+        code += [] if self.count is None else ["-frames:v", str(self.count)]
+        code += ["-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24" if self.depth == 8 else "rgb48be", "pipe:1"]
+        process = ffmpeg.Process(["-v", "error", *self._source.input, *code], stdout=True)
+        given = 0
+        try:
+            with io.BufferedReader(process.popen.stdout, 1 << 16) as pipe:
+                while (frame := self._read(pipe)) is not None:
+                    given += 1
+                    yield frame
+                self._check(process.finish(), process.words(), given)
+        finally:
+            process.close()
+
+    def _read(self, pipe: io.BufferedReader) -> np.ndarray | None:
+        """One portable pixmap: "P6 width height 255" and the pixels."""
+        head = [pipe.readline(32) for _ in range(3)]
+        if not head[2]:
+            return None
+        width, height = map(int, head[1].split())
+        frame = np.empty((height, width, 3), np.uint8 if self.depth == 8 else np.dtype(">u2"))
+        if (
+            pipe.readinto(memoryview(frame).cast("B") if frame.dtype == np.uint8 else frame.view(np.uint8).data)
+            < frame.nbytes
+        ):
+            return None
+        return frame if self.depth == 8 else frame.astype(np.uint16)
+
+    def _check(self, status: int, words: str, given: int) -> None:
+        """Raise what is wrong with the file, if ffmpeg had to complain or frames are missing."""
+        if not status and not words.strip() and (self.fps is not None or given == len(self) or not self.strict):
+            return
+        why = ffmpeg.reason(words, status) if words.strip() or status else f"{len(self)} were announced"
+        if self.strict or not given:
+            raise T2VError(f"{self.path.name} is damaged: {why}; {given} frames could be read.")
+        ffmpeg.log.warning("%s is damaged: %s; %d frames were read.", self.path.name, why, given)
+
+    def _filters(self) -> str:
+        info, chain = self.info, []
+        if info.colour is None and info.pixels.startswith("yuv") and info.height >= 720:
+            chain.append("setparams=colorspace=bt709")  # as players do where a file does not say
+        if self.fps:
+            chain.append(f"fps={self.fps}:round=near")
+        if self.start or self.every > 1:
+            chain.append(f"select='gte(n,{self.start})*not(mod(n-{self.start},{self.every}))'")
+        chain += [f"scale=flags={SCALER}", f"format={'rgb24' if self.depth == 8 else 'rgb48be'}"]
+        if (info.width, info.height) != info.stored_size:
+            chain.append(f"crop={info.width}:{info.height}:0:0:exact=1")
+        if self.size != (info.width, info.height):
+            chain.append("scale={}:{}:flags=lanczos+accurate_rnd+full_chroma_int".format(*self.size))
+        return ",".join(chain)
+
+    def audio(self) -> Audio | None:
+        """The sound that belongs to the frames that are given; None where the file has none."""
+        if self.info.audio is None:
+            return None
+        source_rate = self.fps or self.info.fps
+        begin, length = self.start / source_rate, len(self) * self.every / source_rate
+        cut = f"aresample=async=1:first_pts=0,atrim=start={float(begin):.6f}:duration={float(length):.6f}"
+        code = ["-map", "0:a:0", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        status, data, words = ffmpeg.run(["-v", "error", *self._source.input, *code])
+        if status or (self.strict and words.strip()):
+            raise T2VError(f"The sound of {self.path.name} could not be read: {ffmpeg.reason(words, status)}.")
+        return _wav(data)
+
+
+def _wav(data: bytes) -> Audio:
+    """A WAV of float samples -> Audio."""
+    at = data.index(b"fmt ") + 8
+    channels, rate = struct.unpack_from("<HI", data, at + 2)
+    begin = re.search(rb"data....", data[at:], re.DOTALL).end() + at
+    count = (len(data) - begin) // (4 * channels)
+    return Audio(np.frombuffer(data, "<f4", count * channels, begin).reshape(count, channels).T.copy(), rate)
