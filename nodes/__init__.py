@@ -1,0 +1,37 @@
+"""The nodes of this pack: schema, a call, the output. What they do is in ``nodes.host`` and ``t2v_models``."""
+
+from __future__ import annotations
+
+from comfy_api.latest import ComfyExtension, io
+
+from .decoding import VAEDecodeFrames, VAEEncodeFrames
+from .host import folders
+from .latents import EmptyLatent, LatentLayout
+from .loading import LoraLoader, ModelLoader
+from .sampling import ModelConditioning, VideoSampler
+from .text import TextEncode
+
+NODES: list[type[io.ComfyNode]] = [
+    ModelLoader,
+    LoraLoader,
+    TextEncode,
+    EmptyLatent,
+    LatentLayout,
+    ModelConditioning,
+    VideoSampler,
+    VAEDecodeFrames,
+    VAEEncodeFrames,
+]
+
+
+class T2VExtension(ComfyExtension):
+    """What ComfyUI asks for the list of nodes."""
+
+    async def get_node_list(self) -> list[type[io.ComfyNode]]:
+        return NODES
+
+
+async def comfy_entrypoint() -> T2VExtension:
+    """Called once by ComfyUI when it loads the pack."""
+    folders.register()
+    return T2VExtension()

@@ -1,0 +1,82 @@
+"""Latents to frames and back."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host import decoding
+from .host.compat import known
+
+CATEGORY = "T2V/latent"
+
+
+class VAEDecodeFrames(io.ComfyNode):
+    """Every frame of a video latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VVAEDecodeFrames",
+            display_name="T2V VAE Decode Frames",
+            category=CATEGORY,
+            description="Decodes a video latent to frames, a few at a time: memory does not grow with the length but "
+            "for the "
+            "frames themselves. Works with any Stable Diffusion VAE.",
+            search_aliases=["vae decode", "latent to frames", "latent to video"],
+            inputs=[
+                io.Latent.Input("latent", tooltip="A video latent, or frames as a batch."),
+                io.Vae.Input("vae", tooltip="The VAE of T2VModelLoader, or any Stable Diffusion VAE."),
+            ],
+            outputs=[
+                io.Image.Output(
+                    display_name="IMAGE", tooltip="The frames as a batch of images; several videos one after another."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, latent: dict, vae) -> io.NodeOutput:
+        return io.NodeOutput(decoding.decode(vae, latent["samples"]))
+
+
+class VAEEncodeFrames(io.ComfyNode):
+    """Frames to a video latent."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VVAEEncodeFrames",
+            display_name="T2V VAE Encode Frames",
+            category=CATEGORY,
+            description="Encodes a batch of images as one video latent, a few at a time: the start of video to video.",
+            search_aliases=["vae encode", "video to latent", "vid2vid"],
+            inputs=[
+                io.Image.Input("images", tooltip="The frames, as a batch of images of one size."),
+                io.Vae.Input("vae", tooltip="The VAE of T2VModelLoader, or any Stable Diffusion VAE."),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=8,
+                    tooltip="Scale and crop the frames to this width, a multiple of 8; 0: as they are.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=8,
+                    tooltip="Scale and crop the frames to this height, a multiple of 8; 0: as they are.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="LATENT", tooltip="One video latent, (1, 4, frames, height/8, width/8).")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, images, vae, width: int, height: int) -> io.NodeOutput:
+        return io.NodeOutput({"samples": decoding.encode(vae, images, width, height)})

@@ -1,0 +1,1 @@
+"""Where the model library meets ComfyUI: nothing outside this folder imports ``comfy.*``."""

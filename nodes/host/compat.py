@@ -1,0 +1,94 @@
+"""What differs between ComfyUI versions, and nothing else. Tested from 0.3.64 to 0.24.0, read up to 0.38."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import comfy.model_management
+import comfy.model_patcher
+import comfy.sd
+import torch
+
+T = TypeVar("T")
+
+
+@functools.cache
+def _keywords(callable_: Callable) -> frozenset[str] | None:
+    """The keywords that it takes; None where it takes any."""
+    if dataclasses.is_dataclass(callable_):
+        return frozenset(field.name for field in dataclasses.fields(callable_))
+    parameters = inspect.signature(callable_).parameters.values()
+    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters):
+        return None
+    return frozenset(parameter.name for parameter in parameters)
+
+
+def known(callable_: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """Call with the keywords that this host knows; options that came later are left out for an older one."""
+    names = _keywords(callable_)
+    if names is not None:
+        kwargs = {name: value for name, value in kwargs.items() if name in names}
+    return callable_(*args, **kwargs)
+
+
+def patcher_for(model: torch.nn.Module, load_device: torch.device, offload_device: torch.device, dynamic: bool = True):
+    """The ModelPatcher that this host uses for whole models (since 0.11.1 possibly one with dynamic VRAM)."""
+    plain = comfy.model_patcher.ModelPatcher
+    # Looked up at every call: the host replaces CoreModelPatcher while it starts.
+    cls = getattr(comfy.model_patcher, "CoreModelPatcher", plain) if dynamic else plain
+    return cls(model, load_device=load_device, offload_device=offload_device)
+
+
+def is_dynamic(patcher: Any) -> bool:
+    """Whether weights are faulted in on use, so that the loaded tensors themselves must become the parameters."""
+    return bool(getattr(patcher, "is_dynamic", lambda: False)())
+
+
+def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tensor]) -> None:
+    """Copy (or assign, under dynamic VRAM) the weights of the UNet into a host model."""
+    known(model.load_model_weights, state_dict, "", assign=is_dynamic(patcher))
+
+
+def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list[str], disable_dynamic: bool = False):
+    """A host CLIP of the given classes with the given weights."""
+    parameters = sum(weight.numel() for weight in state_dict.values())
+    takes_weights = "state_dict" in (_keywords(comfy.sd.CLIP.__init__) or ())
+    clip = known(
+        comfy.sd.CLIP,
+        target,
+        embedding_directory=embeddings,
+        parameters=parameters,
+        state_dict=[state_dict],
+        disable_dynamic=disable_dynamic,
+    )
+    if not takes_weights:
+        clip.load_sd(state_dict)
+    return clip
+
+
+def free_memory(patcher: Any, device: torch.device) -> int:
+    """Bytes that are free for activations once this model is loaded."""
+    if hasattr(patcher, "get_free_memory"):
+        return patcher.get_free_memory(device)
+    return comfy.model_management.get_free_memory(device)
+
+
+def intermediate_dtype() -> torch.dtype:
+    """The type in which images and latents travel between nodes."""
+    return getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of torch or of the host means: not enough memory."""
+    host_type = comfy.model_management.OOM_EXCEPTION
+    if host_type is not Exception and isinstance(error, host_type):
+        return True
+    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
+        return True
+    if hasattr(comfy.model_management, "is_oom") and comfy.model_management.is_oom(error):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

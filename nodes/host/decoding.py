@@ -1,0 +1,49 @@
+"""Clips through whatever VAE is wired: ours, or one of the host's loaders."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.utils
+from torch import Tensor
+
+from ...t2v_models.errors import T2VError
+from .vae import VideoVAE, fold
+
+
+def decode(vae: Any, samples: Tensor) -> Tensor:
+    """samples: (b, c, t, h, w) or (n, c, h, w) -> ((b t), H, W, 3), float, 0..1."""
+    return as_video_vae(vae).decode(fold(samples))
+
+
+def encode(vae: Any, images: Tensor, width: int = 0, height: int = 0) -> Tensor:
+    """images: (t, H, W, 3), 0..1 -> (1, c, t, h, w)."""
+    vae = as_video_vae(vae)
+    if images.ndim != 4 or images.shape[0] == 0:
+        raise T2VError(f"The images have shape {tuple(images.shape)}: a batch of at least one image is wanted.")
+    width, height = width or images.shape[2], height or images.shape[1]
+    ratio = vae.spacial_compression_encode()
+    if width % ratio or height % ratio:
+        nearest = (max(ratio, round(size / ratio) * ratio) for size in (width, height))
+        raise T2VError(
+            f"The frames are {width}x{height}, and both must be multiples of {ratio}: set width and height, for "
+            f"example to "
+            f"{'x'.join(map(str, nearest))}."
+        )
+    if (images.shape[2], images.shape[1]) != (width, height):
+        images = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "lanczos", "center").movedim(1, -1)
+    return vae.encode(images[..., :3])
+
+
+def as_video_vae(vae: Any) -> VideoVAE:
+    """The VAE itself if it takes clips, else the same weights seen as one that does."""
+    if vae is None:
+        raise T2VError("The loaded model has no VAE: choose one as vae in T2VModelLoader, or wire VAELoader.")
+    if isinstance(vae, VideoVAE):
+        return vae
+    vae.throw_exception_if_invalid()
+    if getattr(vae, "latent_dim", 2) != 2 or not hasattr(vae, "decode_tiled_"):
+        raise T2VError("This VAE is one for video or audio of another kind: wire the VAE of T2VModelLoader.")
+    view = VideoVAE.__new__(VideoVAE)
+    view.__dict__.update(vae.__dict__)
+    return view

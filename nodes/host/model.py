@@ -1,0 +1,188 @@
+"""UNet3D in the host's hands: its model config, its BaseModel, its patcher."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ...t2v_models.errors import T2VError
+from ...t2v_models.unet import UNetConfig
+from . import compat, control
+from .model_sampling import scaled_sampling
+from .unet import HostUNet3D
+
+log = logging.getLogger(__name__)
+
+DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+"""What weight_dtype may be; fp8 is for storage, the computing is done in the type that the device likes."""
+
+MOTION_GUIDANCE = 0.05
+"""What T2V-Turbo v2 was shown with. Li et al. 2024 (arXiv:2410.05677)."""
+
+_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
+"""diffusers' names for noise schedules to the host's, where they differ."""
+
+
+class LatentFormat(comfy.latent_formats.SD15):
+    """Stable Diffusion's latents, in 4 or 5 dimensions. No TAESD: the host's previewer feeds it 4 dimensions only."""
+
+    def __init__(self, scale_factor: float = 0.18215, rgb_factors: list[list[float]] | None = None) -> None:
+        super().__init__(scale_factor)
+        self.taesd_decoder_name = None
+        if rgb_factors is not None:
+            self.latent_rgb_factors = rgb_factors
+
+
+def ldm_config(config: UNetConfig) -> dict[str, Any]:
+    """The shape in the words of latent diffusion, which the host's LoRA maps and FreeU read."""
+    depth = [int(attention) for attention in config.attention_levels for _ in range(config.num_res_blocks)]
+    depth_out = [int(attention) for attention in config.attention_levels for _ in range(config.num_res_blocks + 1)]
+    return {
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "model_channels": config.channels[0],
+        "channel_mult": [width // config.channels[0] for width in config.channels],
+        "num_res_blocks": [config.num_res_blocks] * len(config.channels),
+        "transformer_depth": depth,
+        "transformer_depth_output": depth_out,
+        "transformer_depth_middle": 1,
+        "context_dim": config.context_dim,
+        "use_linear_in_transformer": True,
+        "use_temporal_attention": config.temporal_attention,
+    }
+
+
+class ModelConfig(comfy.supported_models_base.BASE):
+    """What the host wants to know about a model before it is built."""
+
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = LatentFormat
+    memory_usage_factor = 1.0
+
+    def __init__(self, config: UNetConfig, info: Any, scheduler: dict[str, Any], scale_factor: float) -> None:
+        super().__init__({**ldm_config(config), "t2v_config": config})
+        self.family, self.defaults = info.family, info.defaults
+        self.latent_format = LatentFormat(scale_factor)
+        self.velocity = scheduler.get("prediction_type", "epsilon") == "v_prediction"
+        schedule = scheduler.get("beta_schedule", "scaled_linear")
+        self.sampling_settings = {
+            "beta_schedule": _SCHEDULES.get(schedule, schedule),
+            "linear_start": scheduler.get("beta_start", 0.00085),
+            "linear_end": scheduler.get("beta_end", 0.012),
+            "timesteps": scheduler.get("num_train_timesteps", 1000),
+            "zsnr": bool(scheduler.get("rescale_betas_zero_snr", False)),
+            "scale_base": info.family.scale_base or 1.0,
+        }
+
+    def model_type(self, state_dict: dict[str, Tensor] | None = None, prefix: str = "") -> comfy.model_base.ModelType:
+        return comfy.model_base.ModelType.V_PREDICTION if self.velocity else comfy.model_base.ModelType.EPS
+
+    def get_model(self, state_dict: Any = None, prefix: str = "", device: Any = None) -> VideoModel:
+        return VideoModel(self, self.model_type(), device=device)
+
+    def inpaint_model(self) -> bool:
+        return False
+
+
+class VideoModel(comfy.model_base.BaseModel):
+    """The host's BaseModel around UNet3D."""
+
+    def __init__(self, model_config: ModelConfig, model_type: Any, device: Any = None) -> None:
+        super().__init__(model_config, model_type, device=device, unet_model=HostUNet3D)
+        self.family, self.defaults = model_config.family, model_config.defaults
+        self.diffusion_model.defaults = {
+            "fps": self.defaults.fps_condition,
+            "guidance": self.defaults.guidance_scale,
+            "motion_guidance": MOTION_GUIDANCE,
+        }
+        if model_config.sampling_settings["scale_base"] != 1.0:
+            self.model_sampling = scaled_sampling(model_config, model_config.velocity)
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        out = super().extra_conds(**kwargs)
+        noise = kwargs["noise"]
+        frames = noise.shape[0] if noise.ndim == 4 else noise.shape[2]
+        out["num_video_frames"] = comfy.conds.CONDConstant(frames)
+        return out
+
+
+def load_model(
+    state_dict: dict[str, Tensor],
+    config: UNetConfig,
+    info: Any,
+    scheduler: dict[str, Any],
+    *,
+    scale_factor: float = 0.18215,
+    dtype: torch.dtype | None = None,
+    reload: tuple[Callable, tuple] | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
+    """A host MODEL (a ModelPatcher) from weights in canonical names.
+
+    info: the checkpoint's, with its family and defaults. scheduler: diffusers' scheduler_config.json.
+    dtype: of the stored weights, the host's choice where None. reload: a function and its arguments that make the
+    same patcher from disk again, for the host's multi-GPU and compile nodes.
+    """
+    management = comfy.model_management
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    model_config = ModelConfig(config, info, scheduler, scale_factor)
+    parameters = comfy.utils.calculate_parameters(state_dict)
+    supported = model_config.supported_inference_dtypes
+    if dtype is None:
+        stored = comfy.utils.weight_dtype(state_dict)
+        dtype = compat.known(
+            management.unet_dtype, model_params=parameters, supported_dtypes=supported, weight_dtype=stored
+        )
+    model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, supported))
+    model = model_config.get_model(device=offload_device)
+    _check_names(model.diffusion_model, state_dict)
+    patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)
+    compat.load_unet_weights(model, patcher, state_dict)
+    model.diffusion_model.requires_grad_(False)
+    control.install(patcher)
+    if reload is not None:
+        patcher.cached_patcher_init = reload
+    return patcher
+
+
+def _check_names(unet: torch.nn.Module, state_dict: dict[str, Tensor]) -> None:
+    """The host only logs missing weights, which then are whatever was in memory."""
+    wanted, given = {key: value.shape for key, value in unet.state_dict().items()}, state_dict
+    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    if missing or unexpected:
+        first = ", ".join(
+            [*(f"{key} is missing" for key in missing[:1]), *(f"{key} is not known" for key in unexpected[:1])]
+        )
+        raise T2VError(
+            f"The file does not fit its UNet ({len(missing)} weights missing, {len(unexpected)} too many; {first}): "
+            "download it again, or report its name."
+        )
+    for key, shape in wanted.items():
+        if tuple(given[key].shape) != tuple(shape):
+            raise T2VError(f"{key} has shape {tuple(given[key].shape)} and {tuple(shape)} is wanted: a damaged file.")
+
+
+def video_model(patcher: Any) -> VideoModel:
+    """The VideoModel in a MODEL, or the error that says which model was wired instead."""
+    model = getattr(patcher, "model", None)
+    if isinstance(model, VideoModel):
+        return model
+    name = type(model).__name__
+    raise T2VError(f"The model is {name}, which makes no video here: wire the MODEL of T2VModelLoader.")

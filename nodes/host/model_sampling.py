@@ -1,0 +1,91 @@
+"""Noise schedules in the host's terms: sigma = noise / signal, for models whose signal is scaled too."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_sampling
+import torch
+from torch import Tensor
+
+
+class ScaledDiscrete(comfy.model_sampling.ModelSamplingDiscrete):
+    """A discrete schedule with x_t = sqrt(abar_t) s_t x_0 + sqrt(1 - abar_t) noise.
+
+    VideoCrafter lets s fall linearly from 1 to a base over the first 400 steps and keeps it there. In the host's
+    variance-exploding terms x_t / (sqrt(abar_t) s_t) = x_0 + sigma_t noise, with sigma_t = sqrt(1/abar_t - 1) / s_t.
+    Source: Chen et al. 2023 (arXiv:2310.19512), ``use_scale``; Xing et al. 2023 (arXiv:2310.12190), dynamic rescale.
+    """
+
+    def __init__(self, model_config: Any = None, zsnr: bool | None = None) -> None:
+        super().__init__(model_config, zsnr)
+        settings = model_config.sampling_settings if model_config is not None else {}
+        self.set_scale(settings.get("scale_base", 1.0), settings.get("scale_steps", 400))
+
+    def set_scale(self, base: float, steps: int = 400) -> None:
+        """Scale the present schedule's signal from 1 at t = 0 down to base at t = steps."""
+        abar = 1.0 / (self.sigmas.double() ** 2 + 1.0)
+        scale = torch.full_like(abar, base)
+        scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype)
+        signal = abar.sqrt() * scale
+        self.register_buffer("signal", signal.float(), persistent=False)
+        self.register_buffer("noise", (1.0 - abar).sqrt().float(), persistent=False)
+        self.set_sigmas((1.0 - abar).sqrt() / signal)
+
+    def parts(self, sigma: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
+        """The factors of x_0 and of the noise at any sigma, between the table's entries by log sigma."""
+        log_sigma = sigma.double().log().to(self.log_sigmas.device)
+        table = self.log_sigmas.double()
+        high = torch.searchsorted(table, log_sigma.flatten()).clamp(1, len(table) - 1)
+        low = high - 1
+        weight = ((log_sigma.flatten() - table[low]) / (table[high] - table[low])).clamp(0.0, 1.0)
+        noise = torch.lerp(self.noise[low].double(), self.noise[high].double(), weight)
+        noise = noise.reshape(sigma.shape).to(sigma.device)
+        noise, signal = noise.to(sigma.dtype), (noise / sigma.double()).to(sigma.dtype)
+        return comfy.model_sampling.reshape_sigma(signal, ndim), comfy.model_sampling.reshape_sigma(noise, ndim)
+
+
+class _Scaled:
+    """What both parametrisations share: what the network sees, and how pure noise is scaled."""
+
+    def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
+        return noise * self.parts(sigma, noise.ndim)[0]
+
+    def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
+        factor = comfy.model_sampling.reshape_sigma(sigma, noise.ndim)
+        if max_denoise:
+            factor = 1.0 / self.parts(sigma, noise.ndim)[0]
+        return noise * factor + latent_image
+
+
+class ScaledEPS(_Scaled, comfy.model_sampling.EPS):
+    """Noise prediction: x_0 = x - sigma e holds as it is."""
+
+
+class ScaledV(_Scaled, comfy.model_sampling.V_PREDICTION):
+    """Velocity prediction over the unscaled schedule: s_t x_0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v."""
+
+    def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
+        signal, noise = self.parts(sigma, model_output.ndim)
+        root = (1.0 - noise**2).sqrt()  # sqrt(abar_t)
+        x = model_input * signal
+        scale = signal / root.clamp(min=1e-8)
+        return (root * x - noise * model_output) / scale
+
+
+def scaled_sampling(model_config: Any, velocity: bool) -> torch.nn.Module:
+    """The host's ``model_sampling`` object for a model with a scaled signal."""
+    parametrisation = ScaledV if velocity else ScaledEPS
+
+    class ModelSampling(ScaledDiscrete, parametrisation):
+        pass
+
+    return ModelSampling(model_config)
+
+
+def end_scale(model_sampling: Any, sigma: float) -> float:
+    """The signal at a small sigma > 0: turns a sample that ends there into the latent that the references decode."""
+    value = torch.tensor([sigma])
+    if hasattr(model_sampling, "parts"):
+        return float(model_sampling.parts(value, 1)[0])
+    return float((1.0 + value**2) ** -0.5)

@@ -1,0 +1,185 @@
+"""One sampling run: schedule, noise, guidance, previews, and the checks around it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_management
+import comfy.sample
+import comfy.samplers
+import torch
+from torch import Tensor
+
+from ...t2v_models.errors import T2VError
+from . import preview
+from .model import VideoModel, video_model
+from .model_sampling import end_scale
+from .schedules import OWN_SCHEDULERS
+
+
+def sampler_names() -> list[str]:
+    """The host's samplers."""
+    return list(comfy.samplers.KSampler.SAMPLERS)
+
+
+def scheduler_names() -> list[str]:
+    """Ours first, then the host's."""
+    return [*OWN_SCHEDULERS, *comfy.samplers.KSampler.SCHEDULERS]
+
+
+def sample(
+    model: Any,
+    positive: list,
+    negative: list,
+    latent: dict[str, Any],
+    *,
+    seed: int,
+    steps: int,
+    cfg: float,
+    sampler_name: str,
+    scheduler: str,
+    denoise: float = 1.0,
+    start_step: int = 0,
+    end_step: int = 10000,
+    add_noise: bool = True,
+    leftover_noise: bool = False,
+    cfg_rescale: float = 0.0,
+) -> dict[str, Any]:
+    """Denoise a latent. Returns a LATENT of the same shape.
+
+    Raises T2VError for a model, latent or conditioning that does not belong here, and where the result is not finite.
+    """
+    inner = video_model(model)
+    samples = checked_latent(inner, latent["samples"])
+    if denoise <= 0.0 or start_step >= min(end_step, steps):
+        return {**latent, "samples": samples}
+    check_memory(inner, model, samples)
+    if cfg_rescale > 0.0:
+        model = with_cfg_rescale(model, cfg_rescale)
+    sigmas = schedule(model, sampler_name, scheduler, steps, denoise)
+    whole = denoise >= 1.0 and start_step == 0 and add_noise
+    mask = latent.get("noise_mask")
+    if mask is not None and not leftover_noise:
+        sigmas = torch.cat([sigmas[:-1], sigmas.new_zeros(1)])  # what the mask keeps must come back clean
+    end_sigma = float(sigmas[-1]) if end_step >= len(sigmas) - 1 else 0.0
+    noise = torch.zeros_like(samples)
+    if add_noise:
+        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
+        if whole and scheduler in OWN_SCHEDULERS and not samples.any():
+            noise = noise * pure_noise_factor(inner.model_sampling, float(sigmas[0]))
+    result = comfy.sample.sample(
+        model,
+        noise,
+        steps,
+        cfg,
+        sampler_name,
+        comfy.samplers.KSampler.SCHEDULERS[0],
+        positive,
+        negative,
+        samples,
+        denoise=1.0,
+        disable_noise=not add_noise,
+        start_step=start_step,
+        last_step=end_step,
+        force_full_denoise=not leftover_noise,
+        noise_mask=mask,
+        sigmas=sigmas,
+        callback=preview.callback(model, len(sigmas) - 1),
+        seed=seed,
+    )
+    if end_sigma > 0.0 and not leftover_noise:
+        result = result * end_scale(inner.model_sampling, end_sigma)
+    check_finite(inner, result)
+    return {**latent, "samples": result}
+
+
+def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise: float) -> Tensor:
+    """Noise levels, highest first: (steps + 1,). Less denoise: the end of a longer schedule, as the host has it."""
+    if scheduler not in OWN_SCHEDULERS:
+        sampler = comfy.samplers.KSampler(
+            model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
+        )
+        return sampler.sigmas.cpu()
+    total = steps if denoise > 0.9999 else int(steps / denoise)
+    sigmas = OWN_SCHEDULERS[scheduler].sigmas(model.get_model_object("model_sampling"), total)
+    return sigmas[-(steps + 1) :]
+
+
+def pure_noise_factor(model_sampling: Any, sigma: float) -> float:
+    """What the host must multiply noise with, so that the network's first input is that noise, unscaled.
+
+    The host adds sigma * noise to the empty latent and scales the sum by sqrt(abar); the references start the
+    network on noise of variance one, also where their first timestep is not the last of the schedule.
+    """
+    if sigma >= float(model_sampling.sigma_max) * (1 - 1e-5):
+        return 1.0  # the host does it itself
+    return 1.0 / (sigma * end_scale(model_sampling, sigma))
+
+
+def with_cfg_rescale(model: Any, amount: float) -> Any:
+    """A clone whose guided prediction is brought back to the spread of the unguided one.
+
+    Source: Lin et al. 2023 (arXiv:2305.08891), eq. 15 and 16. The deviation is taken over a whole clip.
+    """
+    velocity = model.model.model_type.name == "V_PREDICTION"
+
+    def rescale(args: dict[str, Any]) -> Tensor:
+        x, guided, cond, sigma = args["input"], args["denoised"], args["cond_denoised"], args["sigma"]
+        sigma = sigma.view(-1, *[1] * (x.ndim - 1))
+        variance = sigma**2 + 1.0
+        target = x / variance if velocity else x  # x_0 - target is the network's output, but for a factor
+        ratio = _deviation(cond - target) / _deviation(guided - target)
+        rescaled = (guided - target) * (amount * ratio + 1.0 - amount)
+        return target + rescaled
+
+    model = model.clone()
+    model.set_model_sampler_post_cfg_function(rescale)
+    return model
+
+
+def _deviation(x: Tensor) -> Tensor:
+    return x.std(dim=list(range(1, x.ndim)), keepdim=True)
+
+
+def checked_latent(inner: VideoModel, samples: Tensor) -> Tensor:
+    """The latent, if it can be one of this model."""
+    channels = inner.latent_format.latent_channels
+    if getattr(samples, "is_nested", False) or samples.ndim not in (4, 5):
+        raise T2VError("The latent is no image or video latent: use T2VEmptyLatent or T2VVAEEncodeFrames.")
+    if samples.shape[1] != channels:
+        raise T2VError(
+            f"The latent has {samples.shape[1]} channels and this model wants {channels}: use T2VEmptyLatent, or "
+            f"encode "
+            "with the VAE of T2VModelLoader."
+        )
+    if 0 in samples.shape:
+        raise T2VError(f"The latent of shape {tuple(samples.shape)} is empty: it must hold at least one frame.")
+    return samples
+
+
+def check_memory(inner: VideoModel, model: Any, samples: Tensor) -> None:
+    """Refuse what no amount of offloading can make fit, before the machine stalls on it."""
+    shape = list(samples.shape)
+    handler = model.model_options.get("context_handler")
+    if handler is not None:
+        shape[handler.dim] = min(shape[handler.dim], handler.context_length)
+    needed = inner.memory_required([1 if samples.ndim == 5 else shape[0], *shape[1:]])
+    there = comfy.model_management.get_total_memory(model.load_device)
+    if needed > 2 * there:
+        frames = shape[0] if samples.ndim == 4 else shape[2]
+        raise T2VError(
+            f"{frames} frames of {8 * shape[-1]}x{8 * shape[-2]} at once need about {needed / 2**30:.0f} GB and this "
+            f"device has {there / 2**30:.0f} GB: use fewer or smaller frames, or context windows."
+        )
+
+
+def check_finite(inner: VideoModel, samples: Tensor) -> None:
+    """A black video with no word about it is the worst of results."""
+    broken = int((~samples.isfinite()).sum())
+    if broken:
+        dtype = inner.manual_cast_dtype or inner.get_dtype()
+        raise T2VError(
+            f"{100 * broken / samples.numel():.0f} % of the sampled latent {tuple(samples.shape)} is not a number, "
+            f"computed "
+            f"in {str(dtype).removeprefix('torch.')}: set weight_dtype to bf16 or fp32 in T2VModelLoader, or lower cfg."
+        )

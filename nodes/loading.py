@@ -1,0 +1,140 @@
+"""Models and LoRAs from the model folders."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host import folders, load, lora
+from .host.compat import known
+from .host.model import DTYPES
+
+CATEGORY = "T2V/loaders"
+
+
+class ModelLoader(io.ComfyNode):
+    """A text-to-video model with its text encoder and VAE."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VModelLoader",
+            display_name="T2V Model Loader",
+            category=CATEGORY,
+            description="Loads a 3D-UNet text-to-video model (ModelScope, ZeroScope, VideoCrafter, T2V-Turbo and kin) "
+            "with its "
+            "text encoder and VAE. The built-in model needs no download.",
+            search_aliases=[
+                "text to video",
+                "modelscope",
+                "zeroscope",
+                "videocrafter",
+                "t2v-turbo",
+                "load video model",
+            ],
+            inputs=[
+                io.Combo.Input(
+                    "model",
+                    options=folders.model_names(),
+                    default=folders.BUILT_IN,
+                    tooltip="The built-in model, or a file of models/text2video, diffusion_models or checkpoints, or "
+                    "a folder "
+                    "of models/text2video or models/diffusers.",
+                ),
+                io.Combo.Input(
+                    "weight_dtype",
+                    options=list(DTYPES),
+                    default="default",
+                    tooltip="How the UNet's weights are stored. default: what suits the file and the device; fp8 "
+                    "halves the "
+                    "memory of fp16 at a small loss of quality; fp32 or bf16 if a video comes out black.",
+                ),
+                known(
+                    io.Combo.Input,
+                    "text_encoder",
+                    options=folders.file_names("text_encoders"),
+                    default=folders.FROM_MODEL,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The text encoder in or beside the model, or a file of models/text_encoders (OpenCLIP "
+                    "ViT-H for "
+                    "most of these models).",
+                ),
+                known(
+                    io.Combo.Input,
+                    "vae",
+                    options=folders.file_names("vae"),
+                    default=folders.FROM_MODEL,
+                    optional=True,
+                    advanced=True,
+                    tooltip="The VAE in or beside the model, or a file of models/vae (that of Stable Diffusion 1 or "
+                    "2). Loaded "
+                    "here it takes whole clips; one from Load VAE would decode only the first frame.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The UNet, for T2VVideoSampler, KSampler and patches."),
+                io.Clip.Output(display_name="CLIP", tooltip="The text encoder, for T2VTextEncode or CLIPTextEncode."),
+                io.Vae.Output(display_name="VAE", tooltip="The autoencoder; it takes clips as well as images."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model: str, weight_dtype: str, text_encoder: str = folders.FROM_MODEL, vae: str = folders.FROM_MODEL
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*load.load(model, weight_dtype, text_encoder, vae))
+
+    @classmethod
+    def fingerprint_inputs(cls, model: str, **_: object) -> str:
+        return folders.fingerprint(model)
+
+
+class LoraLoader(io.ComfyNode):
+    """LoRAs of every format that is in use for these models."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VLoraLoader",
+            display_name="T2V LoRA Loader",
+            category=CATEGORY,
+            description="Applies a LoRA to a text-to-video model: also to its temporal layers, and in formats that "
+            "Load LoRA does "
+            "not know (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
+            search_aliases=["video lora", "motion lora", "t2v-turbo lora"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                io.Combo.Input("lora", options=lora.names(), tooltip="A file of models/loras."),
+                io.Float.Input(
+                    "strength_model",
+                    default=1.0,
+                    min=-20.0,
+                    max=20.0,
+                    step=0.01,
+                    tooltip="How strongly the UNet is changed; 0 not at all, negative values do the opposite.",
+                ),
+                io.Float.Input(
+                    "strength_clip",
+                    default=1.0,
+                    min=-20.0,
+                    max=20.0,
+                    step=0.01,
+                    optional=True,
+                    tooltip="How strongly the text encoder is changed, where the LoRA has a part for it.",
+                ),
+                io.Clip.Input("clip", optional=True, tooltip="The CLIP of T2VModelLoader, if the LoRA changes it too."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with the LoRA; the input stays as it is."),
+                io.Clip.Output(display_name="CLIP", tooltip="The text encoder with the LoRA."),
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, lora: str, strength_model: float, strength_clip: float = 1.0, clip=None) -> io.NodeOutput:
+        return io.NodeOutput(*apply_lora(model, clip, lora, strength_model, strength_clip))
+
+
+apply_lora = lora.apply

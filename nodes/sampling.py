@@ -1,0 +1,201 @@
+"""Noise to video latents."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host import conditioning, sampling
+from .host.compat import known
+
+CATEGORY = "T2V/sampling"
+
+
+class VideoSampler(io.ComfyNode):
+    """The host's samplers, with the schedules these models were made with."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VVideoSampler",
+            display_name="T2V Video Sampler",
+            category=CATEGORY,
+            description="Denoises a video latent with any of ComfyUI's samplers, and with the exact noise levels that "
+            "ModelScope and "
+            "diffusers use.",
+            search_aliases=["ksampler", "video sampler", "ddim", "align your steps"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader, patched or not."),
+                io.Conditioning.Input("positive", tooltip="What the video shows."),
+                io.Conditioning.Input("negative", tooltip="What it must not show; an empty text is usual."),
+                io.Latent.Input(
+                    "latent", tooltip="T2VEmptyLatent for text to video, T2VVAEEncodeFrames for video to video."
+                ),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and settings give the same video.",
+                ),
+                io.Int.Input(
+                    "steps", default=25, min=1, max=1000, tooltip="More steps are slower and finer; 20 to 50 is usual."
+                ),
+                io.Float.Input(
+                    "cfg",
+                    default=7.5,
+                    min=0.0,
+                    max=100.0,
+                    step=0.1,
+                    round=0.01,
+                    tooltip="How closely the text is followed; 1 switches guidance off and doubles the speed.",
+                ),
+                io.Combo.Input(
+                    "sampler_name",
+                    options=sampling.sampler_names(),
+                    default="ddim",
+                    tooltip="ddim and dpmpp_2m are good first choices.",
+                ),
+                io.Combo.Input(
+                    "scheduler",
+                    options=sampling.scheduler_names(),
+                    default=sampling.scheduler_names()[0],
+                    tooltip="The noise levels. ddim (exact): those of ModelScope and diffusers, ending on the first "
+                    "timestep; "
+                    "ddim trailing (exact): beginning on the last one, for models with zero terminal SNR; align your "
+                    "steps: "
+                    "good with 10 steps.",
+                ),
+                io.Float.Input(
+                    "denoise",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="How much of the latent is replaced: 1 all of it, 0.5 to 0.8 for video to video.",
+                ),
+                known(
+                    io.Int.Input,
+                    "start_step",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Begin at this step of the schedule, to go on where another sampler ended.",
+                ),
+                known(
+                    io.Int.Input,
+                    "end_step",
+                    default=1000,
+                    min=0,
+                    max=1000,
+                    optional=True,
+                    advanced=True,
+                    tooltip="End before this step of the schedule; at or above steps: at its end.",
+                ),
+                known(
+                    io.Boolean.Input,
+                    "add_noise",
+                    default=True,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Off where the latent of an earlier sampler still has its noise.",
+                ),
+                known(
+                    io.Boolean.Input,
+                    "leftover_noise",
+                    default=False,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Keep the noise that is left at end_step, for a sampler that goes on from there.",
+                ),
+                known(
+                    io.Float.Input,
+                    "cfg_rescale",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    advanced=True,
+                    tooltip="Takes back the contrast that a high cfg adds; 0.7 is usual, 0 is off.",
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="LATENT", tooltip="The denoised latent, for T2VVAEDecodeFrames.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model,
+        positive: list,
+        negative: list,
+        latent: dict,
+        seed: int,
+        steps: int,
+        cfg: float,
+        sampler_name: str,
+        scheduler: str,
+        denoise: float,
+        **options,
+    ) -> io.NodeOutput:
+        settings = {"sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise, **options}
+        return io.NodeOutput(
+            sampling.sample(model, positive, negative, latent, seed=seed, steps=steps, cfg=cfg, **settings)
+        )
+
+
+class ModelConditioning(io.ComfyNode):
+    """The numbers that some of these models are told besides the text."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VModelConditioning",
+            display_name="T2V Model Conditioning",
+            category=CATEGORY,
+            description="Sets what VideoCrafter (frame rate) and T2V-Turbo (guidance, motion guidance) are told "
+            "besides the text. "
+            "Models without such an input are not changed.",
+            search_aliases=["fps conditioning", "videocrafter fps", "t2v-turbo guidance", "motion"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=120.0,
+                    step=0.5,
+                    tooltip="The frame rate that the model is asked for; more means slower motion. 0: the model's own.",
+                ),
+                io.Float.Input(
+                    "guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=30.0,
+                    step=0.1,
+                    tooltip="The guidance that a distilled model (T2V-Turbo) embeds; use cfg 1 with it. 0: the "
+                    "model's own.",
+                ),
+                io.Float.Input(
+                    "motion_guidance",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="The motion guidance that T2V-Turbo v2 embeds. 0: the model's own.",
+                ),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with these values; the input stays as it is.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, fps: float, guidance: float, motion_guidance: float) -> io.NodeOutput:
+        return io.NodeOutput(
+            conditioning.with_values(model, fps=fps, guidance=guidance, motion_guidance=motion_guidance)
+        )

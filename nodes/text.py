@@ -1,0 +1,44 @@
+"""Text to conditioning."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from .host import conditioning
+from .host.compat import known
+
+
+class TextEncode(io.ComfyNode):
+    """A prompt for T2VVideoSampler or any of the host's samplers."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VTextEncode",
+            display_name="T2V Text Encode",
+            category="T2V/conditioning",
+            description="Encodes a prompt of any length. Weights in brackets, (word:1.3), and embedding:name work as "
+            "in CLIP Text "
+            "Encode.",
+            search_aliases=["video prompt", "text", "prompt"],
+            inputs=[
+                io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader."),
+                io.String.Input(
+                    "text",
+                    multiline=True,
+                    dynamic_prompts=True,
+                    default="",
+                    tooltip="What the video shows, or for the negative input what it must not show; may be empty.",
+                ),
+            ],
+            outputs=[
+                io.Conditioning.Output(
+                    display_name="CONDITIONING", tooltip="The text, for a sampler's positive or negative."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(cls, clip, text: str) -> io.NodeOutput:
+        return io.NodeOutput(conditioning.encode(clip, text))

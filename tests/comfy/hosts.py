@@ -1,0 +1,67 @@
+"""The ComfyUI installations that the tests of the nodes run in."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+PACK = Path(__file__).resolve().parents[2]
+NAME = "t2v-nodes"
+
+
+@dataclass(frozen=True)
+class Host:
+    """One installation."""
+
+    root: Path
+
+    @property
+    def version(self) -> str:
+        found = re.search(r'__version__ = "([^"]+)"', (self.root / "comfyui_version.py").read_text())
+        return found.group(1) if found else self.root.name
+
+    @property
+    def python(self) -> Path:
+        """Its own interpreter, else the one that runs the tests."""
+        import sys
+
+        for candidate in (".venv/bin/python", "venv/bin/python", ".venv/Scripts/python.exe", "venv/Scripts/python.exe"):
+            if (self.root / candidate).exists():
+                return self.root / candidate
+        return Path(sys.executable)
+
+    def base(self, folder: Path, models: dict[str, Path]) -> Path:
+        """A fresh base directory with this pack in custom_nodes and model folders in models/diffusers."""
+        for part in ("custom_nodes", "models/diffusers", "models/text2video", "models/loras", "input", "output", "user"):
+            (folder / part).mkdir(parents=True, exist_ok=True)
+        link(PACK, folder / "custom_nodes" / NAME)
+        for name, path in models.items():
+            link(path, folder / "models" / "diffusers" / name)
+        return folder
+
+
+def link(source: Path, target: Path) -> None:
+    """A symbolic link, or a copy where the system allows none."""
+    try:
+        target.symlink_to(source, target_is_directory=source.is_dir())
+    except OSError:
+        ignore = shutil.ignore_patterns(".git", ".venv", "__pycache__", "out", "output")
+        shutil.copytree(source, target, ignore=ignore)
+
+
+def find() -> list[Host]:
+    """COMFYUI_PATH (several, separated as in PATH), the host this clone is installed in, ~/comfy/ComfyUI*."""
+    given = os.environ.get("COMFYUI_PATH", "")
+    roots = [Path(part).expanduser() for part in given.split(os.pathsep) if part]
+    if not roots:
+        around = PACK.parent.parent if PACK.parent.name == "custom_nodes" else None
+        roots = [around] if around else sorted(Path("~/comfy").expanduser().glob("ComfyUI*"))
+    return [Host(root) for root in roots if (root / "comfyui_version.py").is_file()]
+
+
+def why_none() -> str:
+    """What to tell where there is no host."""
+    return "no ComfyUI found: set COMFYUI_PATH to one or more installations to run the tests of the nodes"

@@ -1,0 +1,131 @@
+"""Run inside a ComfyUI's own Python: boots the host in this process, runs the checks of one file, prints JSON.
+
+    python in_host.py HOST BASE CHECKS_FILE RESULT_FILE
+
+Never imported by the tests: a process that holds the host must not have this repository on its path.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.util
+import json
+import logging
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+
+def boot(host: Path, base: Path) -> None:
+    """Everything that main.py sets up before it serves, as far as nodes need it."""
+    sys.path[0] = str(host)
+    os.chdir(host)
+    sys.argv = ["main.py", "--cpu", "--base-directory", str(base), "--disable-api-nodes"]
+    import comfy.options
+
+    comfy.options.enable_args_parsing()
+    import comfy.cli_args
+    import folder_paths
+
+    del comfy.cli_args
+    folder_paths.base_path = str(base)
+    for kind, (paths, extensions) in list(folder_paths.folder_names_and_paths.items()):
+        moved = [path for path in paths if str(base) in path] or [str(base / "models" / kind)]
+        folder_paths.folder_names_and_paths[kind] = (moved, extensions)
+    folder_paths.models_dir = str(base / "models")
+    folder_paths.set_output_directory(str(base / "output"))
+    folder_paths.set_input_directory(str(base / "input"))
+    import utils.extra_config  # noqa: F401  (before nodes.py puts comfy/ on the path)
+
+
+async def load_nodes(pack: Path) -> None:
+    """Core's nodes, then the pack as the host loads it."""
+    import execution  # noqa: F401
+    import nodes
+    import server
+
+    loop = asyncio.get_running_loop()
+    server.PromptServer(loop)
+    await nodes.init_extra_nodes(init_custom_nodes=False, init_api_nodes=False)
+    if not await nodes.load_custom_node(str(pack)):
+        raise RuntimeError("the host could not load the pack")
+
+
+class Context:
+    """What a check is given."""
+
+    def __init__(self, base: Path, pack: Path) -> None:
+        self.base, self.pack = base, pack
+        self.cache: dict = {}
+
+    def node(self, name: str):
+        """A node class by its id."""
+        import nodes
+
+        return nodes.NODE_CLASS_MAPPINGS[name]
+
+    def run(self, name: str, *args, **kwargs):
+        """Execute a node, V3 or not; returns its outputs."""
+        cls = self.node(name)
+        if hasattr(cls, "define_schema"):
+            result = cls.PREPARE_CLASS_CLONE(None).execute(*args, **kwargs)
+            return result.args if hasattr(result, "args") else result
+        return getattr(cls(), cls.FUNCTION)(*args, **kwargs)
+
+    def module(self, name: str):
+        """A module of the pack, such as nodes.host.vae."""
+        found = [key for key in sys.modules if key.endswith(self.pack.name) and hasattr(sys.modules[key], "comfy_entrypoint")]
+        return importlib.import_module(f"{found[0]}.{name}")
+
+    def tiny(self, name: str = "tiny", dtype: str = "default"):
+        """MODEL, CLIP, VAE of the random model, loaded once."""
+        key = (name, dtype)
+        if key not in self.cache:
+            self.cache[key] = self.run("T2VModelLoader", name, dtype)
+        return self.cache[key]
+
+    def conds(self, clip, *texts: str):
+        return [self.run("T2VTextEncode", clip, text)[0] for text in texts]
+
+
+def main() -> int:
+    host, base, checks, result = map(Path, sys.argv[1:5])
+    wanted = sys.argv[5:]
+    boot(host, base)
+    logging.basicConfig(level=logging.WARNING)
+    pack = base / "custom_nodes" / "t2v-nodes"
+    results: dict[str, dict] = {}
+
+    async def run() -> None:
+        await load_nodes(pack)
+        import torch
+
+        torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
+        spec = importlib.util.spec_from_file_location("checks", checks)
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        context = Context(base, pack)
+        for name in [key for key in vars(module) if key.startswith("check_")]:
+            if wanted and name not in wanted:
+                continue
+            start = time.monotonic()
+            try:
+                with torch.inference_mode():
+                    value = getattr(module, name)(context)
+                results[name] = {"ok": True, "value": value}
+            except BaseException:
+                results[name] = {"ok": False, "error": traceback.format_exc()}
+            results[name]["seconds"] = round(time.monotonic() - start, 2)
+            result.write_text(json.dumps(results))
+
+    asyncio.run(run())
+    result.write_text(json.dumps(results))
+    return 0
+
+
+if __name__ == "__main__":
+    code = main()
+    sys.stdout.flush()
+    os._exit(code)
