@@ -1,0 +1,203 @@
+"""A story: which text holds over which frames.
+
+One scene per line, ``SPAN[, OPTION …]: text``::
+
+    0-2s: a red circle moves right
+    2s-4s, fade 0.5s: a red circle moves up
+    negative: blurry
+    50%-100%, negative: a blue square
+
+A span is in seconds (``s``), per cent (``%``) or frames (no unit); its first number takes the unit of its second.
+Options are ``fade DURATION`` (a cross-fade centred on the scene's start), ``weight NUMBER`` (emphasis, 1 is none) and
+``negative``. Lines without any span share the clip in equal parts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..errors import T2VError
+
+EXAMPLE = "0-2s: a red circle moves right / 2s-4s, fade 0.5s: a red circle moves up"
+_NUMBER = r"\d+(?:\.\d+)?"
+_TIME = re.compile(rf"({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
+_SPAN = re.compile(rf"({_NUMBER})\s*(s|f|%|)\s*[-–]\s*({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
+_OPTION = re.compile(rf"(?:fade\s+{_NUMBER}\s*(?:s|f|%|)|weight\s+{_NUMBER}|negative)", re.IGNORECASE)
+_HEAD = re.compile(rf"^(?:{_SPAN.pattern}|{_OPTION.pattern})(?:\s*,\s*(?:{_OPTION.pattern}))*\s*$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Scene:
+    """One text and the frames it holds over: from `start` up to, not including, `end`; both may be fractional."""
+
+    text: str
+    start: float
+    end: float
+    fade: float = 0.0
+    """Length in frames of the cross-fade from what came before, centred on `start`."""
+
+    weight: float = 1.0
+    """Emphasis: the text's embedding is moved this far from the empty text's."""
+
+
+@dataclass(frozen=True)
+class Story:
+    """Scenes that together cover every frame of a clip, and what is kept away from in each."""
+
+    scenes: tuple[Scene, ...]
+    frames: int
+    negatives: tuple[Scene, ...] = ()
+
+    def blend(self) -> Tensor:
+        """(frames, scenes): how much of each scene's text each frame has; rows sum to 1."""
+        return _blend(self.scenes, self.frames)
+
+    def context(self, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
+        """(frames, n, d): the text embedding of every frame. encode: texts -> (texts, n, d)."""
+        return _context(self.scenes, self.frames, encode)
+
+    def negative_context(self, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
+        """(frames, n, d): the negative one; where no negative line holds, the empty text's."""
+        return _context(self.negatives or (Scene("", 0, self.frames),), self.frames, encode)
+
+    def part(self, frames: Sequence[int]) -> Story:
+        """The same story as seen by a selection of its frames, such as the key frames (every n-th)."""
+        return replace(
+            self, scenes=_select(self.scenes, frames), negatives=_select(self.negatives, frames), frames=len(frames)
+        )
+
+
+def parse_story(text: str, frames: int, fps: float) -> Story:
+    """Read a story, one scene per line or parted by " / ".
+
+    Args:
+        text: see the module's description.
+        frames: the clip's length.
+        fps: its frame rate, by which seconds become frames.
+
+    Raises:
+        T2VError: naming the line, where times contradict each other, pass the end or leave frames without a text.
+    """
+    lines = [line.strip() for line in re.split(r"\n| / ", text) if line.strip()]
+    parsed = [_line(line, i + 1, frames, fps) for i, line in enumerate(lines)]
+    positive = [each for each, negative in parsed if not negative]
+    if not positive:
+        raise T2VError(f"The story has no scene: write one per line, such as {EXAMPLE!r}.")
+    scenes = _spread([scene for scene in positive], frames)
+    negatives = tuple(
+        replace(scene, start=0, end=frames) if scene.end < 0 else scene for scene, negative in parsed if negative
+    )
+    _check_cover(scenes, frames)
+    return Story(scenes, frames, negatives)
+
+
+def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]:
+    """One line -> its scene (end -1 where it has no span) and whether it is negative."""
+    head, colon, text = line.partition(":")
+    if not colon or not _HEAD.match(head.strip()):
+        if colon and re.match(r"\s*[\d.]+\s*(s|f|%)?\s*[-–,]", head):
+            raise T2VError(f"Line {number} of the story begins with {head.strip()!r}, which is no span: {EXAMPLE!r}.")
+        return Scene(line, 0, -1), False
+    span, fade, weight, negative = (0.0, -1.0), 0.0, 1.0, False
+    for part in (each.strip().lower() for each in head.split(",")):
+        if match := _SPAN.fullmatch(part):
+            first, first_unit, last, unit = match.groups()
+            span = (_frames(first, first_unit or unit, frames, fps), _frames(last, unit, frames, fps))
+            if span[1] <= span[0]:
+                raise T2VError(
+                    f"Scene {number} of the story goes from {part.replace('-', ' to ')}: it must end after "
+                    f"it starts, as in {EXAMPLE!r}."
+                )
+            if span[1] > frames + 0.5:
+                raise T2VError(
+                    f"Scene {number} of the story ends at frame {span[1]:g}, but the clip has {frames} "
+                    f"frames ({frames / fps:g} s): end it earlier or make the clip longer."
+                )
+        elif part.startswith("fade"):
+            match = _TIME.fullmatch(part[4:].strip())
+            fade = _frames(match[1], match[2], frames, fps) if match else 0.0
+        elif part.startswith("weight"):
+            weight = float(part[6:])
+        elif part == "negative":
+            negative = True
+    return Scene(text.strip(), *span, fade, weight), negative
+
+
+def _frames(number: str, unit: str, frames: int, fps: float) -> float:
+    factor = {"s": fps, "%": frames / 100, "f": 1.0, "": 1.0}[unit.lower()]
+    return round(float(number) * factor, 6)
+
+
+def _spread(scenes: list[Scene], frames: int) -> tuple[Scene, ...]:
+    """Scenes without any span share the clip in equal parts; some with and some without cannot be placed."""
+    without = [i for i, scene in enumerate(scenes) if scene.end < 0]
+    if not without:
+        return tuple(scenes)
+    if len(without) < len(scenes):
+        raise T2VError(
+            f"Scene {without[0] + 1} of the story has no span while others have: give every scene one, as in "
+            f"{EXAMPLE!r}, or none."
+        )
+    length = frames / len(scenes)
+    return tuple(replace(s, start=i * length, end=(i + 1) * length) for i, s in enumerate(scenes))
+
+
+def _check_cover(scenes: Sequence[Scene], frames: int) -> None:
+    covered = _envelopes(scenes, frames).sum(dim=1) > 0
+    if not covered.all():
+        first = int((~covered).nonzero()[0])
+        raise T2VError(
+            f"Frame {first} of the story has no scene (of {frames} frames): let the scenes follow each other "
+            f"without a gap, as in {EXAMPLE!r}."
+        )
+
+
+def _envelopes(scenes: Sequence[Scene], frames: int) -> Tensor:
+    """(frames, scenes): 1 where a scene holds, 0 where not, ramps over fades. A frame is judged at its middle."""
+    at = torch.arange(frames, dtype=torch.float64) + 0.5
+    columns = []
+    for scene in scenes:
+        following = [s for s in scenes if s is not scene and abs(s.start - scene.end) < 1e-3]
+        fade_out = max((s.fade for s in following), default=0.0)
+        rise = _ramp(at - scene.start, scene.fade)
+        columns.append(rise * (1 - _ramp(at - scene.end, fade_out)))
+    return torch.stack(columns, dim=1)
+
+
+def _ramp(offset: Tensor, length: float) -> Tensor:
+    """0 before, 1 after, a straight line over `length` centred on offset 0."""
+    return (offset >= 0).double() if length <= 0 else (offset / length + 0.5).clamp(0, 1)
+
+
+def _blend(scenes: Sequence[Scene], frames: int) -> Tensor:
+    envelopes = _envelopes(scenes, frames)
+    total = envelopes.sum(dim=1, keepdim=True)
+    return (envelopes / total.clamp(min=1e-9)).float()
+
+
+def _context(scenes: Sequence[Scene], frames: int, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
+    """(frames, n, d); frames that no scene holds (negative ones only) get the empty text."""
+    embeddings = encode(["", *(scene.text for scene in scenes)])
+    empty, texts = embeddings[:1], embeddings[1:]
+    weight = torch.tensor([scene.weight for scene in scenes]).to(texts)
+    texts = empty + weight[:, None, None] * (texts - empty)
+    blend = _blend(scenes, frames).to(texts)
+    rest = (1 - blend.sum(dim=1)).clamp(min=0)
+    return torch.einsum("f s, s n d -> f n d", blend, texts) + rest[:, None, None] * empty
+
+
+def _select(scenes: Sequence[Scene], frames: Sequence[int]) -> tuple[Scene, ...]:
+    """Scenes in the time of a selection of frames."""
+    at = torch.tensor([float(f) for f in frames])
+
+    def place(time: float) -> float:
+        return float((at + 0.5 < time).sum())
+
+    stride = (frames[-1] - frames[0]) / max(1, len(frames) - 1) or 1.0
+    placed = [replace(s, start=place(s.start), end=place(s.end), fade=s.fade / stride) for s in scenes]
+    return tuple(s for s in placed if s.end > s.start)

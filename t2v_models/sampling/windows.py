@@ -1,0 +1,100 @@
+"""Overlapping windows over the frames of a long video, and how their predictions become one.
+
+Sources: Wang et al. 2023, Gen-L-Video (arXiv:2305.18264): predictions of overlapping clips are averaged frame by frame;
+Qiu et al. 2024, FreeNoise (arXiv:2310.15169): pyramid weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from ..errors import T2VError
+
+FUSIONS = ("pyramid", "linear", "flat")
+
+
+def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shift: int = 0) -> list[list[int]]:
+    """The frames of each window: `length` neighbours, every one `overlap` into the next.
+
+    The last window is moved back so that it ends with the clip; looped, windows go on over the end to the first frame.
+    A clip no longer than a window is one window.
+
+    Args:
+        frames, length, overlap: in frames, 0 <= overlap < length.
+        looped: join the last frame to the first.
+        shift: of the loop's first window, so that no frame stays a border from step to step.
+
+    Raises:
+        T2VError: where windows of that length and overlap cannot cover the clip.
+    """
+    if length < 1 or frames < 1:
+        raise T2VError(f"Windows of {length} frames over {frames}: both must be at least 1.")
+    if not 0 <= overlap < length:
+        raise T2VError(
+            f"The overlap is {overlap} of a window of {length} frames: 0 to {length - 1} is wanted, 4 of 16, for one."
+        )
+    if frames <= length:
+        return [list(range(frames))]
+    stride = length - overlap
+    if looped:
+        return [[(start + shift + i) % frames for i in range(length)] for start in range(0, frames, stride)]
+    starts = [*range(0, frames - length, stride), frames - length]
+    return [list(range(start, start + length)) for start in starts]
+
+
+def window_weights(length: int, fusion: str = "pyramid", overlap: int | None = None) -> Tensor:
+    """(length,) how much each frame of a window counts, the same seen from both ends.
+
+    pyramid: 1, 2 … up to the middle and down again; linear: ramps over the overlap, 1 between; flat: 1.
+
+    Raises:
+        T2VError: for another fusion.
+    """
+    place = torch.arange(length)
+    distance = torch.minimum(place, length - 1 - place) + 1.0  # from the nearer end, 1 at the end itself
+    if fusion == "pyramid":
+        return distance
+    if fusion == "linear":
+        ramp = max(1, length // 2 if overlap is None else overlap)
+        return (distance / (ramp + 1)).clamp(max=1)
+    if fusion == "flat":
+        return torch.ones(length)
+    raise T2VError(f"Fusion {fusion!r} is not known: choose one of {', '.join(FUSIONS)}.")
+
+
+def fuse(
+    predict: Callable[[Sequence[int]], Tensor],
+    spans: Sequence[Sequence[int]],
+    weights: Tensor,
+    frames: int,
+    dim: int = 2,
+) -> Tensor:
+    """The weighted mean, frame by frame, of what is predicted for each window.
+
+    Args:
+        predict: a window's frames -> a tensor with those frames along `dim`.
+        spans: from `windows`.
+        weights: (length,) from `window_weights`.
+        frames: of the whole clip.
+        dim: of the frames, 2 for (b, c, t, h, w).
+    """
+    total: Tensor | None = None
+    norm = torch.zeros(frames, dtype=torch.float64)
+    for span in spans:
+        norm.index_add_(0, torch.tensor(span), weights[: len(span)].double())
+    for span in spans:
+        part = predict(span)
+        if len(spans) == 1:
+            return part
+        index = torch.tensor(span, device=part.device)
+        share = (weights[: len(span)] / norm[list(span)]).to(part)
+        share = share.view([-1 if d == dim else 1 for d in range(part.ndim)])
+        if total is None:
+            shape = list(part.shape)
+            shape[dim] = frames
+            total = part.new_zeros(shape)
+        total.index_add_(dim, index, part * share)
+    return total

@@ -1,0 +1,183 @@
+"""The sampling mathematics against the papers' formulas, and diffusers where it has them."""
+
+import itertools
+
+import pytest
+import torch
+
+from t2v_models.errors import T2VError
+from t2v_models.sampling.guidance import classifier_free, rescale
+from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
+from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
+from t2v_models.sampling.story import parse_story
+from t2v_models.sampling.windows import FUSIONS, fuse, window_weights, windows
+
+CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize("stops", [(0.25, 0.25), (0.5, 0.3), (0, 0.25)])
+def test_freeinits_filters_equal_diffusers(kind, stops):
+    from diffusers.pipelines.free_init_utils import FreeInitMixin
+
+    arguments = {"device": "cpu", "filter_type": kind, "order": 4}
+    stop = {"spatial_stop_frequency": stops[0], "temporal_stop_frequency": stops[1]}
+    theirs = FreeInitMixin()._get_free_init_freq_filter((1, 4, 6, 5, 7), **arguments, **stop)
+    ours = low_pass((6, 5, 7), kind, spatial=stops[0], temporal=stops[1])
+    assert (theirs[0, 0] - ours).abs().max() < 1e-6
+
+
+def test_mixing_frequencies_equals_diffusers_and_takes_all_or_nothing_at_the_ends():
+    from diffusers.pipelines.free_init_utils import FreeInitMixin
+
+    generator = torch.Generator().manual_seed(0)
+    low, high = (torch.randn(2, 4, 6, 5, 7, generator=generator) for _ in range(2))
+    passing = low_pass((6, 5, 7))
+    theirs = FreeInitMixin()._apply_freq_filter(low, high, passing)
+    assert (theirs - mix_frequencies(low, high, passing)).abs().max() < 1e-6
+    assert (mix_frequencies(low, high, torch.ones(6, 5, 7)) - low).abs().max() < 1e-5
+    assert (mix_frequencies(low, high, torch.zeros(6, 5, 7)) - high).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize(("frames", "stride"), [(16, 4), (31, 4), (40, 16), (64, 3)])
+def test_freenoise_repeats_each_windows_noise_in_another_order(frames, stride):
+    noise = torch.randn(1, 4, frames, 2, 2, generator=torch.Generator().manual_seed(1))
+    result = reschedule(noise, 16, stride, torch.Generator().manual_seed(2))
+    assert torch.equal(result[:, :, :16], noise[:, :, :16])
+    for start in range(16, frames, stride):
+        new, old = result[:, :, start : start + stride], result[:, :, start - 16 : start - 16 + stride]
+        found = [any(torch.equal(new[:, :, i], old[:, :, j]) for j in range(stride)) for i in range(new.shape[2])]
+        assert all(found)
+
+
+def test_freenoises_permutation_equals_diffusers_for_the_same_generator():
+    from diffusers.models.attention import FreeNoiseTransformerBlock
+
+    block = FreeNoiseTransformerBlock(8, 1, 8, context_length=16, context_stride=4)
+    for length, scheme in ((16, "pyramid"), (15, "pyramid"), (16, "flat")):
+        assert torch.equal(
+            window_weights(length, scheme), torch.tensor(block._get_frame_weights(length, scheme)).float()
+        )
+    noise = torch.randn(1, 4, 32, 2, 2, generator=torch.Generator().manual_seed(1))
+    theirs, generator = noise.clone(), torch.Generator().manual_seed(5)
+    for start in range(16, 32, 4):  # the loop of AnimateDiff's "shuffle_context"
+        order = torch.arange(start - 16, start - 12)[torch.randperm(4, generator=generator)]
+        theirs[:, :, start : start + 4] = theirs[:, :, order]
+    assert torch.equal(theirs, reschedule(noise, 16, 4, torch.Generator().manual_seed(5)))
+
+
+@pytest.mark.parametrize("looped", [False, True])
+@pytest.mark.parametrize(
+    ("frames", "length", "overlap"), [(16, 16, 4), (17, 16, 4), (64, 16, 12), (33, 8, 0), (100, 24, 5)]
+)
+def test_windows_cover_every_frame_and_overlap_as_told(frames, length, overlap, looped):
+    spans = windows(frames, length, overlap, looped=looped)
+    assert {frame for span in spans for frame in span} == set(range(frames))
+    assert all(len(span) == min(length, frames) and len(set(span)) == len(span) for span in spans)
+    for one, other in itertools.pairwise(spans):
+        assert len(set(one) & set(other)) >= overlap
+    if looped and frames > length:
+        assert len(set(spans[-1]) & set(spans[0])) >= overlap
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusing_windows_of_a_frame_wise_function_changes_nothing(fusion):
+    x = torch.randn(1, 4, 37, 3, 3)
+    spans = windows(37, 16, 6)
+    fused = fuse(lambda span: x[:, :, span].square(), spans, window_weights(16, fusion, 6), 37)
+    assert (fused - x.square()).abs().max() < 1e-6
+
+
+def test_one_window_over_all_frames_is_the_prediction_itself():
+    x = torch.randn(1, 4, 12, 3, 3)
+    assert torch.equal(fuse(lambda span: x[:, :, span] * 2, windows(12, 16, 4), window_weights(16), 12), x * 2)
+
+
+@pytest.mark.parametrize("bad", [(16, 8, 8), (16, 0, 0), (0, 8, 2), (16, 8, -1)])
+def test_windows_that_cannot_cover_are_refused(bad):
+    with pytest.raises(T2VError, match=r"wanted|at least"):
+        windows(*bad)
+
+
+@pytest.mark.parametrize("base", [0.7, 0.3])
+def test_videocrafters_scaled_noise_is_an_ordinary_schedule_times_a_factor(base):
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    abar = torch.cumprod(1 - betas, 0)
+    scale = torch.cat([torch.linspace(1, base, 400), torch.full((600,), base)])
+    ordinary, norm = scaled_schedule(betas, base)
+    signal = torch.cumprod(1 - ordinary.double(), 0)
+    assert (ordinary > 0).all()
+    assert (norm * signal.sqrt() - scale * abar.sqrt()).abs().max() < 1e-5
+    assert (norm * (1 - signal).sqrt() - (1 - abar).sqrt()).abs().max() < 1e-5
+
+
+def test_guidance_of_one_is_the_prompts_prediction_and_rescaling_restores_its_contrast():
+    cond, uncond = torch.randn(2, 2, 4, 3, 5, 5)
+    assert torch.allclose(classifier_free(cond, uncond, 1.0), cond, atol=1e-6)
+    guided = classifier_free(cond, uncond, 9.0)
+    assert torch.equal(rescale(guided, cond, 0), guided)
+    restored = rescale(guided, cond, 1.0)
+    assert torch.allclose(restored.std((1, 2, 3, 4)), cond.std((1, 2, 3, 4)), rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_walks_down_to_the_end(name):
+    scheduler = build_scheduler(name, CONFIG)
+    scheduler.set_timesteps(8)
+    assert len(scheduler.timesteps) >= 8
+    assert (scheduler.timesteps.diff() <= 0).all()
+
+
+def test_an_unknown_scheduler_is_refused_with_the_names_that_there_are():
+    with pytest.raises(T2VError, match="dpm\\+\\+2m"):
+        build_scheduler("dpm3", CONFIG)
+
+
+def test_a_story_in_seconds_frames_and_per_cent_is_the_same_story():
+    spans = ["0-2s: a\n2s-4s, fade 0.5s: b", "0-16: a\n16-32, fade 4: b", "0-50%: a / 50%-100%, fade 12.5%: b"]
+    blends = [parse_story(text, 32, 8).blend() for text in spans]
+    assert all(torch.equal(blends[0], other) for other in blends[1:])
+    assert torch.allclose(blends[0].sum(1), torch.ones(32))
+    assert torch.equal(blends[0][:14, 0], torch.ones(14))
+    assert torch.equal(blends[0][18:, 1], torch.ones(14))
+    assert torch.allclose(blends[0][14:18, 1], torch.tensor([0.125, 0.375, 0.625, 0.875]))
+
+
+def test_lines_without_spans_share_the_clip():
+    assert torch.equal(parse_story("a\nb\nc", 12, 8).blend().argmax(1), torch.arange(3).repeat_interleave(4))
+
+
+def test_a_frames_text_is_its_scenes_embedding_and_weight_moves_it_from_the_empty_one():
+    table = {"": torch.zeros(2, 3), "a": torch.ones(2, 3), "b": -torch.ones(2, 3)}
+
+    def encode(texts):
+        return torch.stack([table[text] for text in texts])
+
+    context = parse_story("0-4: a\n4-8, weight 1.5: b", 8, 8).context(encode)
+    assert torch.equal(context[:4], torch.ones(4, 2, 3))
+    assert torch.equal(context[4:], torch.full((4, 2, 3), -1.5))
+    story = parse_story("0-8: a\n4-8, negative: b", 8, 8)
+    assert torch.equal(story.negative_context(encode)[3:5], torch.stack([table[""], table["b"]]))
+
+
+def test_the_story_of_every_fourth_frame_is_every_fourth_frame_of_the_story():
+    story = parse_story("0-16: a\n16-40: b\n40-64: c", 64, 8)
+    keys = list(range(0, 64, 4))
+    assert torch.equal(story.part(keys).blend(), story.blend()[keys])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("0-2s: a\n3s-4s: b", "Frame 16"),
+        ("0-2s: a\n2s-9s: b", "Scene 2 .* 72"),
+        ("2s-1s: a", "Scene 1"),
+        ("0-2s: a\nb", "Scene 2 .* no span"),
+        ("", "no scene"),
+        ("negative: a", "no scene"),
+    ],
+)
+def test_a_story_that_contradicts_itself_is_refused_with_its_scene_and_an_example(text, message):
+    with pytest.raises(T2VError, match=message) as error:
+        parse_story(text, 32, 8)
+    assert "a red circle" in str(error.value) or "make the clip longer" in str(error.value)
