@@ -1,0 +1,205 @@
+"""LoRA: low-rank changes of a model's weights, W += strength * alpha / rank * up @ down."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ..errors import T2VError
+from ..unet import PRESETS, UNet3D, UNetConfig
+from .detect import LAYOUTS, find_parts, unet_config
+from .tensors import as_lazy
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class LoraPair:
+    """The change of one weight."""
+
+    up: torch.Tensor
+    """(out, rank) or, of a convolution, (out, rank, 1, …)."""
+    down: torch.Tensor
+    """(rank, in) or (rank, in, kernel…)."""
+    alpha: float | None = None
+    """The change is scaled by alpha / rank; by 1 where None."""
+    mid: torch.Tensor | None = None
+    """(rank, rank, kernel…): the kernel of a decomposed convolution."""
+
+    @property
+    def rank(self) -> int:
+        return self.down.shape[0]
+
+    @property
+    def scale(self) -> float:
+        return 1.0 if self.alpha is None else self.alpha / self.rank
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(out, in, kernel…) of the weight that is changed, as far as the pair tells."""
+        kernel = (self.mid if self.mid is not None else self.down).shape[2:]
+        return (self.up.shape[0], self.down.shape[1], *kernel)
+
+    def delta(self, shape: Sequence[int]) -> torch.Tensor:
+        """(out, in, …) the change for a weight of `shape`, in float32, scaled by alpha / rank.
+
+        Raises:
+            ValueError: where it does not fit that shape.
+        """
+        up, down = self.up.float().flatten(1), self.down.float()
+        if self.mid is not None:
+            down = torch.einsum("rs...,si->ri...", self.mid.float(), down.flatten(1))
+        change = up @ down.flatten(1)
+        if change.numel() != torch.Size(shape).numel() or change.shape[0] != shape[0]:
+            raise ValueError(f"it is {tuple(self.shape)} and the weight is {tuple(shape)}")
+        return (change * self.scale).reshape(tuple(shape))
+
+
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA file: its changes by the canonical names of the weights."""
+
+    path: str
+    format: str
+    """diffusers, kohya, cloneofsimo, stable_lora or list."""
+    unet: dict[str, LoraPair]
+    text_encoder: dict[str, LoraPair]
+    """By the names of transformers' CLIPTextModel."""
+    unknown: tuple[str, ...] = ()
+    """Names in the file that belong to nothing known."""
+
+
+@dataclass(frozen=True)
+class LoraReport:
+    """What became of one LoRA."""
+
+    path: str
+    strength: float
+    applied: int
+    skipped: tuple[str, ...]
+    """Targets that the model does not have."""
+
+
+def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) -> Lora:
+    """Read a LoRA of any of the formats, safely.
+
+    Args:
+        path: a safetensors or PyTorch file.
+        config: of the UNet it is for; where None, that of the published models is tried.
+
+    Raises:
+        T2VError: where the file is no LoRA, is incomplete, or fits no known model.
+    """
+    from .lora_formats import parse
+
+    return parse(Path(path), config)
+
+
+def apply_loras(
+    target: UNet3D | dict[str, torch.Tensor],
+    loras: Sequence[tuple[str | os.PathLike[str] | Lora, float]],
+) -> list[LoraReport]:
+    """Add LoRAs to the weights of a UNet, in place; float32 inside, each weight converted back to its own type.
+
+    T2V-Turbo's lists hold a change of the guidance embedding, which their base models lack: a state dict gets that
+    weight, and `load_unet` of it a UNet with the embedding; a UNet that lacks it skips the change.
+
+    Args:
+        target: the UNet, or its canonical state dict.
+        loras: (file or `Lora`, strength); all add up.
+
+    Returns:
+        One report per LoRA; what was skipped is logged too.
+
+    Raises:
+        T2VError: where no key of a LoRA fits the model, or a change has another shape than its weight.
+    """
+    if isinstance(target, UNet3D):
+        config, weights = target.config, dict(target.named_parameters())
+    else:
+        parts = find_parts(as_lazy(target))
+        if "unet" not in parts:
+            raise T2VError("The state dict holds no UNet: a LoRA cannot be applied to it.")
+        config, _ = unet_config(parts["unet"], "the state dict")
+        weights = target
+    reports = []
+    for source, strength in loras:
+        lora = source if isinstance(source, Lora) else read_lora(source, config)
+        skipped = []
+        for name, pair in lora.unet.items():
+            if name not in weights and name == "time_cond_proj.weight" and not isinstance(target, UNet3D):
+                weights[name] = torch.zeros(pair.shape, dtype=next(iter(weights.values())).dtype)
+            if name not in weights:
+                skipped.append(name)
+                continue
+            _add(weights[name], pair, strength, f"{lora.path}: {name}")
+        applied = len(lora.unet) - len(skipped)
+        if not applied:
+            raise T2VError(_no_key(lora))
+        if skipped or lora.unknown:
+            count = len(skipped) + len(lora.unknown)
+            log.warning("%s: %d keys applied, %d do not fit this model: %s", lora.path, applied, count, [
+                *skipped, *lora.unknown][:3])  # fmt: skip
+        reports.append(LoraReport(lora.path, strength, applied, (*skipped, *lora.unknown)))
+    return reports
+
+
+def lora_weights(lora: Lora) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
+    """Canonical weight name -> (up, down, alpha), for a host that merges by itself; alpha / rank is the scale."""
+    return {name: (pair.up, _merged_down(pair), pair.scale * pair.rank) for name, pair in lora.unet.items()}
+
+
+def host_state_dict(lora: Lora) -> dict[str, torch.Tensor]:
+    """The LoRA in kohya's names for our modules ("lora_unet_input_blocks_1_0_…"), which ComfyUI's loader knows."""
+    result = {}
+    for name, (up, down, alpha) in lora_weights(lora).items():
+        key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+        result[f"{key}.lora_up.weight"], result[f"{key}.lora_down.weight"] = up, down
+        result[f"{key}.alpha"] = torch.tensor(float(alpha))
+    for name, pair in lora.text_encoder.items():
+        key = "lora_te_" + name.removesuffix(".weight").replace(".", "_")
+        result[f"{key}.lora_up.weight"], result[f"{key}.lora_down.weight"] = pair.up, _merged_down(pair)
+        result[f"{key}.alpha"] = torch.tensor(float(pair.scale * pair.rank))
+    return result
+
+
+def known_modules(config: UNetConfig | None) -> dict[str, str]:
+    """How any format may call a module of the UNet (dotted or with underscores) -> its canonical weight."""
+    config = config or PRESETS["t2v-turbo-v2"]
+    table: dict[str, str] = {}
+    for layout in LAYOUTS.values():
+        for canonical, theirs in layout.names(config).items():
+            if canonical.endswith(".weight"):
+                module = theirs.removesuffix(".weight")
+                table[module] = table[module.replace(".", "_")] = canonical
+    return table
+
+
+def _merged_down(pair: LoraPair) -> torch.Tensor:
+    if pair.mid is None:
+        return pair.down
+    return torch.einsum("rs...,si->ri...", pair.mid.float(), pair.down.float().flatten(1)).to(pair.down.dtype)
+
+
+@torch.no_grad()
+def _add(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) -> None:
+    try:
+        change = pair.delta(weight.shape) * strength
+    except (ValueError, RuntimeError) as error:
+        raise T2VError(f"{what} does not fit this model: {error}. It was made for another one.") from error
+    weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
+
+
+def _no_key(lora: Lora) -> str:
+    names = [*lora.unet, *lora.unknown]
+    if lora.text_encoder and not names:
+        return f"{lora.path} changes only the text encoder: apply it there."
+    return (
+        f"{lora.path}: none of its {len(names)} keys fits this model (the first: {names[0] if names else 'none'}). "
+        "It was made for another kind of model."
+    )
