@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from .errors import T2VError
+from .families import Defaults
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedulers import build_scheduler, scaled_schedule
 from .unet import UNet3D
@@ -26,20 +27,6 @@ BUILT_IN = Path(__file__).parent / "builtin"
 CLIP = "openai/clip-vit-large-patch14"
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` after every step; it may raise to cancel."""
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What a model was trained for: what a call uses where it is not told otherwise."""
-
-    frames: int = 16
-    width: int = 256
-    height: int = 256
-    fps: float = 8
-    steps: int = 50
-    guidance_scale: float = 9.0
-    scheduler: str = "ddim"
-    fps_condition: float | None = None
 
 
 @dataclass(frozen=True)
@@ -157,7 +144,8 @@ class Pipeline:
             clean = self.encode_video(video)
             x = torch.cat([s.add_noise(c[None], n[None], timesteps[:1]) for s, c, n in zip(schedulers, clean, x)])  # noqa: B905
             for s in schedulers:
-                s.set_begin_index(start)
+                if hasattr(s, "set_begin_index"):  # those that count their steps
+                    s.set_begin_index(start)
         else:
             x = x * base.init_noise_sigma
 
@@ -320,13 +308,16 @@ def load_tokenizer(path: Path | None) -> Any:
 
 
 def _filled(module: torch.nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Any:
-    """A module of the meta device with its weights; buffers that are not saved are computed as its class does."""
-    weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
-    module.load_state_dict(weights, assign=True)
+    """A module of the meta device with its weights; a buffer that is not saved is made as its class makes it."""
+    names = module.state_dict().keys()
+    if not any(name.startswith("text_model.") for name in names):  # transformers 5 has dropped this level
+        weights = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
+    module.load_state_dict({name: weight.to(device, dtype) for name, weight in weights.items()}, assign=True)
     for name, buffer in list(module.named_buffers()):
         if buffer.is_meta:  # CLIP's position_ids, the only one there is
-            parent = module.get_submodule(name.rpartition(".")[0])
-            parent.register_buffer(name.rpartition(".")[2], torch.arange(buffer.shape[-1], device=device)[None], False)
+            owner, _, last = name.rpartition(".")
+            positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+            module.get_submodule(owner).register_buffer(last, positions, persistent=False)
     return module.eval().requires_grad_(False)
 
 

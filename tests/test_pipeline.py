@@ -1,0 +1,145 @@
+"""Our pipeline against diffusers' own on the same small model, and what must hold for any model."""
+
+import warnings
+
+import pytest
+import torch
+
+from t2v_models import load_pipeline
+from t2v_models.errors import T2VError
+from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
+
+from .models import write_diffusers_folder
+
+CALL = {"frames": 3, "width": 64, "height": 48, "steps": 4, "guidance_scale": 5.0}
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    return {kind: write_diffusers_folder(root / kind, prediction=kind) for kind in ("epsilon", "v_prediction")}
+
+
+@pytest.fixture(scope="module")
+def pipeline(folders):
+    return load_pipeline(folders["v_prediction"])
+
+
+@pytest.fixture(scope="module")
+def diffusers_pipelines(folders):
+    from diffusers import TextToVideoSDPipeline
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return {kind: TextToVideoSDPipeline.from_pretrained(folder) for kind, folder in folders.items()}
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("scheduler", [name for name in SCHEDULERS if name != "lcm"])
+def test_latents_and_frames_equal_diffusers_for_the_same_seed(folders, diffusers_pipelines, kind, scheduler):
+    theirs = diffusers_pipelines[kind]
+    ours = load_pipeline(folders[kind])
+    theirs.scheduler = build_scheduler(scheduler, ours.scheduler_config)
+    theirs.set_progress_bar_config(disable=True)
+    call = {"num_frames": 3, "width": 64, "height": 48, "num_inference_steps": 4, "guidance_scale": 5.0}
+    prompts = ("a red circle moves right", "blue")
+    latents = theirs(
+        *prompts[:1],
+        negative_prompt=prompts[1],
+        output_type="latent",
+        **call,
+        generator=torch.Generator().manual_seed(7),
+    ).frames
+    frames = theirs(
+        *prompts[:1], negative_prompt=prompts[1], output_type="pt", **call, generator=torch.Generator().manual_seed(7)
+    ).frames
+    video = ours(*prompts, **CALL, scheduler=scheduler, seed=7)
+    assert (video.latents - latents).abs().max() / latents.std().clamp(min=1) < 1e-4
+    assert (video.frames - frames.movedim(2, -1)).abs().max() < 1 / 255
+
+
+def test_guidance_of_one_needs_no_negative_prompt_and_equals_diffusers(folders, diffusers_pipelines):
+    theirs = diffusers_pipelines["epsilon"]
+    theirs.scheduler = build_scheduler("ddim", load_pipeline(folders["epsilon"]).scheduler_config)
+    latents = theirs(
+        "a blue square",
+        num_frames=2,
+        width=64,
+        height=64,
+        num_inference_steps=3,
+        guidance_scale=1.0,
+        output_type="latent",
+        generator=torch.Generator().manual_seed(1),
+    ).frames
+    call = {**CALL, "frames": 2, "height": 64, "steps": 3, "guidance_scale": 1.0}
+    ours = load_pipeline(folders["epsilon"])("a blue square", **call, seed=1, decode=False)
+    assert (ours.latents - latents).abs().max() < 1e-4
+    assert ours.frames.numel() == 0
+
+
+@pytest.mark.parametrize("scheduler", ["ddim", "euler-a", "dpm++2m"])
+def test_two_prompts_at_once_are_two_prompts_apart(pipeline, scheduler):
+    together = pipeline(["a red circle", "a blue square"], **CALL, scheduler=scheduler, seed=3)
+    apart = [
+        pipeline("a red circle", **CALL, scheduler=scheduler, seed=3),
+        pipeline("a blue square", **CALL, scheduler=scheduler, seed=4),
+    ]
+    assert (together.latents - torch.cat([each.latents for each in apart])).abs().max() < 1e-4
+
+
+def test_the_seed_decides(pipeline):
+    one, again, other = (pipeline("a red circle", **CALL, seed=seed, decode=False).latents for seed in (0, 0, 1))
+    assert torch.equal(one, again)
+    assert not torch.allclose(one, other, atol=0.1)
+
+
+def test_a_prompt_longer_than_the_window_goes_on_in_the_next(pipeline):
+    short, long = pipeline.encode_text(["a red circle", "a red circle " * 40])
+    assert short.shape == long.shape == (154, 32)
+    assert torch.equal(pipeline.encode_text(["a red circle"])[0], short[:77])
+
+
+def test_low_strength_stays_near_the_video_and_full_strength_forgets_it(pipeline):
+    video = torch.rand(1, 3, 48, 64, 3, generator=torch.Generator().manual_seed(2))
+    clean = pipeline.encode_video(video)
+    call = {"steps": 10, "guidance_scale": 1.0, "decode": False, "video": video}
+    distances = [
+        (pipeline("a", strength=strength, **call).latents - clean).square().mean() for strength in (0.1, 0.5, 1.0)
+    ]
+    assert distances[0] < distances[1] < distances[2]
+
+
+def test_progress_counts_the_steps_and_may_cancel(pipeline):
+    seen = []
+    pipeline("a", **CALL, progress=lambda done, total: seen.append((done, total)), decode=False)
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+    def cancel(done, total):
+        raise InterruptedError
+
+    with pytest.raises(InterruptedError):
+        pipeline("a", **CALL, progress=cancel)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        ({"width": 60}, "width is 60: a multiple of 8"),
+        ({"height": 0}, "height is 0"),
+        ({"frames": 0}, "frames is 0"),
+        ({"steps": 0}, "steps is 0"),
+        ({"scheduler": "dpm3"}, "not known"),
+        ({"strength": 0.0}, "strength"),
+        ({"latents": torch.zeros(1, 4, 3, 8, 8)}, "latents has shape"),
+        ({"video": torch.zeros(3, 48, 64, 3)}, "video has shape"),
+        ({"negative_prompt": ["a", "b"]}, "2 negative prompts"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_what_is_wanted(pipeline, wrong, message):
+    with pytest.raises(T2VError, match=message):
+        pipeline("a", **{**CALL, **wrong})
+
+
+def test_a_nan_is_reported_with_the_dtype_and_the_remedy(pipeline):
+    with pytest.raises(T2VError, match=r"float32.*dtype=torch\.float32"):
+        pipeline("a", **CALL, latents=torch.full((1, 4, 3, 6, 8), float("nan")))
