@@ -30,8 +30,8 @@ class VideoReader:
 
     path: a video file, or a folder of numbered PNG frames. fps: drop or repeat frames to reach this rate. start, every,
     count: then skip so many frames, take each such-and-such one, and at most so many. size: (width, height) to scale
-    to; 0 keeps the shape. depth: 16 gives uint16 frames. strict: a damaged file raises T2VError behind its last good frame;
-    False reads what there is.
+    to; 0 keeps the shape. depth: 16 gives uint16 frames. strict: a damaged file raises T2VError behind its last good
+    frame; False reads what there is.
     """
 
     def __init__(

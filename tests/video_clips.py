@@ -1,0 +1,39 @@
+"""Clips for the video tests: procedural, and of the statistics of a filmed one."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+
+WORKFLOW = json.dumps({"nodes": [], "note": "q\"uo'te; #x = \\ {[ 漢字 😀 \r\n\ttab\u2028 é"}, ensure_ascii=False) + "\n;#=\\\n\r"
+"""Every character that one of the containers, or the way to it, could lose."""
+
+
+def natural(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
+    """(frames, h, w, 3) uint8: a picture with the spectrum of photographs (1/f), panned by fractions of a pixel."""
+    random = np.random.default_rng(seed)
+    fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
+    decay = 1 / np.maximum(np.hypot(fy, fx), 1 / max(height, width)) ** 1.8
+    grey, hue = (np.fft.fft2(random.standard_normal((3, height, width))) * decay for _ in range(2))
+    spectrum = grey[:1] + 0.3 * hue  # colours vary less than brightness, as in photographs
+    clip = []
+    for t in range(frames):
+        shift = np.exp(-2j * np.pi * (fy * 0.4 * t + fx * 0.9 * t))
+        picture = np.fft.ifft2(spectrum * shift).real
+        picture = (picture - picture.mean()) / picture.std() * 45 + 120
+        clip.append(np.clip(np.rint(picture), 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    return np.stack(clip)
+
+
+def psnr(a: np.ndarray, b: np.ndarray) -> float:
+    """Peak signal to noise ratio of two uint8 clips, in dB, over all pixels and channels."""
+    error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
+    return float(10 * np.log10(255**2 / max(error, 1e-9)))
+
+
+def tone(seconds: float, rate: int = 48000, channels: int = 2) -> dict:
+    """Soft noise as ComfyUI's AUDIO: no two parts of it are alike, so that a shift shows."""
+    noise = np.random.default_rng(3).standard_normal(round(seconds * rate) + 15)
+    wave = np.convolve(noise, np.hanning(16) / 16, "valid").astype(np.float32)
+    return {"waveform": np.stack([wave * (1 - 0.5 * c) for c in range(channels)])[None], "sample_rate": rate}
