@@ -98,3 +98,17 @@ def fuse(
             total = part.new_zeros(shape)
         total.index_add_(dim, index, part * share)
     return total
+
+
+def attention_windows(spans: Sequence[Sequence[int]], weights: Tensor, frames: int) -> list[tuple[Tensor, Tensor]]:
+    """The windows for `UNet3D`'s option "temporal_windows": each one's frames, and their shares, which sum to 1.
+
+    Args:
+        spans: from `windows`.
+        weights: (length,) from `window_weights`.
+        frames: of the whole clip.
+    """
+    norm = torch.zeros(frames)
+    for span in spans:
+        norm[list(span)] += weights[: len(span)]
+    return [(torch.tensor(span), weights[: len(span)] / norm[list(span)]) for span in spans]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -41,6 +42,22 @@ def relative_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, key_table: T
     weights = (scores * q.shape[-1] ** -0.5).softmax(dim=-1)
     out = weights @ v + torch.einsum("b h t s, t s d -> b h t d", weights, value_offset)
     return rearrange(out, "b h t d -> b t (h d)")
+
+
+Window = tuple[Tensor, Tensor]
+"""Frames that attend to each other, (n,), and how much each one's result counts, (n,): see `over_windows`."""
+
+
+def over_windows(attend: Callable[[Tensor, Tensor, Tensor], Tensor], windows: Sequence[Window], *qkv: Tensor) -> Tensor:
+    """Attention within overlapping windows of frames, the results added up by their shares. q, k, v: (b, t, h*d).
+
+    Source: Qiu et al. 2024, FreeNoise (arXiv:2310.15169), window based attention fusion.
+    """
+    total = torch.zeros_like(qkv[0])
+    for frames, share in windows:
+        part = attend(*(x[:, frames] for x in qkv))
+        total.index_add_(1, frames, part * share[:, None].to(part))
+    return total
 
 
 class Attention(nn.Module):
@@ -86,6 +103,7 @@ class Attention(nn.Module):
         value: Tensor | None = None,
         image_context: Tensor | None = None,
         options: dict[str, Any] | None = None,
+        windows: Sequence[Window] | None = None,
     ) -> Tensor:
         """x: (b, n, c), context and value: (b, m, d), image_context: (b, i, d) -> (b, n, c)."""
         context = x if context is None else context
@@ -94,8 +112,10 @@ class Attention(nn.Module):
         if self.relative_position_k is not None:
             index = torch.arange(self.relative_position_k.num_embeddings, device=q.device)
             tables = (self.relative_position_k(index).to(q.dtype), self.relative_position_v(index).to(q.dtype))
-            return self.to_out(relative_attention(q, k, v, self.heads, *tables))
-        out = self.attention(q, k, v, self.heads, options=options)
+            attend = partial(relative_attention, heads=self.heads, key_table=tables[0], value_table=tables[1])
+        else:
+            attend = partial(self.attention, heads=self.heads, options=options)
+        out = attend(q, k, v) if windows is None else over_windows(attend, windows, q, k, v)
         return self.to_out(self.add_image(out, q, image_context, options))
 
     def add_image(self, out: Tensor, q: Tensor, image_context: Tensor | None, options: dict[str, Any] | None) -> Tensor:

@@ -56,8 +56,8 @@ class Options:
         return x
 
     def temporal_attention(self, layer: Attention, x: Tensor) -> Tensor:
-        """Attention over frames. x: (n, t, c) -> the same shape."""
-        return layer(x, options=self.temporal_values)
+        """Attention over frames, within the windows of "temporal_windows" where given. x: (n, t, c) -> the same."""
+        return layer(x, options=self.temporal_values, windows=self.values.get("temporal_windows"))
 
     def transformer_block(self, block: TransformerBlock, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
         """The spatial transformer block with every patch applied. x: (n, p, c), text: (n, m, d) -> (n, p, c)."""

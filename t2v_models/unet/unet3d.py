@@ -144,7 +144,8 @@ class UNet3D(nn.Module):
             image_context: (b, i, d) image tokens, or (b, t, i, d), one set per frame.
             control: residuals of a ControlNet for a batch of images: lists "input", "middle", "output" of
                 ((b t), c, h, w), the last entry first.
-            options: ComfyUI's transformer_options: see `t2v_models.unet.patches`.
+            options: ComfyUI's transformer_options: see `t2v_models.unet.patches`; "temporal_windows" in it, a list of
+                `t2v_models.unet.attention.Window`, keeps temporal attention within overlapping windows of frames.
 
         Returns:
             (b, out_channels, t, h, w), or (k*b, …).
