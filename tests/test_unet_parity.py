@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from t2v_models import load_unet
-from tests.references.parity import TOLERANCE, difference, modelscope_unet
+from tests.references.parity import ROUNDING, TOLERANCE, difference, modelscope_unet
 from tests.references.seeding import fill, normal
 
 diffusers = pytest.importorskip("diffusers", reason="the reference class is in diffusers")
@@ -73,8 +73,12 @@ def test_it_computes_what_diffusers_computes(case, tmp_path):
     guidance = None
     if reference.config.time_cond_proj_dim:
         guidance = normal("guidance", (len(timesteps), reference.config.time_cond_proj_dim))
-    expected = reference(x, timesteps, context, timestep_cond=guidance).sample
-    assert difference(ours(x, timesteps, context, guidance=guidance), expected) < TOLERANCE
+    for dtype, tolerance in ((torch.float32, TOLERANCE), (torch.float64, ROUNDING)):
+        inputs = [None if value is None else value.to(dtype) for value in (x, context, guidance)]
+        expected = reference.to(dtype)(inputs[0], timesteps, inputs[1], timestep_cond=inputs[2]).sample
+        result = ours.to(dtype)(inputs[0], timesteps, inputs[1], guidance=inputs[2])
+        assert result.dtype == dtype
+        assert difference(result, expected) < tolerance
 
 
 def test_the_residuals_of_a_controlnet_are_added_where_diffusers_adds_them():

@@ -25,7 +25,7 @@ def weight(name: str, shape: tuple[int, ...]) -> Tensor:
     values = normal(name, shape)
     if len(shape) > 1:
         return values * int(np.prod(shape[1:])) ** -0.5
-    return 0.3 * values + float(name.endswith("weight"))  # rank 1: a normalisation's weight or a bias; 0: a scale
+    return 1 + 0.3 * values if name.endswith("weight") else 0.1 * values  # a normalisation's weight; a bias or scale
 
 
 def weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Tensor]:
