@@ -16,6 +16,8 @@ from .errors import T2VError
 from .families import Defaults
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedulers import build_scheduler, scaled_schedule
+from .sampling.story import parse_story
+from .sampling.windows import Windows
 from .unet import UNet3D
 
 if TYPE_CHECKING:
@@ -74,7 +76,7 @@ class Pipeline:
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str],
+        prompt: str | Sequence[str] = "",
         negative_prompt: str | Sequence[str] = "",
         *,
         frames: int | None = None,
@@ -89,6 +91,8 @@ class Pipeline:
         video: Tensor | None = None,
         strength: float = 1.0,
         latents: Tensor | None = None,
+        story: str | None = None,
+        windows: Windows | None = None,
         progress: Progress | None = None,
         decode: bool = True,
     ) -> Video:
@@ -104,6 +108,8 @@ class Pipeline:
             video: (b, t, h, w, 3), 0..1, a video to start from, and
             strength: how much of it to replace, 0 < strength <= 1.
             latents: (b, 4, t, h/8, w/8) standard normal noise to use instead of the seed's.
+            story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`.
+            windows: how a video longer than the model's own is denoised: see `t2v_models.sampling.windows`.
             progress: see `Progress`.
             decode: False leaves `Video.frames` empty.
 
@@ -124,7 +130,13 @@ class Pipeline:
         # 1. text
         distilled = self.unet.config.guidance_dim > 0
         guided = scale != 1 and not distilled
-        context = self.encode_text([*negatives, *prompts] if guided else prompts)
+        if story is None:
+            context = self.encode_text([*negatives, *prompts] if guided else prompts)
+        else:
+            told = parse_story(story, shape[2], choose.fps if fps is None else fps)
+            context = told.context(self.encode_text)[None]
+            if guided:
+                context = torch.cat([told.negative_context(self.encode_text)[None], context])
 
         # 2. noise
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
@@ -140,9 +152,14 @@ class Pipeline:
         if tuple(x.shape) != shape:
             raise T2VError(f"latents has shape {tuple(x.shape)}: {shape} is wanted.")
         x = x.to(self.device, torch.float32)
+        if windows is not None:
+            windows = windows.over(shape[2])
+            x = torch.cat([windows.noise(each[None], g) for each, g in zip(x, generators, strict=True)])
         if video is not None:
             clean = self.encode_video(video)
-            x = torch.cat([s.add_noise(c[None], n[None], timesteps[:1]) for s, c, n in zip(schedulers, clean, x)])  # noqa: B905
+            x = torch.cat(
+                [s.add_noise(c[None], n[None], timesteps[:1]) for s, c, n in zip(schedulers, clean, x, strict=True)]
+            )
             for s in schedulers:
                 if hasattr(s, "set_begin_index"):  # those that count their steps
                     s.set_begin_index(start)
@@ -156,15 +173,16 @@ class Pipeline:
         if distilled:
             conditions["guidance"] = torch.full((len(prompts),), float(scale), device=self.device)
         for i, t in enumerate(timesteps):
-            model_input = torch.cat([s.scale_model_input(v[None], t) for s, v in zip(schedulers, x)])  # noqa: B905
+            model_input = torch.cat([s.scale_model_input(v[None], t) for s, v in zip(schedulers, x, strict=True)])
             if self.input_scale is not None:
                 model_input = model_input * self.input_scale[int(t)]
             levels = t.expand(len(prompts)).to(self.device)
-            prediction = self.unet(model_input.to(self.unet.dtype), levels, context, **conditions).float()
+            unet = self.unet if windows is None else windows.around(self.unet, i)
+            prediction = unet(model_input.to(self.unet.dtype), levels, context, **conditions).float()
             if guided:
                 uncond, cond = prediction.chunk(2)
                 prediction = rescale(classifier_free(cond, uncond, scale), cond, guidance_rescale)
-            x = torch.stack([_step(*each, t) for each in zip(schedulers, prediction, x, generators)])  # noqa: B905
+            x = torch.stack([_step(*each, t) for each in zip(schedulers, prediction, x, generators, strict=True)])
             if progress is not None:
                 progress(i + 1, len(timesteps))
         if not torch.isfinite(x).all():

@@ -8,6 +8,7 @@ import torch
 from t2v_models import load_pipeline
 from t2v_models.errors import T2VError
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
+from t2v_models.sampling.windows import Windows
 
 from .models import write_diffusers_folder
 
@@ -143,3 +144,40 @@ def test_a_wrong_value_is_refused_with_what_is_wanted(pipeline, wrong, message):
 def test_a_nan_is_reported_with_the_dtype_and_the_remedy(pipeline):
     with pytest.raises(T2VError, match=r"float32.*dtype=torch\.float32"):
         pipeline("a", **CALL, latents=torch.full((1, 4, 3, 6, 8), float("nan")))
+
+
+def test_a_story_of_one_scene_is_its_prompt(pipeline):
+    plain = pipeline("a red circle", "blue", **CALL, decode=False).latents
+    told = pipeline(story="0-100%: a red circle / negative: blue", **CALL, decode=False).latents
+    assert (plain - told).abs().max() < 1e-4
+
+
+def test_a_storys_second_scene_changes_its_own_frames_first(pipeline):
+    call = {**CALL, "frames": 8, "steps": 1, "guidance_scale": 1.0, "decode": False}
+    one = pipeline(story="0-4: a red circle / 4-8: a red circle", **call).latents
+    other = pipeline(story="0-4: a red circle / 4-8: a blue square", **call).latents
+    change = (one - other).square().mean((0, 1, 3, 4))
+    assert change[4:].mean() > 1.3 * change[:4].mean() > 0
+
+
+@pytest.mark.parametrize("free_noise", [False, True])
+def test_one_window_over_all_frames_is_no_window(pipeline, free_noise):
+    windows = Windows(length=3, overlap=1, free_noise=free_noise)
+    plain = pipeline("a red circle", **CALL, decode=False).latents
+    assert (pipeline("a red circle", **CALL, windows=windows, decode=False).latents - plain).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("windows", [Windows(4, 2), Windows(4, 2, looped=True), Windows(4, 2, free_noise=True)])
+def test_windows_make_videos_of_any_length(pipeline, windows):
+    video = pipeline("a red circle", **{**CALL, "frames": 11}, windows=windows)
+    assert video.frames.shape == (1, 11, 48, 64, 3)
+    assert torch.isfinite(video.latents).all()
+
+
+def test_a_loop_has_no_first_frame(pipeline):
+    """Rolling the noise of a looped clip by a whole window rolls the clip."""
+    noise = torch.randn(1, 4, 8, 6, 8, generator=torch.Generator().manual_seed(4))
+    call = {**CALL, "frames": 8, "steps": 2, "decode": False, "windows": Windows(4, 2, looped=True)}
+    clip = pipeline("a red circle", **call, latents=noise).latents
+    rolled = pipeline("a red circle", **call, latents=noise.roll(2, dims=2)).latents
+    assert (clip.roll(2, dims=2) - rolled).abs().max() < 1e-4

@@ -7,11 +7,15 @@ Qiu et al. 2024, FreeNoise (arXiv:2310.15169): pyramid weights.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import T2VError
+from .noise import reschedule
 
 FUSIONS = ("pyramid", "linear", "flat")
 
@@ -112,3 +116,59 @@ def attention_windows(spans: Sequence[Sequence[int]], weights: Tensor, frames: i
     for span in spans:
         norm[list(span)] += weights[: len(span)]
     return [(torch.tensor(span), weights[: len(span)] / norm[list(span)]) for span in spans]
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a clip longer than its model's own is denoised: window by window, or in one pass with windowed attention."""
+
+    length: int = 16
+    """Frames of a window: as many as the model was trained on."""
+
+    overlap: int = 8
+    """Frames that a window shares with the next."""
+
+    fusion: str = "pyramid"
+    looped: bool = False
+    """Join the end to the beginning, for a seamless loop."""
+
+    free_noise: bool = False
+    """FreeNoise: one pass over all frames, only temporal attention in windows, over repeated, shuffled noise."""
+
+    frames: int = 0
+    """Of the clip, set by `over`."""
+
+    def over(self, frames: int) -> Windows:
+        """These windows over a clip of that many frames."""
+        return replace(self, frames=frames)
+
+    @cached_property
+    def weights(self) -> Tensor:
+        """(length,) see `window_weights`."""
+        return window_weights(self.length, self.fusion, self.overlap)
+
+    def noise(self, noise: Tensor, generator: torch.Generator) -> Tensor:
+        """The noise to begin with: (b, c, t, h, w) -> the same shape."""
+        if not self.free_noise:
+            return noise
+        return reschedule(noise, self.length, self.length - self.overlap, generator)
+
+    def around(self, unet: Callable[..., Tensor], step: int = 0) -> Callable[..., Tensor]:
+        """The UNet as it sees the clip at that step: the same call, the same shapes, any number of frames."""
+        shift = step * max(1, (self.length - self.overlap) // 2) if self.looped else 0
+        spans = windows(self.frames, self.length, self.overlap, looped=self.looped, shift=shift)
+        if len(spans) == 1:
+            return unet
+        if self.free_noise:
+            windowed = attention_windows(spans, self.weights, self.frames)
+            return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
+
+        def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:
+            def part(span: Sequence[int]) -> Tensor:
+                text = context[:, span] if context.ndim == 4 else context
+                levels = timesteps[:, span] if timesteps.ndim == 2 else timesteps
+                return unet(x[:, :, span], levels, text, **conditions)
+
+            return fuse(part, spans, self.weights, self.frames)
+
+        return whole
