@@ -90,7 +90,9 @@ def run(args: argparse.Namespace) -> str:
                 seed=args.seed + i,
                 progress=progress,
             )
-        with VideoWriter(output, video.fps, metadata={"prompt": prompt, "seed": str(args.seed + i)}) as writer:
+        with VideoWriter(
+            output, video.fps, overwrite=True, metadata={"prompt": prompt, "seed": str(args.seed + i)}
+        ) as writer:
             for frame in video.frames[0].numpy():
                 writer.write(frame)
     return "\n".join(str(output) for output in outputs)
