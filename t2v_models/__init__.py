@@ -9,6 +9,8 @@ from typing import Any
 _PUBLIC = {
     "UNet3D": ".unet",
     "UNetConfig": ".unet",
+    "VideoReader": ".video",
+    "VideoWriter": ".video",
     "inspect": ".checkpoints",
     "load_pipeline": ".pipeline",
     "load_unet": ".checkpoints",

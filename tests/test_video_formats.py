@@ -276,9 +276,8 @@ def test_a_wrong_option_is_refused_with_a_sentence(tmp_path, options, sentence):
     ],
 )
 def test_a_wrong_frame_is_refused_and_nothing_is_left(tmp_path, frame, sentence):
-    with pytest.raises(T2VError, match=sentence), VideoWriter(tmp_path / "a.mkv", 8) as video:
-        video.write(np.zeros((8, 8, 3), np.uint8))
-        video.write(frame)
+    with pytest.raises(T2VError, match=sentence):
+        write(tmp_path / "a.mkv", [np.zeros((8, 8, 3), np.uint8), frame])
     assert not list(tmp_path.iterdir())
 
 

@@ -6,7 +6,8 @@ import json
 
 import numpy as np
 
-WORKFLOW = json.dumps({"nodes": [], "note": "q\"uo'te; #x = \\ {[ 漢字 😀 \r\n\ttab\u2028 é"}, ensure_ascii=False) + "\n;#=\\\n\r"
+NOTE = "q\"uo'te; #x = \\ {[ 漢字 😀 \r\n\ttab\u2028 é"
+WORKFLOW = json.dumps({"nodes": [], "note": NOTE}, ensure_ascii=False) + "\n;#=\\\n\r"
 """Every character that one of the containers, or the way to it, could lose."""
 
 

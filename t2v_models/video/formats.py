@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -148,6 +149,11 @@ def available_formats() -> list[str]:
             " or ".join(format.encoders),
         )
     return [name for name, format in FORMATS.items() if format not in lacking]
+
+
+def format_of(path: str | os.PathLike[str]) -> Format:
+    """The format that the path's ending asks for; T2VError where there is none."""
+    return choose_format(Path(path), None)
 
 
 def choose_format(path: Path, name: str | None) -> Format:

@@ -59,24 +59,34 @@ def json_text(value: Any) -> str:
 
 def ffmetadata(texts: Mapping[str, str]) -> bytes:
     """The text file from which ffmpeg takes a container's tags."""
-    escaped = {key: re.sub(r"([=;#\n\r\\])", r"\\\1", text) for key, text in texts.items()}
-    return (";FFMETADATA1\n" + "".join(f"{key}={text}\n" for key, text in escaped.items())).encode()
+    escapes = str.maketrans({character: "\\" + character for character in "\\=;#\n\r"})
+    return (";FFMETADATA1\n" + "".join(f"{key}={text.translate(escapes)}\n" for key, text in texts.items())).encode()
 
 
 def parse_ffmetadata(data: bytes) -> dict[str, str]:
     """Tags of the container from what ffmpeg prints: keys in small letters, the container's own left out."""
-    body = data.partition(b"\n")[2]
     texts: dict[str, str] = {}
-    for line in re.findall(rb"(?:[^\\\n]|\\.)+", body, re.DOTALL):
+    for line in _logical_lines(data):
         if line.startswith(b"["):  # a stream's or a chapter's section: the container's tags are over
             break
-        match = re.match(rb"((?:[^\\=]|\\.)*)=(.*)", line, re.DOTALL)
-        if match:
-            key, text = (
-                re.sub(rb"\\(.)", rb"\1", part, flags=re.DOTALL).decode("utf-8", "replace") for part in match.groups()
-            )
-            texts[key.lower()] = text
+        if match := re.match(rb"((?:[^\\=;#]|\\.)+)=", line, re.DOTALL):
+            texts[_unescaped(match[1]).lower()] = _unescaped(line[match.end() :])
     return {key: text for key, text in texts.items() if key not in _CONTAINERS_OWN}
+
+
+def _logical_lines(data: bytes) -> Iterator[bytes]:
+    """Lines, where a newline behind a backslash belongs to the text."""
+    parts: list[bytes] = []
+    for line in data.split(b"\n"):
+        parts.append(line)
+        if (len(line) - len(line.rstrip(b"\\"))) % 2 == 0:
+            yield b"\n".join(parts)
+            parts = []
+
+
+def _unescaped(data: bytes) -> str:
+    parts = data.split(b"\\\\")  # pairs of backslashes are backslashes; a single one only guards what follows
+    return b"\\".join(part.replace(b"\\", b"") for part in parts).decode("utf-8", "replace")
 
 
 # -- PNG, WebP, GIF ---------------------------------------------------------------------------------------------------

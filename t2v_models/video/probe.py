@@ -91,23 +91,20 @@ def _whole(path: Path, head: bytes) -> int | None:
 
 
 def _folder(path: Path) -> Source:
-    names = sorted(child.name for child in path.iterdir() if child.suffix.lower() == ".png")
+    names = [child.name for child in path.iterdir() if child.suffix.lower() == ".png"]
     numbers = [re.fullmatch(r"(.*?)(\d+)\.(png|PNG)", name) for name in names]
     if not names or None in numbers:
         raise T2VError(f"{path} is a folder without numbered PNG frames: they must be named 00000.png, 00001.png, …")
-    head, digits, ending = numbers[0].groups()
-    numbered = sorted(int(match[2]) for match in numbers if match)
-    first = numbered[0]
-    for number, wanted in zip(numbered, range(first, first + len(names)), strict=True):
-        if number != wanted or not (path / f"{head}{wanted:0{len(digits)}d}.{ending}").exists():
-            raise T2VError(
-                f"{path} lacks {head}{wanted:0{len(digits)}d}.{ending}: PNG frames must be numbered without a gap."
-            )
+    head, digits, ending = min(numbers, key=lambda match: int(match[2])).groups()
+    first = int(digits)
+    wanted = [f"{head}{first + i:0{len(digits)}d}.{ending}" for i in range(len(names))]
+    if missing := sorted(set(wanted) - set(names)):
+        raise T2VError(f"{path} lacks {missing[0]}: PNG frames must be numbered without a gap.")
     pattern = str(path.absolute()).replace("%", "%%") + f"/{head.replace('%', '%%')}%0{len(digits)}d.{ending}"
-    texts = read_embedded(path / names[0])
+    texts = read_embedded(path / wanted[0])
     rate = texts.get(PRIVATE + "frame_rate", "24")
     options = ("-f", "image2", "-framerate", str(_rate(rate) or 24), "-start_number", str(first))
-    return Source(path, (*ffmpeg.SAFE_INPUT, *options, "-i", "file:" + pattern), path / names[0], len(names))
+    return Source(path, (*ffmpeg.SAFE_INPUT, *options, "-i", "file:" + pattern), path / wanted[0], len(names))
 
 
 def probe(source: Source) -> VideoInfo:
@@ -122,7 +119,7 @@ def probe(source: Source) -> VideoInfo:
     texts = embedded or parse_ffmetadata(output)
     count, rate = _count(source, name)
     stored = (int(size[1]), int(size[2]))
-    turned = re.search(r"displaymatrix: rotation of (-?\d+)", words)
+    turned = re.search(r"(?i)^ +display ?matrix: rotation of (-?\d+)", words, re.MULTILINE)
     if turned and round(int(turned[1]) / 90) % 2:
         stored = stored[::-1]
     shown = _shown_size(texts.get(PRIVATE + "size"), stored)

@@ -1,0 +1,197 @@
+"""Reading: trimmed, thinned out, at another rate or size; and what is said of a file before a frame is decoded."""
+
+from __future__ import annotations
+
+import subprocess
+from fractions import Fraction
+
+import numpy as np
+import pytest
+
+from t2v_models.errors import T2VError
+from t2v_models.video import FORMATS, VideoReader, VideoWriter
+from t2v_models.video import ffmpeg as ffmpeg_module
+
+from .video_clips import natural, tone
+
+pytest.importorskip("imageio_ffmpeg")
+
+
+@pytest.fixture(scope="module")
+def numbered(tmp_path_factory):
+    """A lossless clip of 30 frames at 15 a second, with sound; the brightness of frame n is 8 n."""
+    path = tmp_path_factory.mktemp("clip") / "clip.mkv"
+    with VideoWriter(path, 15, audio=tone(2)) as video:
+        for n in range(30):
+            video.write(np.full((24, 40, 3), 8 * n, np.uint8))
+    return path
+
+
+def numbers(reader):
+    return [int(frame[0, 0, 0]) // 8 for frame in reader]
+
+
+@pytest.mark.parametrize(
+    ("options", "wanted"),
+    [
+        ({}, list(range(30))),
+        ({"start": 5}, list(range(5, 30))),
+        ({"count": 4}, [0, 1, 2, 3]),
+        ({"every": 7}, [0, 7, 14, 21, 28]),
+        ({"start": 3, "every": 4, "count": 3}, [3, 7, 11]),
+        ({"start": 28, "count": 9}, [28, 29]),
+        ({"fps": 5}, list(range(1, 30, 3))),
+        ({"fps": 30, "count": 6}, [0, 0, 1, 1, 2, 2]),
+        ({"fps": 5, "start": 2, "every": 2}, [7, 13, 19, 25]),
+    ],
+)
+def test_the_frames_asked_for_are_given_in_order(numbered, options, wanted):
+    reader = VideoReader(numbered, **options)
+    got = numbers(reader)
+    assert len(got) == len(wanted) == len(reader)
+    assert all(abs(a - b) <= (1 if "fps" in options else 0) for a, b in zip(got, wanted, strict=True)), got
+
+
+def test_a_start_behind_the_end_gives_nothing(numbered):
+    reader = VideoReader(numbered, start=99)
+    assert (len(reader), list(reader)) == (0, [])
+
+
+def test_the_rate_of_what_is_given_is_told(numbered):
+    assert VideoReader(numbered, every=4).rate == Fraction(15, 4)
+    assert VideoReader(numbered, fps=29.97, every=2).rate == Fraction(15000, 1001)
+
+
+@pytest.mark.parametrize(
+    ("size", "wanted"), [((20, 12), (20, 12)), ((80, 0), (80, 48)), ((0, 12), (20, 12)), ((33, 7), (33, 7))]
+)
+def test_frames_are_scaled(numbered, size, wanted):
+    reader = VideoReader(numbered, size=size, count=2)
+    assert reader.size == wanted
+    assert next(iter(reader)).shape == (wanted[1], wanted[0], 3)
+    assert numbers(reader) == [0, 1]
+
+
+def test_the_sound_is_that_of_the_frames(numbered):
+    whole = VideoReader(numbered).audio()
+    part = VideoReader(numbered, start=6, count=9).audio()
+    assert part.samples.shape == (2, 28800)
+    assert np.abs(part.samples - whole.samples[:, 19200:48000]).max() < 1e-6
+    assert VideoReader(numbered, start=99).audio().samples.shape[1] == 0
+
+
+def test_a_reader_can_be_read_again_and_left_early(numbered):
+    reader = VideoReader(numbered)
+    first = next(iter(reader))
+    assert np.array_equal(first, next(iter(reader)))
+    assert numbers(reader) == list(range(30))
+
+
+def test_leaving_early_ends_ffmpeg(numbered, monkeypatch):
+    started = []
+    popen = subprocess.Popen
+
+    def watched(*arguments, **options):
+        started.append(popen(*arguments, **options))
+        return started[-1]
+
+    monkeypatch.setattr(subprocess, "Popen", watched)
+    frames = iter(VideoReader(numbered, size=(2048, 2048)))
+    next(frames)
+    frames.close()
+    assert started
+    assert all(process.poll() is not None for process in started)
+
+
+def test_a_file_whose_tags_are_gone_still_has_its_exact_rate(tmp_path):
+    """As files of other programs: the rate comes from the time stamps, rounded to 1 ms in webm and mkv."""
+    for name, fps in (("vp9-webm", "24000/1001"), ("vp9-webm", "60000/1001"), ("vp9-webm", 25), ("vp9-webm", 144),
+                      ("h264-mp4", "24000/1001"), ("h264-mp4", "25/2"), ("gif", 25), ("webp", 40)):  # fmt: skip
+        path, bare = tmp_path / f"a{FORMATS[name].extension}", tmp_path / f"b{FORMATS[name].extension}"
+        with VideoWriter(path, fps, format=name, overwrite=True) as video:
+            for frame in natural(150, 16, 16):
+                video.write(frame)
+        copy = ["-i", str(path), "-map_metadata", "-1", "-c", "copy"]
+        if name == "webp":
+            data = path.read_bytes()
+            bare.write_bytes(data[: data.rindex(b"EXIF")])  # too short now: the header tells the old size
+            with pytest.raises(T2VError, match="cut off"):
+                VideoReader(bare)
+            size = bare.stat().st_size - 8
+            bare.write_bytes(data[:4] + size.to_bytes(4, "little") + data[8 : size + 8])
+        else:
+            assert ffmpeg_module.run([*copy, str(bare)])[0] == 0
+        info = VideoReader(bare).info
+        assert info.fps == Fraction(fps), name
+        assert info.frame_count == 150, name
+
+
+def test_a_note_of_the_rate_that_the_stamps_belie_is_not_believed(tmp_path):
+    path, slow = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    with VideoWriter(path, 24) as video:
+        for frame in natural(60, 16, 16):
+            video.write(frame)
+    arguments = ["-itsscale", "2", "-i", str(path), "-c", "copy", "-movflags", "use_metadata_tags", str(slow)]
+    assert ffmpeg_module.run(arguments)[0] == 0
+    assert VideoReader(slow).info.fps == 12
+
+
+def test_a_turned_film_has_its_turned_size(tmp_path):
+    path, turned = tmp_path / "a.mp4", tmp_path / "b.mp4"
+    with VideoWriter(path, 24) as video:
+        for frame in natural(2, 32, 64):
+            video.write(frame)
+    assert ffmpeg_module.run(["-display_rotation", "90", "-i", str(path), "-c", "copy", str(turned)])[0] == 0
+    reader = VideoReader(turned)
+    assert reader.size == (32, 64)
+    assert next(iter(reader)).shape == (64, 32, 3)
+
+
+def test_a_film_that_names_no_colours_is_read_as_players_do(tmp_path):
+    """bt709 from 720 rows on, bt601 below."""
+    for height, matrix in ((720, "bt709"), (480, "bt601")):
+        path = tmp_path / f"{height}.mkv"
+        source = f"color=c=red:s=64x{height}:r=10:d=0.2,format=rgb24,scale=out_color_matrix={matrix},format=yuv420p"
+        strip = "setparams=colorspace=unknown:color_primaries=unknown:color_trc=unknown"
+        code = ["-f", "lavfi", "-i", f"{source},{strip}", "-c:v", "ffv1", str(path)]
+        assert ffmpeg_module.run(code)[0] == 0
+        assert VideoReader(path).info.colour is None
+        assert np.abs(next(iter(VideoReader(path))).astype(int) - (255, 0, 0)).max() <= 3
+
+
+def test_a_folder_of_frames_may_begin_anywhere_but_lack_none(tmp_path):
+    folder = tmp_path / "100% %05d [x]"
+    with VideoWriter(folder, 12) as video:
+        for frame in natural(4, 8, 8):
+            video.write(frame)
+    assert sorted(path.name for path in folder.iterdir()) == [f"{n:05d}.png" for n in range(4)]
+    whole = np.stack(list(VideoReader(folder)))
+    assert np.array_equal(whole, natural(4, 8, 8))
+    for n in range(4):
+        (folder / f"{n:05d}.png").rename(folder / f"shot %d_{n + 7}.png")
+    assert np.array_equal(np.stack(list(VideoReader(folder))), whole)
+    (folder / "shot %d_9.png").unlink()
+    with pytest.raises(T2VError, match="shot %d_9"):
+        VideoReader(folder)
+    with pytest.raises(T2VError, match="without numbered PNG"):
+        VideoReader(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "options", [{"start": -1}, {"every": 0}, {"count": 0}, {"fps": 0}, {"size": (0, 0)}, {"size": (1, -1)}]
+)
+def test_a_wrong_option_is_refused(numbered, options):
+    with pytest.raises(T2VError):
+        VideoReader(numbered, **options)
+
+
+def test_a_playlist_cannot_open_other_files(tmp_path, numbered):
+    """A stranger's "video" that is a list of files must not make ffmpeg open them."""
+    lists = {
+        "a.mp4": f"ffconcat version 1.0\nfile '{numbered}'\n",
+        "b.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{numbered}\n#EXT-X-ENDLIST\n",
+    }
+    for name, text in lists.items():
+        (tmp_path / name).write_text(text)
+        with pytest.raises(T2VError, match="no video that ffmpeg can read"):
+            list(VideoReader(tmp_path / name))
