@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
+from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps
+from t2v_models.sampling.fifo import fifo
 from t2v_models.sampling.guidance import classifier_free, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
@@ -181,3 +183,81 @@ def test_a_story_that_contradicts_itself_is_refused_with_its_scene_and_an_exampl
     with pytest.raises(T2VError, match=message) as error:
         parse_story(text, 32, 8)
     assert "a red circle" in str(error.value) or "make the clip longer" in str(error.value)
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+def test_a_ddim_step_equals_diffusers(kind):
+    scheduler = build_scheduler("ddim", {**CONFIG, "prediction_type": kind, "clip_sample": False})
+    scheduler.set_timesteps(10)
+    assert torch.equal(scheduler.timesteps, ddim_timesteps(10))
+    x, prediction = torch.randn(2, 1, 4, 3, 5, 5)
+    abar = alphas_cumprod(CONFIG)
+    for i, t in enumerate(scheduler.timesteps[:-1]):
+        theirs = scheduler.step(prediction, t, x, return_dict=False)[0]
+        ours = ddim_step(x, prediction, abar[t].float(), abar[scheduler.timesteps[i + 1]].float(), kind)
+        assert (theirs - ours).abs().max() < 1e-5 * theirs.abs().max()
+
+
+def _constant_model(colour, abar, seen=None):
+    """Predicts the noise that is left if every clean frame is `colour`."""
+
+    def predict(x, timesteps, numbers):
+        if seen is not None:
+            seen.append((tuple(x.shape), timesteps, numbers))
+        share = abar.float()[timesteps][:, None, :, None, None]
+        return (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-3)
+
+    return predict
+
+
+def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    clip, seen = torch.randn(1, 4, 5, 3, 3), []
+    frames = fifo(
+        _constant_model(colour, abar, seen),
+        clip,
+        ddim_timesteps(16),
+        abar,
+        "epsilon",
+        window=8,
+        generator=torch.Generator().manual_seed(0),
+        final_abar=1.0,
+    )
+    made = torch.cat(list(itertools.islice(frames, 24)), dim=2)
+    assert (made[:, :, 16:] - colour).abs().max() < 1e-4
+    assert {shape for shape, _, _ in seen} == {(4, 4, 8, 3, 3)}  # memory does not grow
+    for _, levels, numbers in seen:
+        assert (levels.diff(dim=1) >= 0).all()
+        assert (numbers.diff(dim=1) >= 0).all()
+
+
+def test_an_endless_video_of_one_level_is_one_ddim_step_a_frame():
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    predict = _constant_model(colour, abar)
+    generator = torch.Generator().manual_seed(3)
+    frames = fifo(
+        predict, torch.zeros(1, 4, 1, 3, 3), ddim_timesteps(1), abar, "epsilon", window=2, generator=generator
+    )
+    made = [next(frames) for _ in range(3)]
+    again = torch.Generator().manual_seed(3)
+    noise = [torch.randn(1, 4, 1, 3, 3, generator=again) for _ in range(4)][1:]
+    level = ddim_timesteps(1)
+    for frame, x in zip(made, noise, strict=True):
+        prediction = predict(x, level[None], None)
+        expected = ddim_step(x, prediction, abar[level].float(), abar[:1].float(), "epsilon")
+        assert (frame - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize(("window", "steps"), [(7, 14), (8, 15), (0, 4)])
+def test_a_window_that_cannot_slide_over_the_queue_is_refused(window, steps):
+    frames = fifo(
+        lambda *_: None,
+        torch.zeros(1, 4, 1, 3, 3),
+        ddim_timesteps(steps),
+        alphas_cumprod(CONFIG),
+        "epsilon",
+        window=window,
+        generator=torch.Generator(),
+    )
+    with pytest.raises(T2VError, match="an even window is wanted"):
+        next(frames)

@@ -1,0 +1,57 @@
+"""DDIM on tensors of noise levels, so that every frame of a video can be at a level of its own."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ..errors import T2VError
+
+
+def alphas_cumprod(config: dict[str, Any]) -> Tensor:
+    """(1000,) abar of a diffusers scheduler configuration, float64; its own zero terminal SNR included."""
+    count = config.get("num_train_timesteps", 1000)
+    if config.get("trained_betas") is not None:
+        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
+    elif config.get("beta_schedule") == "scaled_linear":
+        betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, count, dtype=torch.float64) ** 2
+    elif config.get("beta_schedule") == "linear":
+        betas = torch.linspace(config["beta_start"], config["beta_end"], count, dtype=torch.float64)
+    else:
+        raise T2VError(f"beta_schedule is {config.get('beta_schedule')!r}: scaled_linear or linear is wanted.")
+    abar = torch.cumprod(1 - betas, dim=0)
+    if config.get("rescale_betas_zero_snr"):  # Lin et al. 2023 (arXiv:2305.08891), algorithm 1
+        root = abar.sqrt()
+        abar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+    return abar
+
+
+def ddim_timesteps(steps: int, count: int = 1000) -> Tensor:
+    """(steps,) timesteps from noisy to clean: those of ModelScope, VideoCrafter and diffusers ("leading", offset 1)."""
+    return (torch.arange(steps) * (count // steps) + 1).flip(0)
+
+
+def to_clean(x: Tensor, prediction: Tensor, abar: Tensor, kind: str) -> tuple[Tensor, Tensor]:
+    """(x_0, noise) that a prediction implies. x, prediction: any shape that abar broadcasts to.
+
+    kind: "epsilon" or "v_prediction" (Salimans and Ho 2022, arXiv:2202.00512).
+    """
+    signal, noise = abar.sqrt(), (1 - abar).sqrt()
+    if kind == "v_prediction":
+        return signal * x - noise * prediction, noise * x + signal * prediction
+    if kind == "epsilon":
+        return (x - noise * prediction) / signal, prediction
+    raise T2VError(f"prediction_type is {kind!r}: epsilon or v_prediction is wanted.")
+
+
+def ddim_step(x: Tensor, prediction: Tensor, abar: Tensor, abar_next: Tensor, kind: str) -> Tensor:
+    """One deterministic step from one level to the next. Source: Song et al. 2021 (arXiv:2010.02502), eta 0."""
+    clean, noise = to_clean(x, prediction, abar, kind)
+    return abar_next.sqrt() * clean + (1 - abar_next).sqrt() * noise
+
+
+def add_noise(clean: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
+    """sqrt(abar) x_0 + sqrt(1 - abar) noise."""
+    return abar.sqrt() * clean + (1 - abar).sqrt() * noise
