@@ -163,6 +163,19 @@ class Checkpoint:
         convert = text_encoder.from_openclip if part.layout == "openclip" else text_encoder.from_transformers
         return convert(part.tensors, self.path)
 
+    def lazy_parts(self) -> dict[str, LazyDict]:
+        """All parts in the names of their classes, unread; those of an image under their own."""
+        parts = {"unet": self.lazy_unet(), "vae": self.lazy_vae(), "text_encoder": self.lazy_text_encoder()}
+        for kind in ("image_encoder", "image_projector"):
+            if kind in self._found.parts:
+                parts[kind] = self._found.parts[kind].tensors
+        return {kind: tensors for kind, tensors in parts.items() if tensors is not None}
+
+    def settings(self) -> dict[str, Any]:
+        """What the "t2v" entry of a unet/config.json says."""
+        settings = self._found.configs.get("unet", {}).get("t2v", {})
+        return dict(settings) if isinstance(settings, dict) else {}
+
     def unet(self) -> StateDict:
         """The UNet's weights under the names of `UNet3D`; views of the mapped file."""
         return load_all(self.lazy_unet())
@@ -347,7 +360,7 @@ def _open_diffusers(folder: Path, found: _Found) -> None:
     for name in SUBFOLDERS:
         part = folder / name
         if part.is_dir():
-            _open_folder(part, found, optional=name == "image_encoder")
+            _open_folder(part, found, optional=name.startswith("image_"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if scheduler:
         found.configs["scheduler"] = scheduler

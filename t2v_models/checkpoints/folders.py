@@ -9,7 +9,7 @@ from typing import Any
 from ..errors import T2VError
 from .files import SUFFIXES
 
-SUBFOLDERS = ("unet", "vae", "text_encoder", "image_encoder")
+SUBFOLDERS = ("unet", "vae", "text_encoder", "image_encoder", "image_projector")
 """The folders of a diffusers model that hold weights of ours."""
 
 

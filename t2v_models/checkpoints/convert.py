@@ -1,0 +1,233 @@
+"""From any layout to another: every part renamed, one tensor at a time, into a new file or folder."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from .. import __name__ as PACKAGE
+from ..errors import T2VError
+from ..unet import UNet3D
+from . import diffusers, text_encoder, vae
+from .checkpoint import Checkpoint, open_checkpoint
+from .detect import LAYOUTS
+from .files import SUFFIXES
+from .tensors import LazyDict, LazyTensor, as_lazy
+from .writing import Progress, write_pickle, write_safetensors
+
+CHOICES = ("diffusers", "modelscope", "videocrafter")
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+@dataclass
+class _File:
+    """One file to write."""
+
+    path: str
+    tensors: LazyDict = field(default_factory=dict)
+    text: str = ""
+    wrapper: str = ""
+    """Of a PyTorch file: the key of the dictionary around the state dict."""
+
+    @property
+    def size(self) -> int:
+        return sum(tensor.nbytes for tensor in self.tensors.values()) + len(self.text)
+
+
+def convert(
+    source: str | os.PathLike[str],
+    target: str | os.PathLike[str],
+    layout: str,
+    *,
+    dtype: torch.dtype | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Path]:
+    """Write a checkpoint in another layout.
+
+    Args:
+        source: anything that `open_checkpoint` knows.
+        target: what to write, which must not exist. A name that ends like a weights file gives one file: of
+            "videocrafter" with all parts, of the others the UNet alone. Any other name gives a folder with all parts.
+        layout: "diffusers", "modelscope" or "videocrafter".
+        dtype: of all weights; as they are where None.
+        progress: called with the bytes done and their total.
+
+    Returns:
+        The files that were written.
+
+    Raises:
+        T2VError: where the source is not understood, the target exists, or the disk has no room.
+    """
+    if layout not in CHOICES:
+        raise T2VError(f"Layout {layout!r} is not known: choose one of {', '.join(CHOICES)}.")
+    checkpoint = open_checkpoint(source)
+    target = Path(target)
+    if target.exists():
+        raise T2VError(f"{target} exists already: choose another name, or remove it first.")
+    single = target.suffix in SUFFIXES
+    files = _plan(checkpoint, layout, dtype, target if single else None)
+    total = sum(file.size for file in files)
+    parent = target.absolute().parent
+    parent.mkdir(parents=True, exist_ok=True)
+    free = shutil.disk_usage(parent).free
+    if total * 1.01 + (1 << 20) > free:
+        raise T2VError(f"{target} needs {total / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left: make room.")
+
+    partial = parent / f".{target.name}.partial"
+    done = 0
+
+    def wrote(count: int) -> None:
+        nonlocal done
+        done += count
+        if progress is not None:
+            progress(done, total)
+
+    try:
+        for file in files:
+            path = partial if single else partial / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _write(path, Path(file.path).suffix, file, wrote)
+        if checkpoint.tokenizer_path and layout == "diffusers" and not single:
+            shutil.copytree(checkpoint.tokenizer_path, partial / "tokenizer")
+        os.replace(partial, target)
+    except BaseException:
+        with suppress(OSError):
+            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+        raise
+    return [target] if single else [target / file.path for file in files]
+
+
+def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None, **extra: Any) -> None:
+    """Write a UNet as a diffusers unet folder; `extra` goes into its config.json (sample_size, t2v …)."""
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    tensors = LAYOUTS["diffusers"].from_canonical(as_lazy(unet.state_dict()), unet.config)
+    tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"}, lambda count: None)
+    (folder / "config.json").write_text(_json(diffusers.to_json(unet.config, **extra)), "utf-8")
+
+
+def _plan(checkpoint: Checkpoint, layout: str, dtype: torch.dtype | None, single: Path | None) -> list[_File]:
+    """The files to write; `single`: everything that belongs into one."""
+    parts = checkpoint.lazy_parts()
+    unet = LAYOUTS[layout].from_canonical(parts.pop("unet"), checkpoint.config)
+    if layout == "videocrafter":
+        tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
+        tensors |= _videocrafter_parts(parts)
+        base = checkpoint.family.scale_base
+        if base is not None:
+            tensors["scale_arr"] = _scale_arr(base)
+        files = [_File(single.name if single else "model.ckpt", tensors, wrapper="state_dict")]
+    elif single is not None:
+        files = [_File(single.name, unet)]
+    elif layout == "modelscope":
+        files = _modelscope_files(unet, parts)
+    else:
+        files = _diffusers_files(checkpoint, unet, parts)
+    for file in files:
+        file.tensors = {name: _cast(name, tensor, dtype) for name, tensor in file.tensors.items()}
+    return files
+
+
+def _videocrafter_parts(parts: dict[str, LazyDict]) -> LazyDict:
+    tensors: LazyDict = {}
+    if "vae" in parts:
+        tensors |= {f"first_stage_model.{name}": tensor for name, tensor in vae.to_ldm(parts["vae"]).items()}
+    if "text_encoder" in parts:
+        renamed = text_encoder.to_openclip(parts["text_encoder"])
+        tensors |= {f"cond_stage_model.model.{name}": tensor for name, tensor in renamed.items()}
+    for kind, prefix in (("image_encoder", "embedder.model."), ("image_projector", "image_proj_model.")):
+        tensors |= {prefix + name: tensor for name, tensor in parts.get(kind, {}).items()}
+    return tensors
+
+
+def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]:
+    files = [_File("text2video_pytorch_model.pth", unet)]
+    if "vae" in parts:
+        renamed = {f"first_stage_model.{name}": tensor for name, tensor in vae.to_ldm(parts["vae"]).items()}
+        files.append(_File("VQGAN_autoencoder.pth", renamed, wrapper="state_dict"))
+    if "text_encoder" in parts:
+        files.append(_File("open_clip_pytorch_model.bin", text_encoder.to_openclip(parts["text_encoder"])))
+    for kind in ("image_encoder", "image_projector"):
+        if kind in parts:
+            raise T2VError("ModelScope's layout has no place for image conditioning: choose diffusers or videocrafter.")
+    return files
+
+
+def _diffusers_files(checkpoint: Checkpoint, unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]:
+    family, config = checkpoint.family, checkpoint.config
+    own = UNet3D.__name__ if diffusers.to_json(config)["_class_name"] != "UNet3DConditionModel" else ""
+    size = [family.height // 8, family.width // 8]
+    index: dict[str, Any] = {
+        "_class_name": "TextToVideoSDPipeline",
+        "unet": [PACKAGE, own] if own else ["diffusers", "UNet3DConditionModel"],
+    }
+    settings = {"family": family.name, "frames": family.frames, "fps": family.fps}
+    unet_json = diffusers.to_json(config, sample_size=size, t2v=checkpoint.settings() | settings)
+    scheduler = checkpoint.scheduler_config()
+    index["scheduler"] = ["diffusers", scheduler.get("_class_name", "DDIMScheduler")]
+    files = [
+        _File("unet/diffusion_pytorch_model.safetensors", unet),
+        _File("unet/config.json", text=_json(unet_json)),
+        _File("scheduler/scheduler_config.json", text=_json(scheduler)),
+    ]
+    if "vae" in parts:
+        index["vae"] = ["diffusers", "AutoencoderKL"]
+        files.append(_File("vae/diffusion_pytorch_model.safetensors", parts["vae"]))
+        files.append(_File("vae/config.json", text=_json(checkpoint.vae_config())))
+    if "text_encoder" in parts:
+        index["text_encoder"] = ["transformers", "CLIPTextModel"]
+        files.append(_File("text_encoder/model.safetensors", parts["text_encoder"]))
+        files.append(_File("text_encoder/config.json", text=_json(checkpoint.text_encoder_config())))
+    for kind, prefix in (("image_encoder", ""), ("image_projector", "image_proj_model.")):
+        if kind in parts:
+            named = {prefix + name: tensor for name, tensor in parts[kind].items()}
+            files.append(_File(f"{kind}/model.safetensors", named))
+    if checkpoint.tokenizer_path:
+        index["tokenizer"] = ["transformers", "CLIPTokenizer"]
+    files.append(_File("model_index.json", text=_json(index)))
+    return files
+
+
+def _write(path: Path, suffix: str, file: _File, progress: Progress) -> None:
+    if file.text:
+        path.write_text(file.text, "utf-8")
+        progress(len(file.text))
+    elif suffix == ".safetensors":
+        write_safetensors(path, file.tensors, {"format": "pt"}, progress)
+    else:
+        write_pickle(path, file.tensors, progress, file.wrapper)
+
+
+def _cast(name: str, tensor: LazyTensor, dtype: torch.dtype | None) -> LazyTensor:
+    """The tensor in another type; an error where a number grows out of its range."""
+    cast = tensor.to(dtype)
+    if cast is tensor or dtype != torch.float16:
+        return cast
+
+    def load() -> torch.Tensor:
+        wide = tensor.load()
+        value = wide.to(dtype)
+        if not torch.isfinite(value).all() and torch.isfinite(wide).all():
+            raise T2VError(f"{name} holds numbers up to {wide.abs().max():.3g}, beyond float16: choose bf16 or fp32.")
+        return value
+
+    return LazyTensor(cast.dtype, cast.shape, load, cast.stored)
+
+
+def _scale_arr(base: float) -> LazyTensor:
+    """VideoCrafter's buffer of its use_scale: 1 to `base` over 400 steps, then `base`."""
+    values = torch.cat([torch.linspace(1, base, 400), torch.full((1000,), base)])
+    return LazyTensor.of(values)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, sort_keys=True) + "\n"

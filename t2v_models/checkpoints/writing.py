@@ -1,0 +1,119 @@
+"""Weights to files, one tensor in memory at a time: safetensors, and PyTorch's zip archive."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable
+from io import BytesIO
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+
+from ..errors import T2VError
+from .files import DTYPE_NAMES
+from .tensors import LazyDict, LazyTensor
+
+Progress = Callable[[int], None]
+"""Called with the bytes written since the last call."""
+
+_STORAGES = {
+    torch.float64: torch.DoubleStorage,
+    torch.float32: torch.FloatStorage,
+    torch.float16: torch.HalfStorage,
+    torch.bfloat16: torch.BFloat16Storage,
+    torch.int64: torch.LongStorage,
+    torch.int32: torch.IntStorage,
+    torch.uint8: torch.ByteStorage,
+    torch.bool: torch.BoolStorage,
+}
+_ALIGNMENT = 64
+
+
+def write_safetensors(path: Path, tensors: LazyDict, metadata: dict[str, str], progress: Progress) -> None:
+    """A safetensors file, with the widest types first so that all stay aligned."""
+    tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
+    header: dict[str, Any] = {"__metadata__": metadata}
+    at = 0
+    for name, tensor in tensors.items():
+        entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape)}
+        header[name] = entry | {"data_offsets": [at, at + tensor.nbytes]}
+        at += tensor.nbytes
+    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded += b" " * (-(8 + len(encoded)) % _ALIGNMENT)
+    with path.open("wb") as file:
+        file.write(struct.pack("<Q", len(encoded)) + encoded)
+        for name, tensor in tensors.items():
+            _write_bytes(file, name, tensor)
+            progress(tensor.nbytes)
+
+
+def write_pickle(path: Path, tensors: LazyDict, progress: Progress, wrapper: str = "") -> None:
+    """The file that `torch.save` would write of the state dict, in a dictionary under `wrapper` where one is given."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
+        archive.writestr("archive/data.pkl", _pickled(tensors, wrapper))
+        archive.writestr("archive/byteorder", "little")
+        for index, (name, tensor) in enumerate(tensors.items()):
+            info = zipfile.ZipInfo(f"archive/data/{index}")
+            header = 30 + len(info.filename) + 20 + 4  # zip64 takes 20 bytes, the padding's own header 4
+            padding = -(archive.fp.tell() + header) % _ALIGNMENT
+            info.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
+            with archive.open(info, "w", force_zip64=True) as file:
+                _write_bytes(file, name, tensor)
+            progress(tensor.nbytes)
+        archive.writestr("archive/version", "3\n")
+
+
+def _write_bytes(file: BinaryIO, name: str, tensor: LazyTensor) -> None:
+    value = tensor.load()
+    if value.dtype != tensor.dtype or tuple(value.shape) != tensor.shape:
+        raise T2VError(
+            f"{name} is {value.dtype} {tuple(value.shape)} where {tensor.dtype} {tensor.shape} was promised."
+        )
+    value = value.detach().cpu().contiguous()
+    if value.numel():
+        file.write(memoryview(value.view(-1).view(torch.uint8).numpy()))
+    tensor.release()
+
+
+class _Storage:
+    """A storage that is named in the pickle and written beside it."""
+
+    def __init__(self, index: int, tensor: LazyTensor) -> None:
+        self.index, self.tensor = index, tensor
+
+
+class _Saved:
+    """A tensor as the pickle describes it."""
+
+    def __init__(self, index: int, tensor: LazyTensor) -> None:
+        self.storage = _Storage(index, tensor)
+
+    def __reduce__(self) -> tuple:
+        shape, strides, step = self.storage.tensor.shape, [], 1
+        for size in reversed(shape):
+            strides.append(step)
+            step *= size
+        arguments = (self.storage, 0, shape, tuple(reversed(strides)), False, {})
+        return torch._utils._rebuild_tensor_v2, arguments
+
+
+class _Pickler(pickle.Pickler):
+    def persistent_id(self, value: Any) -> Any:
+        if isinstance(value, _Storage):
+            tensor = value.tensor
+            return ("storage", _STORAGES[tensor.dtype], str(value.index), "cpu", tensor.numel)
+        return None
+
+
+def _pickled(tensors: LazyDict, wrapper: str) -> bytes:
+    unknown = next((name for name, tensor in tensors.items() if tensor.dtype not in _STORAGES), None)
+    if unknown is not None:
+        raise T2VError(f"{unknown} is {tensors[unknown].dtype}, which PyTorch's format does not hold: choose a dtype.")
+    state_dict = {name: _Saved(index, tensor) for index, (name, tensor) in enumerate(tensors.items())}
+    buffer = BytesIO()
+    _Pickler(buffer, protocol=2).dump({wrapper: state_dict} if wrapper else state_dict)
+    return buffer.getvalue()

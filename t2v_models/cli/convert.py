@@ -1,0 +1,41 @@
+"""``convert``: a checkpoint in another layout."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+LAYOUTS = ("diffusers", "modelscope", "videocrafter")
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "convert",
+        help="write a checkpoint in another layout",
+        description="Write a checkpoint in another layout: a pure renaming, which can be undone exactly. A target "
+        "that ends in .safetensors, .pth, .ckpt, .pt or .bin is one file (of videocrafter with all parts, else the "
+        "UNet alone); any other is a folder with all parts.",
+    )
+    parser.add_argument("source", type=Path, metavar="SRC", help="a model file or folder of any layout")
+    parser.add_argument("target", type=Path, metavar="DST", help="the file or folder to write; it must not exist")
+    parser.add_argument("--layout", required=True, choices=LAYOUTS)
+    parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="of all weights; left out: as they are")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Convert; returns what was written."""
+    from tqdm import tqdm
+
+    from ..checkpoints.convert import DTYPES, convert
+
+    with tqdm(unit="B", unit_scale=True, desc=args.target.name, leave=False) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        dtype = DTYPES[args.dtype] if args.dtype else None
+        files = convert(args.source, args.target, args.layout, dtype=dtype, progress=progress)
+    return "\n".join(f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in files)

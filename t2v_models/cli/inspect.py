@@ -1,0 +1,82 @@
+"""``inspect``: what a checkpoint is, from its names and shapes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ..checkpoints import CheckpointInfo
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "inspect",
+        help="tell what a checkpoint is",
+        description="Tell what a model file or folder is: family, layout, parts, defaults, licence. Nothing in it is "
+        "executed, and only names and shapes are read.",
+    )
+    parser.add_argument("path", type=Path, metavar="PATH", help="a file or folder of any layout")
+    parser.add_argument("--json", action="store_true", help="as JSON")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Inspect; returns the report."""
+    from ..checkpoints import inspect
+
+    info = inspect(args.path)
+    if args.json:
+        import dataclasses
+        import json
+
+        return json.dumps(dataclasses.asdict(info), indent=2, default=str)
+    return report(info)
+
+
+def report(info: CheckpointInfo) -> str:
+    """A page of text about a checkpoint."""
+    rows = [("path", info.path)]
+    if info.family:
+        rows.append(("family", f"{info.family.title} ({info.family.name})"))
+    rows += [
+        ("layout", info.layout),
+        ("weights", f"{info.parameters:,} parameters, {info.dtype}"),
+        ("licence", info.licence),
+    ]
+    if info.config:
+        config, defaults = info.config, info.defaults
+        extras = [
+            title
+            for title, has in (
+                ("temporal convolutions", config.temporal_convolution),
+                (f"relative positions up to {config.relative_position}", config.relative_position),
+                ("frame rate embedding", config.fps_embedding),
+                ("embedded guidance", config.guidance_dim),
+                ("motion guidance", config.motion_dim),
+                ("image attention", config.image_attention),
+            )
+            if has
+        ]
+        rows.append(("network", f"{'-'.join(map(str, config.channels))} channels, heads of {config.head_dim}, "
+                     f"text width {config.context_dim}"))  # fmt: skip
+        rows.append(("with", ", ".join(extras) or "nothing more"))
+        rows.append(
+            ("predicts", info.family.prediction + (", zero terminal SNR" if info.family.zero_terminal_snr else ""))
+        )
+        size = f"{defaults.width}x{defaults.height}, {defaults.frames} frames at {defaults.fps:g} fps"
+        how = f"{defaults.steps} steps, guidance {defaults.guidance_scale:g}, {defaults.scheduler}"
+        rows.append(("defaults", f"{size}, {how}"))
+        if defaults.fps_condition is not None:
+            rows.append(("", f"told to the network as {defaults.fps_condition:g} fps"))
+        if info.family.notes:
+            rows.append(("", info.family.notes))
+    lines = [f"{name:<9} {value}" for name, value in rows]
+    lines.append("parts")
+    for kind, part in info.parts.items():
+        size = f"{part.parameters:,} parameters in {part.tensors} tensors, {part.dtype}" if part.tensors else ""
+        where = ", ".join(part.files)
+        lines.append(f"  {kind:<16} {part.layout:<13} {size}{'  ' if size and where else ''}{where}")
+    return "\n".join(lines)
