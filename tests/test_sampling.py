@@ -9,6 +9,7 @@ from t2v_models.errors import T2VError
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps
 from t2v_models.sampling.fifo import fifo
 from t2v_models.sampling.guidance import classifier_free, rescale
+from t2v_models.sampling.infill import coarse_to_fine, sample_between, strides
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
 from t2v_models.sampling.story import parse_story
@@ -261,3 +262,58 @@ def test_a_window_that_cannot_slide_over_the_queue_is_refused(window, steps):
     )
     with pytest.raises(T2VError, match="an even window is wanted"):
         next(frames)
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "levels"), [(3376, 16, 3), (64, 16, 2), (16, 16, 1), (17, 16, 2), (1, 16, 1)]
+)
+def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
+    """With key frames that hold their number, and straight lines between two ends, the right answer is known."""
+    assert len(strides(frames, window)) == levels
+    held = []
+
+    def keys(numbers):
+        assert len(numbers) <= window
+        return torch.tensor(numbers, dtype=torch.float64).view(1, 1, -1, 1, 1)
+
+    def fill(ends, numbers):
+        held.append(len(ends))
+        assert all(len(segment) == window for segment in numbers)
+        step = torch.linspace(0, 1, window, dtype=torch.float64)[None, None, :, None, None]
+        return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
+
+    parts = list(coarse_to_fine(frames, window, keys, fill, batch=4))
+    assert torch.allclose(torch.cat(parts, dim=2).flatten(), torch.arange(frames, dtype=torch.float64))
+    assert max(held, default=0) <= 4
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("clean_levels", [False, True])
+def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, clean_levels):
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    clean = torch.randn(2, 4, 5, 3, 3)
+    known = torch.tensor([True, False, False, False, True])
+
+    def predict(x, timesteps):
+        share = abar.float()[timesteps][:, None, :, None, None]
+        noise = (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-2)
+        if clean_levels:
+            assert (timesteps[:, known] == 0).all()
+            assert torch.equal(x[:, :, known], clean[:, :, known])
+        return noise if kind == "epsilon" else share.sqrt() * noise - (1 - share).sqrt() * colour
+
+    noise = torch.randn(2, 4, 5, 3, 3)
+    result = sample_between(
+        predict,
+        noise,
+        known,
+        clean,
+        ddim_timesteps(8),
+        abar,
+        kind,
+        clean_levels=clean_levels,
+        resample=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(result[:, :, known], clean[:, :, known])
+    assert (result[:, :, ~known] - colour).abs().max() < 1e-3

@@ -1,0 +1,137 @@
+"""Frames between known frames, and long videos from coarse to fine.
+
+Source: Yin et al. 2023, NUWA-XL (arXiv:2303.12346), diffusion over diffusion: a first clip of sparse key frames covers
+the whole length, then every two neighbours become the fixed ends of a new clip, and so on down to full rate. Windows of
+16 frames give 15 * 15 * 15 + 1 = 3376 frames in three levels. Resampling: Lugmayr et al. 2022, RePaint
+(arXiv:2201.09865).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from ..errors import T2VError
+from .ddim import add_noise, ddim_step
+
+PredictFrames = Callable[[Tensor, Tensor], Tensor]
+"""``predict(x, timesteps)``: x (b, c, t, h, w), timesteps (b, t) -> the guided prediction, like x."""
+
+KeyFrames = Callable[[Sequence[int]], Tensor]
+"""``keys(numbers)``: frame numbers -> (1, c, n, h, w), a clip of those frames."""
+
+Fill = Callable[[Tensor, Sequence[Sequence[int]]], Tensor]
+"""``fill(ends, numbers)``: ends (b, c, 2, h, w) and each segment's frame numbers -> (b, c, n, h, w), ends included."""
+
+
+def sample_between(
+    predict: PredictFrames,
+    noise: Tensor,
+    known: Tensor,
+    clean: Tensor,
+    timesteps: Tensor,
+    abar: Tensor,
+    kind: str,
+    *,
+    clean_levels: bool,
+    resample: int = 0,
+    generator: torch.Generator | None = None,
+) -> Tensor:
+    """DDIM of a clip some frames of which are known; they come out exactly as they went in.
+
+    Args:
+        predict: the model.
+        noise: (b, c, t, h, w) to begin with.
+        known: (t,) true for the known frames.
+        clean: (b, c, t, h, w), read where known.
+        timesteps: (n,) from noisy to clean.
+        abar: (1000,) signal shares.
+        kind: "epsilon" or "v_prediction".
+        clean_levels: the model was trained with noise levels per frame: show it the known frames clean, at level 0.
+            Otherwise they are given the level's own noise, and
+        resample: that many times a step is taken back and done again, so that the others can agree with them.
+        generator: of the noise that resampling adds (a CPU one).
+    """
+    mask = known.to(noise.device)[None, None, :, None, None]
+    share = abar.to(noise)
+    x = torch.where(mask, clean if clean_levels else add_noise(clean, noise, share[timesteps[0]]), noise)
+    for i, t in enumerate(timesteps):
+        here = share[t]
+        following = share[timesteps[i + 1]] if i + 1 < len(timesteps) else share.new_tensor(1.0)
+        levels = t.expand(noise.shape[0], noise.shape[2]).clone().to(noise.device)
+        if clean_levels:
+            levels[:, known] = 0
+        rounds = 1 if clean_levels or i + 1 == len(timesteps) else 1 + resample
+        for again in range(rounds):
+            stepped = ddim_step(x, predict(x, levels), here, following, kind)
+            held = clean if clean_levels else add_noise(clean, noise, following)
+            x = torch.where(mask, held, stepped)
+            if again + 1 < rounds:
+                ratio = here / following
+                more = torch.randn(noise.shape, generator=generator).to(noise)
+                x = torch.where(mask, add_noise(clean, noise, here), add_noise(x, more, ratio))
+    return torch.where(mask, clean, x)
+
+
+def strides(frames: int, window: int) -> list[int]:
+    """Distances between the frames of each level, coarse to fine: powers of window - 1, down to 1."""
+    if window < 3:
+        raise T2VError(f"Windows of {window} frames leave none to fill in: at least 3 are wanted.")
+    powers = [1]
+    while powers[0] * (window - 1) < frames - 1:
+        powers.insert(0, powers[0] * (window - 1))
+    return powers
+
+
+def key_numbers(frames: int, stride: int) -> list[int]:
+    """Every stride-th frame, until the last frame is reached or passed."""
+    return list(range(0, frames - 1 + stride, stride)) if frames > 1 else [0]
+
+
+def coarse_to_fine(frames: int, window: int, keys: KeyFrames, fill: Fill, *, batch: int = 4) -> Iterator[Tensor]:
+    """The frames of a long video in order, as soon as they are finished.
+
+    Args:
+        frames: of the whole video.
+        window: frames of a clip, as many as the model was trained on.
+        keys, fill: make a clip, and the clips between two frames each; segments do not depend on each other.
+        batch: segments that are filled together.
+
+    Yields:
+        (1, c, n, h, w), n from 1 to window frames; together exactly `frames`. No more than `batch` segments of every
+        level are held at a time.
+    """
+    levels = strides(frames, window)
+    numbers = key_numbers(frames, levels[0])
+    left = frames
+    for part in _refine(keys(numbers), numbers, levels[1:], fill, batch):
+        part = part[:, :, :left]
+        left -= part.shape[2]
+        yield part
+        if not left:
+            return
+
+
+def _refine(clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int) -> Iterator[Tensor]:
+    """From the first frame of a clip at those numbers to its last, at full rate."""
+    yield from _to_last(clip, numbers, finer, fill, batch)
+    yield clip[:, :, -1:]
+
+
+def _to_last(clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int) -> Iterator[Tensor]:
+    """The same without the last frame, which is the next clip's first."""
+    if len(numbers) == 1:
+        return
+    if not finer:
+        yield clip[:, :, :-1]
+        return
+    pairs = list(pairwise(numbers))
+    for start in range(0, len(pairs), batch):
+        group = pairs[start : start + batch]
+        ends = torch.cat([clip[:, :, start + i : start + i + 2] for i in range(len(group))])
+        segments = [list(range(first, last + 1, finer[0])) for first, last in group]
+        for filled, segment in zip(fill(ends, segments).split(1), segments, strict=True):
+            yield from _to_last(filled, segment, finer[1:], fill, batch)
