@@ -172,7 +172,8 @@ def test_numbers_beyond_half_precision_are_not_made_infinite(tmp_path: Path) -> 
 
 def test_save_unet_writes_a_folder_that_loads(tmp_path: Path) -> None:
     config = UNetConfig(channels=(24, 48), attention_levels=(True, False), num_res_blocks=1, context_dim=64,
-                        head_dim=12, norm_groups=8, init_attention=False, fps_embedding=True, default_fps=7)  # fmt: skip
+                        head_dim=12, norm_groups=8, init_attention=False,
+                        fps_embedding=True, default_fps=7)  # fmt: skip
     unet = UNet3D(config)
     settings = {"frames": 9, "width": 80, "height": 72, "licence": "CC0", "title": "Toy"}
     save_unet(unet, tmp_path / "unet", t2v=settings)

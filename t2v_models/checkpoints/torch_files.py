@@ -125,8 +125,20 @@ def _to_lazy(path: Path, name: str, tensor: _Tensor, places: dict[str, Stored]) 
         raise T2VError(f"{path} is damaged: {name!r} of shape {list(tensor.shape)} is cut short. {AGAIN}")
     if prod(tensor.shape) * size > max(stored.length, 1):
         raise T2VError(f"{path} is damaged: {name!r} has shape {list(tensor.shape)}, more than is stored. {AGAIN}")
+    if _overlaps(tensor.shape, tensor.stride):
+        raise T2VError(f"{path} is damaged: the numbers of {name!r} overlap. {AGAIN}")
     stride = tensor.stride if prod(tensor.shape) else contiguous_stride(tensor.shape)
     return LazyTensor.in_file(stored, tensor.dtype, tensor.shape, tensor.offset, stride)
+
+
+def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether two elements may lie in the same place; no tensor of a model does, but for expanded ones (stride 0)."""
+    reach = 1
+    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1 and step):
+        if step < reach:
+            return True
+        reach = step * size
+    return False
 
 
 def read_zip(path: Path) -> LazyDict:
