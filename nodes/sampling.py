@@ -61,11 +61,9 @@ class VideoSampler(io.ComfyNode):
                     "scheduler",
                     options=sampling.scheduler_names(),
                     default=sampling.scheduler_names()[0],
-                    tooltip="The noise levels. ddim (exact): those of ModelScope and diffusers, ending on the first "
-                    "timestep; "
-                    "ddim trailing (exact): beginning on the last one, for models with zero terminal SNR; align your "
-                    "steps: "
-                    "good with 10 steps.",
+                    tooltip="The noise levels. diffusers: exactly those that the model was published with, for ddim, "
+                    "euler, dpmpp_2m and unipc (diffusers); align your steps: good with 10 steps; the others are "
+                    "ComfyUI's.",
                 ),
                 io.Float.Input(
                     "denoise",

@@ -78,7 +78,7 @@ class ModelConfig(comfy.supported_models_base.BASE):
 
     def __init__(self, config: UNetConfig, info: Any, scheduler: dict[str, Any], scale_factor: float) -> None:
         super().__init__({**ldm_config(config), "t2v_config": config})
-        self.family, self.defaults = info.family, info.defaults
+        self.family, self.defaults, self.scheduler = info.family, info.defaults, scheduler
         self.latent_format = LatentFormat(scale_factor)
         self.velocity = scheduler.get("prediction_type", "epsilon") == "v_prediction"
         schedule = scheduler.get("beta_schedule", "scaled_linear")
@@ -107,6 +107,7 @@ class VideoModel(comfy.model_base.BaseModel):
     def __init__(self, model_config: ModelConfig, model_type: Any, device: Any = None) -> None:
         super().__init__(model_config, model_type, device=device, unet_model=HostUNet3D)
         self.family, self.defaults = model_config.family, model_config.defaults
+        self.scheduler = model_config.scheduler
         self.diffusion_model.defaults = {
             "fps": self.defaults.fps_condition,
             "guidance": self.defaults.guidance_scale,

@@ -15,15 +15,19 @@ from . import preview
 from .model import VideoModel, video_model
 from .model_sampling import end_scale
 from .schedules import OWN_SCHEDULERS
+from .unipc import sample_unipc
+
+OWN_SAMPLERS = {"unipc (diffusers)": sample_unipc}
+"""Samplers that the host does not have."""
 
 
 def sampler_names() -> list[str]:
-    """The host's samplers."""
-    return list(comfy.samplers.KSampler.SAMPLERS)
+    """The host's samplers, then ours."""
+    return [*comfy.samplers.KSampler.SAMPLERS, *OWN_SAMPLERS]
 
 
 def scheduler_names() -> list[str]:
-    """Ours first, then the host's."""
+    """Our schedules first, then the host's."""
     return [*OWN_SCHEDULERS, *comfy.samplers.KSampler.SCHEDULERS]
 
 
@@ -40,7 +44,7 @@ def sample(
     scheduler: str,
     denoise: float = 1.0,
     start_step: int = 0,
-    end_step: int = 10000,
+    end_step: int = 1000,
     add_noise: bool = True,
     leftover_noise: bool = False,
     cfg_rescale: float = 0.0,
@@ -56,39 +60,34 @@ def sample(
     check_memory(inner, model, samples)
     if cfg_rescale > 0.0:
         model = with_cfg_rescale(model, cfg_rescale)
-    sigmas = schedule(model, sampler_name, scheduler, steps, denoise)
-    whole = denoise >= 1.0 and start_step == 0 and add_noise
     mask = latent.get("noise_mask")
-    if mask is not None and not leftover_noise:
-        sigmas = torch.cat([sigmas[:-1], sigmas.new_zeros(1)])  # what the mask keeps must come back clean
-    end_sigma = float(sigmas[-1]) if end_step >= len(sigmas) - 1 else 0.0
+    sigmas = schedule(model, sampler_name, scheduler, steps, denoise)
+    ends_early = end_step < len(sigmas) - 1
+    sigmas = sigmas[: end_step + 1].clone()
+    if (ends_early or mask is not None) and not leftover_noise:
+        sigmas[-1] = 0.0  # what a mask keeps must come back clean, too
+    sigmas = sigmas[start_step:]
     noise = torch.zeros_like(samples)
     if add_noise:
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-        if whole and scheduler in OWN_SCHEDULERS and not samples.any():
+        if denoise >= 1.0 and start_step == 0 and scheduler in OWN_SCHEDULERS and not samples.any():
             noise = noise * pure_noise_factor(inner.model_sampling, float(sigmas[0]))
-    result = comfy.sample.sample(
+    own = OWN_SAMPLERS.get(sampler_name)
+    result = comfy.sample.sample_custom(
         model,
         noise,
-        steps,
         cfg,
-        sampler_name,
-        comfy.samplers.KSampler.SCHEDULERS[0],
+        comfy.samplers.KSAMPLER(own) if own else comfy.samplers.sampler_object(sampler_name),
+        sigmas,
         positive,
         negative,
         samples,
-        denoise=1.0,
-        disable_noise=not add_noise,
-        start_step=start_step,
-        last_step=end_step,
-        force_full_denoise=not leftover_noise,
         noise_mask=mask,
-        sigmas=sigmas,
         callback=preview.callback(model, len(sigmas) - 1),
         seed=seed,
     )
-    if end_sigma > 0.0 and not leftover_noise:
-        result = result * end_scale(inner.model_sampling, end_sigma)
+    if float(sigmas[-1]) > 0.0 and not leftover_noise:
+        result = result * end_scale(inner.model_sampling, float(sigmas[-1]))
     check_finite(inner, result)
     return {**latent, "samples": result}
 
@@ -101,7 +100,10 @@ def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise:
         )
         return sampler.sigmas.cpu()
     total = steps if denoise > 0.9999 else int(steps / denoise)
-    sigmas = OWN_SCHEDULERS[scheduler].sigmas(model.get_model_object("model_sampling"), total)
+    if total > 1000:
+        raise T2VError(f"{steps} steps at denoise {denoise} are part of {total}, and there are 1000: take fewer steps.")
+    model_sampling = model.get_model_object("model_sampling")
+    sigmas = OWN_SCHEDULERS[scheduler](model_sampling, total, sampler_name, model.model.scheduler)
     return sigmas[-(steps + 1) :]
 
 

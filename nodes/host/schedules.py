@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,48 +11,44 @@ from torch import Tensor
 AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 """For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
 
-
-@dataclass(frozen=True)
-class OwnScheduler:
-    """A function (model_sampling, steps) -> (steps + 1,) noise levels, and whether the last one is above zero."""
-
-    sigmas: Callable[[Any, int], Tensor]
-    ends_noisy: bool = False
+_SOLVERS = ("dpmpp", "uni", "deis", "ipndm")
+"""How the names of samplers begin whose timesteps diffusers spaces as for one step more."""
 
 
-def ddim_timesteps(steps: int, train_steps: int = 1000) -> Tensor:
-    """Every (1000 // steps)th timestep from 1 on, highest first: (steps,).
+def timesteps(steps: int, spacing: str, offset: int, solver: bool, train_steps: int = 1000) -> Tensor:
+    """Whole timesteps, highest first: (steps,). As diffusers spaces them; "leading" is ModelScope's own way too.
 
-    As ModelScope, VideoCrafter and diffusers ("leading", steps_offset 1) take them.
+    Source of the names: Lin et al. 2023 (arXiv:2305.08891), table 2.
     """
-    return (torch.arange(steps) * (train_steps // steps) + 1).flip(0).clamp(max=train_steps - 1)
+    last = train_steps - 1
+    if spacing == "trailing":
+        out = torch.arange(train_steps, 0, -train_steps / steps, dtype=torch.float64).round()[:steps] - 1
+    elif spacing == "linspace":
+        out = torch.linspace(0, last, steps + solver, dtype=torch.float64).round().flip(0)[:steps]
+    else:
+        out = (torch.arange(steps + solver) * (train_steps // (steps + solver))).flip(0)[:steps] + offset
+    return out.long().clamp(0, last)
 
 
-def ddim(model_sampling: Any, steps: int) -> Tensor:
-    """The exact DDIM levels, which end on abar_0 and not on zero noise."""
-    steps = min(steps, len(model_sampling.sigmas))
-    sigmas = model_sampling.sigmas.cpu()
-    return torch.cat([sigmas[ddim_timesteps(steps, len(sigmas))], sigmas[:1]])
+def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
+    """The levels that diffusers' pipeline takes for a model and a sampler: (steps + 1,).
+
+    DDIM ends on the noise of the first timestep where the model's configuration says so (set_alpha_to_one false), all
+    others on none. config: the model's scheduler_config.json.
+    """
+    table = model_sampling.sigmas.cpu()
+    spacing, offset = config.get("timestep_spacing", "leading"), config.get("steps_offset", 1)
+    at = timesteps(steps, spacing, offset, sampler_name.startswith(_SOLVERS), len(table))
+    end = torch.zeros(1)
+    if sampler_name == "ddim" and not config.get("set_alpha_to_one", False):
+        end = table[:1]
+    return torch.cat([table[at], end])
 
 
-def trailing_timesteps(steps: int, train_steps: int = 1000) -> Tensor:
-    """The timesteps that begin on the last one, for models with no signal left there: (steps,)."""
-    return torch.arange(train_steps, 0, -train_steps / steps).round().long()[:steps] - 1
-
-
-def ddim_trailing(model_sampling: Any, steps: int) -> Tensor:
-    """DDIM from the very last timestep, as zero terminal SNR wants. Lin et al. 2023 (arXiv:2305.08891), table 2."""
-    steps = min(steps, len(model_sampling.sigmas))
-    sigmas = model_sampling.sigmas.cpu()
-    return torch.cat([sigmas[trailing_timesteps(steps, len(sigmas))], sigmas[:1]])
-
-
-def align_your_steps(model_sampling: Any, steps: int) -> Tensor:
-    """The optimised levels; other counts than 10 by interpolating their logarithms."""
-    sigmas = model_sampling.sigmas.cpu().double()
-    levels = sigmas[list(AYS_TIMESTEPS)].log()
-    last = sigmas[:1].log()
-    known = torch.cat([levels, last])
+def align_your_steps(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
+    """The optimised levels, (steps + 1,); other counts than 10 by interpolating their logarithms."""
+    table = model_sampling.sigmas.cpu().double()
+    known = torch.cat([table[list(AYS_TIMESTEPS)], table[:1]]).log()
     position = torch.linspace(0, len(known) - 1, steps + 1, dtype=torch.float64)
     low = position.floor().long().clamp(max=len(known) - 2)
     out = torch.lerp(known[low], known[low + 1], position - low).exp()
@@ -61,9 +56,8 @@ def align_your_steps(model_sampling: Any, steps: int) -> Tensor:
     return out.float()
 
 
-OWN_SCHEDULERS = {
-    "ddim (exact)": OwnScheduler(ddim, ends_noisy=True),
-    "ddim trailing (exact)": OwnScheduler(ddim_trailing, ends_noisy=True),
-    "align your steps": OwnScheduler(align_your_steps),
+OWN_SCHEDULERS: dict[str, Callable[[Any, int, str, dict[str, Any]], Tensor]] = {
+    "diffusers": diffusers,
+    "align your steps": align_your_steps,
 }
 """By the name that the node shows."""

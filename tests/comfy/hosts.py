@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -26,16 +27,23 @@ class Host:
     @property
     def python(self) -> Path:
         """Its own interpreter, else the one that runs the tests."""
-        import sys
-
-        for candidate in (".venv/bin/python", "venv/bin/python", ".venv/Scripts/python.exe", "venv/Scripts/python.exe"):
-            if (self.root / candidate).exists():
-                return self.root / candidate
+        for folder in (".venv", "venv"):
+            for candidate in (self.root / folder / "bin/python", self.root / folder / "Scripts/python.exe"):
+                if candidate.exists():
+                    return candidate
         return Path(sys.executable)
 
     def base(self, folder: Path, models: dict[str, Path]) -> Path:
         """A fresh base directory with this pack in custom_nodes and model folders in models/diffusers."""
-        for part in ("custom_nodes", "models/diffusers", "models/text2video", "models/loras", "input", "output", "user"):
+        for part in (
+            "custom_nodes",
+            "models/diffusers",
+            "models/text2video",
+            "models/loras",
+            "input",
+            "output",
+            "user",
+        ):
             (folder / part).mkdir(parents=True, exist_ok=True)
         link(PACK, folder / "custom_nodes" / NAME)
         for name, path in models.items():

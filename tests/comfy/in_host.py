@@ -43,8 +43,9 @@ def boot(host: Path, base: Path) -> None:
 async def load_nodes(pack: Path) -> None:
     """Core's nodes, then the pack as the host loads it."""
     import execution  # noqa: F401
-    import nodes
     import server
+
+    import nodes
 
     loop = asyncio.get_running_loop()
     server.PromptServer(loop)
@@ -76,8 +77,8 @@ class Context:
 
     def module(self, name: str):
         """A module of the pack, such as nodes.host.vae."""
-        found = [key for key in sys.modules if key.endswith(self.pack.name) and hasattr(sys.modules[key], "comfy_entrypoint")]
-        return importlib.import_module(f"{found[0]}.{name}")
+        pack = self.node("T2VModelLoader").__module__.rsplit(".nodes.", 1)[0]
+        return importlib.import_module(f"{pack}.{name}")
 
     def tiny(self, name: str = "tiny", dtype: str = "default"):
         """MODEL, CLIP, VAE of the random model, loaded once."""

@@ -54,6 +54,7 @@ def build(folder: Path, *, prediction: str = "epsilon", seed: int = 0) -> Path:
             pad_token_id=words - 1,
         )
     )
+    text = text.half().float()  # hosts keep text encoders in half precision
     scheduler = DDIMScheduler(
         beta_start=0.00085,
         beta_end=0.012,
