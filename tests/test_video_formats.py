@@ -13,7 +13,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, available_formats, frame_rate
 from t2v_models.video import ffmpeg as ffmpeg_module
 
-from .video_clips import natural, psnr, tone
+from .video_clips import natural, psnr, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
 
@@ -37,7 +37,7 @@ def read(path, **options):
     return np.stack(list(VideoReader(path, **options)))
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", some_slow(FORMATS))
 @pytest.mark.parametrize(
     ("frames", "height", "width", "fps"),
     [
@@ -79,7 +79,7 @@ def test_a_default_loses_little_of_a_natural_clip(tmp_path, name):
     assert psnr(read(path), clip) >= 40
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", some_slow(FORMATS))
 def test_flat_colours_come_back_within_one_step(tmp_path, name):
     """The eight corners of the RGB cube and mid-grey as patches of one picture: mean error of each below 1/255."""
     colours = np.array([*itertools.product((0, 255), repeat=3), (128, 128, 128)], np.uint8)
@@ -91,7 +91,7 @@ def test_flat_colours_come_back_within_one_step(tmp_path, name):
         assert error < 1, f"{colour} came back with a mean error of {error:.2f}"
 
 
-@pytest.mark.parametrize("name", [name for name in FORMATS if FORMATS[name].yuv])
+@pytest.mark.parametrize("name", some_slow(name for name in FORMATS if FORMATS[name].yuv))
 def test_the_file_says_bt709_limited_range_and_another_decoder_agrees(tmp_path, name):
     av = pytest.importorskip("av", reason="PyAV, the second decoder, is not installed")
     colours = {"r": (255, 0, 0), "g": (0, 255, 0), "b": (0, 0, 255), "grey": (128, 128, 128), "white": (255, 255, 255)}
@@ -112,7 +112,7 @@ def test_the_file_says_bt709_limited_range_and_another_decoder_agrees(tmp_path, 
         assert np.allclose((y, u, v), expected, atol=1.2), (label, (y, u, v), expected)
 
 
-@pytest.mark.parametrize("name", WITH_SOUND)
+@pytest.mark.parametrize("name", some_slow(WITH_SOUND))
 @pytest.mark.parametrize("seconds", [0.2, pytest.param(3, marks=pytest.mark.slow)])
 def test_sound_is_as_long_as_the_pictures_and_in_step(tmp_path, name, seconds):
     clip, audio = natural(25, 64, 64), tone(seconds)

@@ -12,11 +12,10 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, embed, json_text, png_text_chunks, read_embedded
 from t2v_models.video.metadata import ffmetadata, parse_ffmetadata
 
-from .video_clips import WORKFLOW, natural, tone
+from .video_clips import WORKFLOW, natural, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
 
-CASES = [(name, sound) for name in FORMATS for sound in ((False, True) if FORMATS[name].audio else (False,))]
 BIG = WORKFLOW * 100 + '漢字 "quoted" 😀 it\'s {=;#\\} é' * 30_000
 
 
@@ -28,8 +27,11 @@ def store(folder, name, metadata, sound=False, frames=2, size=(64, 64)):
     return path
 
 
-@pytest.mark.parametrize(("name", "sound"), CASES)
+@pytest.mark.parametrize("sound", [False, True])
+@pytest.mark.parametrize("name", some_slow(FORMATS))
 def test_a_megabyte_comes_back_byte_for_byte(tmp_path, name, sound):
+    if sound and not FORMATS[name].audio:
+        pytest.skip("holds no sound")
     path = store(tmp_path, name, {"workflow": BIG, "prompt": WORKFLOW}, sound)
     info = VideoReader(path).info
     assert len(BIG.encode()) > 1_000_000
@@ -38,7 +40,7 @@ def test_a_megabyte_comes_back_byte_for_byte(tmp_path, name, sound):
     assert len(list(VideoReader(path))) == 2
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", some_slow(FORMATS))
 def test_without_metadata_there_is_none(tmp_path, name):
     assert VideoReader(store(tmp_path, name, None)).info.metadata == {}
 

@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 
 import numpy as np
+import pytest
 
 NOTE = "q\"uo'te; #x = \\ {[ 漢字 😀 \r\n\ttab\u2028 é"
 WORKFLOW = json.dumps({"nodes": [], "note": NOTE}, ensure_ascii=False) + "\n;#=\\\n\r"
 """Every character that one of the containers, or the way to it, could lose."""
+
+
+QUICK = ("h264-mp4", "vp9-webm", "ffv1-16bit-mkv", "gif", "webp", "png")
+"""Formats that stand for their kin in the quick part of the tests."""
+
+
+def some_slow(names: Iterable[str]) -> list:
+    """Test parameters: the formats of `QUICK`, and the others marked as slow."""
+    return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def natural(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:

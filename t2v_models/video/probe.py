@@ -9,8 +9,9 @@ from pathlib import Path
 
 from ..errors import T2VError
 from . import ffmpeg
-from .metadata import PRIVATE, gif_blocks, parse_ffmetadata, read_embedded
+from .metadata import PRIVATE, parse_ffmetadata, read_embedded
 from .rate import frame_rate, measured_rate
+from .whole import check_whole, count_gif_pictures
 
 
 @dataclass(frozen=True)
@@ -53,11 +54,11 @@ class Source:
     count: int | None = None  # frames, where counting files tells
 
 
-def open_source(path: Path) -> Source:
+def open_source(path: Path, *, strict: bool = True) -> Source:
     """Look what the path is; raises FileNotFoundError, PermissionError or T2VError with a sentence."""
-    if path.is_dir():
-        return _folder(path)
     try:
+        if path.is_dir():
+            return _folder(path)
         with open(path, "rb") as file:
             head = file.read(16)
     except FileNotFoundError as error:
@@ -66,28 +67,12 @@ def open_source(path: Path) -> Source:
         raise PermissionError(error.errno, "There is no permission to read this video file", str(path)) from error
     if not head:
         raise T2VError(f"{path.name} is empty (0 bytes): it is no video.")
-    count = _whole(path, head)
+    if strict:
+        check_whole(path)
     if head.startswith(b"RIFF") and head[8:12] == b"WEBP" and "webp_anim" not in ffmpeg.abilities("demuxers"):
         raise T2VError(f"This ffmpeg cannot read animated WebP ({path.name}): pip install --upgrade imageio-ffmpeg.")
+    count = count_gif_pictures(path)
     return Source(path, (*ffmpeg.SAFE_INPUT, "-i", ffmpeg.file_url(path)), path, count)
-
-
-def _whole(path: Path, head: bytes) -> int | None:
-    """Refuse a GIF or WebP that was cut off: ffmpeg would read the rest without a word. Counts a GIF's pictures."""
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        wanted, size = int.from_bytes(head[4:8], "little") + 8, path.stat().st_size
-        if size < wanted:
-            raise T2VError(f"{path.name} is cut off: it has {size} of {wanted} bytes.")
-    if head.startswith(b"GIF8"):
-        with open(path, "rb") as file:
-            try:
-                labels = [label for label, _ in gif_blocks(file)]
-            except IndexError:
-                labels = []
-        if labels[-1:] != [0x3B]:
-            raise T2VError(f"{path.name} is cut off or damaged: it has no end mark.")
-        return labels.count(0x2C)
-    return None
 
 
 def _folder(path: Path) -> Source:

@@ -55,7 +55,7 @@ class VideoReader:
         self.fps = None if fps is None else frame_rate(fps)
         self.start, self.count, self.every, self.depth, self.strict = start, count, every, depth, strict
         self._size = size
-        self._source = open_source(self.path)
+        self._source = open_source(self.path, strict=strict)
 
     @cached_property
     def info(self) -> VideoInfo:
