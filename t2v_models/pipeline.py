@@ -6,6 +6,7 @@ import copy
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor
 
 from .errors import T2VError
-from .families import Defaults
+from .families import Family
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedulers import build_scheduler, scaled_schedule
 from .sampling.story import parse_story
@@ -48,7 +49,7 @@ class Pipeline:
     """Text to video with one model; made by `load_pipeline`.
 
     Attributes: unet (`UNet3D`), vae (diffusers' AutoencoderKL), text_encoder (transformers' CLIPTextModel), tokenizer,
-    scheduler_config, defaults, scale_base (VideoCrafter's scaled schedule, else None).
+    scheduler_config, family, defaults (the family's).
     """
 
     def __init__(
@@ -58,14 +59,13 @@ class Pipeline:
         text_encoder: Any,
         tokenizer: Any,
         scheduler_config: dict[str, Any],
-        defaults: Defaults,
-        scale_base: float | None = None,
+        family: Family,
     ) -> None:
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
-        self.scheduler_config, self.defaults, self.scale_base = scheduler_config, defaults, scale_base
+        self.scheduler_config, self.family, self.defaults = scheduler_config, family, family.defaults
         self.input_scale: Tensor | None = None
-        if scale_base is not None:
-            betas, self.input_scale = scaled_schedule(_betas(scheduler_config), scale_base)
+        if family.scale_base is not None:
+            betas, self.input_scale = scaled_schedule(_betas(scheduler_config), family.scale_base)
             self.scheduler_config = {**scheduler_config, "trained_betas": betas.tolist()}
 
     @property
@@ -85,8 +85,9 @@ class Pipeline:
         fps: float | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        guidance_rescale: float = 0.0,
+        guidance_rescale: float | None = None,
         scheduler: str | None = None,
+        eta: float | None = None,
         seed: int = 0,
         video: Tensor | None = None,
         strength: float = 1.0,
@@ -103,7 +104,8 @@ class Pipeline:
             negative_prompt: what to keep away from: one text, or one per prompt.
             frames, width, height, fps, steps, guidance_scale, scheduler: the model's defaults where None; width and
                 height are multiples of 8.
-            guidance_rescale: 0..1, see `t2v_models.sampling.guidance.rescale`.
+            guidance_rescale: 0..1, see `t2v_models.sampling.guidance.rescale`; the model's default where None.
+            eta: 0..1, noise that DDIM adds anew at every step; the model's default where None.
             seed: of the first video; the next has seed + 1 and so on, so that each can be made again alone.
             video: (b, t, h, w, 3), 0..1, a video to start from, and
             strength: how much of it to replace, 0 < strength <= 1.
@@ -121,6 +123,8 @@ class Pipeline:
         choose = self.defaults
         steps = choose.steps if steps is None else steps
         scale = choose.guidance_scale if guidance_scale is None else guidance_scale
+        contrast = self.family.guidance_rescale if guidance_rescale is None else guidance_rescale
+        eta = self.family.eta if eta is None else eta
         shape = self._shape(prompts, negatives, frames, width, height, video)
         if not 1 <= steps <= 1000:
             raise T2VError(f"steps is {steps}: a number from 1 to 1000 is wanted.")
@@ -181,8 +185,8 @@ class Pipeline:
             prediction = unet(model_input.to(self.unet.dtype), levels, context, **conditions).float()
             if guided:
                 uncond, cond = prediction.chunk(2)
-                prediction = rescale(classifier_free(cond, uncond, scale), cond, guidance_rescale)
-            x = torch.stack([_step(*each, t) for each in zip(schedulers, prediction, x, generators, strict=True)])
+                prediction = rescale(classifier_free(cond, uncond, scale), cond, contrast)
+            x = torch.stack([_step(*each, t, eta) for each in zip(schedulers, prediction, x, generators, strict=True)])
             if progress is not None:
                 progress(i + 1, len(timesteps))
         if not torch.isfinite(x).all():
@@ -280,15 +284,16 @@ def load_pipeline(
             f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put the "
             "missing files beside it."
         )
-    family = checkpoint.info.family
+    family = checkpoint.family
+    if family.image:
+        raise T2VError(f"{model} is {family.title}, which wants a first image besides the text: use it in ComfyUI.")
     return Pipeline(
         load_unet(checkpoint, dtype=dtype, device=device),
         load_vae(checkpoint, dtype=dtype, device=device),
         load_text_encoder(checkpoint, dtype=dtype, device=device),
         load_tokenizer(checkpoint.tokenizer_path),
         checkpoint.scheduler_config(),
-        checkpoint.info.defaults,
-        family.scale_base,
+        family,
     )
 
 
@@ -345,11 +350,9 @@ def _betas(config: dict[str, Any]) -> Tensor:
     return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
 
 
-def _step(scheduler: Any, prediction: Tensor, x: Tensor, generator: torch.Generator, t: Tensor) -> Tensor:
+def _step(scheduler: Any, prediction: Tensor, x: Tensor, generator: torch.Generator, t: Tensor, eta: float) -> Tensor:
     """One scheduler step of one video; frames are its batch, as in diffusers, so that noise is drawn in that order."""
-    extra = {"generator": generator} if scheduler.__class__.__name__ in _STOCHASTIC else {}
+    taken = signature(scheduler.step).parameters
+    extra = {name: value for name, value in (("generator", generator), ("eta", eta)) if name in taken}
     frames = scheduler.step(prediction.transpose(0, 1), t, x.transpose(0, 1), return_dict=False, **extra)[0]
     return frames.transpose(0, 1)
-
-
-_STOCHASTIC = ("EulerAncestralDiscreteScheduler", "LCMScheduler", "EulerDiscreteScheduler", "DDIMScheduler")
