@@ -71,6 +71,10 @@ class Family:
     """Wants a first image besides the text."""
     upscaler: bool = False
     """Meant for refining a video (video to video), not for making one from noise."""
+    frame_levels: bool = False
+    """Trained with a noise level for every frame: takes known frames clean, and frames of rising noise."""
+    pace: tuple[str, str] | None = None
+    """Words for slow and for fast motion that the model understands."""
     negative_prompt: str = ""
     notes: str = ""
 
