@@ -1,0 +1,74 @@
+"""Every test here runs once per ComfyUI found, in processes of that ComfyUI's own Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from . import hosts, tiny_model
+from .live import Server
+
+FOUND = hosts.find()
+IN_HOST = Path(__file__).with_name("in_host.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if Path(__file__).parent in Path(item.fspath).parents:
+            item.add_marker(pytest.mark.comfy)
+
+
+@pytest.fixture(scope="session", params=FOUND or [None], ids=lambda host: host.version if host else "no-comfyui")
+def host(request: pytest.FixtureRequest) -> hosts.Host:
+    """One ComfyUI after the other."""
+    if request.param is None:
+        pytest.skip(hosts.why_none())
+    return request.param
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Models of random weights: one that predicts noise, one that predicts velocity."""
+    pytest.importorskip("diffusers")
+    folder = tmp_path_factory.mktemp("models")
+    return {
+        "tiny": tiny_model.build(folder / "tiny"),
+        "tiny-v": tiny_model.build(folder / "tiny-v", prediction="v_prediction", seed=1),
+    }
+
+
+@pytest.fixture(scope="session")
+def base(host: hosts.Host, tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The base directory of the host: models, inputs, outputs, this pack."""
+    return host.base(tmp_path_factory.mktemp(f"base-{host.version}"), tiny)
+
+
+@pytest.fixture(scope="session")
+def run_checks(host: hosts.Host, base: Path) -> Callable[[Path], dict[str, dict]]:
+    """Run all checks of a file in the host, in one process; the results by name. Later calls get the same results."""
+    done: dict[Path, dict[str, dict]] = {}
+
+    def run(checks: Path) -> dict[str, dict]:
+        if checks not in done:
+            result = base / f"{checks.stem}.json"
+            command = [str(host.python), str(IN_HOST), str(host.root), str(base), str(checks), str(result)]
+            environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
+            process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500)
+            done[checks] = json.loads(result.read_text()) if result.exists() else {}
+            done[checks][""] = {"ok": process.returncode == 0, "error": process.stdout[-2000:] + process.stderr[-6000:]}
+        return done[checks]
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def server(host: hosts.Host, base: Path) -> Server:
+    """The host as its users start it, on a free port."""
+    pytest.importorskip("websocket", reason="pip install websocket-client")
+    with Server(host, base) as running:
+        yield running

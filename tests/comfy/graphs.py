@@ -1,0 +1,71 @@
+"""Graphs in API format for the tests."""
+
+from __future__ import annotations
+
+from typing import Any
+
+Graph = dict[str, dict[str, Any]]
+
+
+def node(class_type: str, **inputs: Any) -> dict[str, Any]:
+    """One node; a link is (id, slot)."""
+    links = {name: list(value) if isinstance(value, tuple) else value for name, value in inputs.items()}
+    return {"class_type": class_type, "inputs": links}
+
+
+def save(images: tuple[str, int], prefix: str = "video/test") -> Graph:
+    """Frames to a file, by core's nodes."""
+    return {
+        "video": node("CreateVideo", images=images, fps=8.0),
+        "save": node("SaveVideo", video=("video", 0), filename_prefix=prefix, format="auto", codec="auto"),
+    }
+
+
+def ours(model: str = "tiny", *, prompt: str = "a red circle", seed: int = 1, steps: int = 4, **latent: int) -> Graph:
+    """Text to video with this pack's nodes."""
+    size = {"width": 64, "height": 64, "frames": 4, "batch_size": 1, **latent}
+    return {
+        "model": node(
+            "T2VModelLoader", model=model, weight_dtype="default", text_encoder="from model", vae="from model"
+        ),
+        "positive": node("T2VTextEncode", clip=("model", 1), text=prompt),
+        "negative": node("T2VTextEncode", clip=("model", 1), text=""),
+        "latent": node("T2VEmptyLatent", **size, model=("model", 0)),
+        "sampler": node(
+            "T2VVideoSampler",
+            model=("model", 0),
+            positive=("positive", 0),
+            negative=("negative", 0),
+            latent=("latent", 0),
+            seed=seed,
+            steps=steps,
+            cfg=6.0,
+            sampler_name="ddim",
+            scheduler="diffusers",
+            denoise=1.0,
+        ),
+        "frames": node("T2VVAEDecodeFrames", latent=("sampler", 0), vae=("model", 2)),
+        **save(("frames", 0)),
+    }
+
+
+def native(model: str = "tiny", *, seed: int = 1, steps: int = 4) -> Graph:
+    """The same with core's nodes after the loader and the empty latent."""
+    graph = ours(model, seed=seed, steps=steps)
+    graph["positive"] = node("CLIPTextEncode", clip=("model", 1), text="a red circle")
+    graph["negative"] = node("CLIPTextEncode", clip=("model", 1), text="")
+    graph["sampler"] = node(
+        "KSampler",
+        model=("model", 0),
+        positive=("positive", 0),
+        negative=("negative", 0),
+        latent_image=("latent", 0),
+        seed=seed,
+        steps=steps,
+        cfg=6.0,
+        sampler_name="euler",
+        scheduler="normal",
+        denoise=1.0,
+    )
+    graph["frames"] = node("VAEDecode", samples=("sampler", 0), vae=("model", 2))
+    return graph

@@ -1,0 +1,122 @@
+"""A running ComfyUI, over HTTP and the websocket, as the browser uses it."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+
+import pytest
+
+from . import graphs
+
+pytestmark = pytest.mark.slow
+
+
+def metadata(server, entry) -> dict[str, str]:
+    """What the saved file says of itself, read by the host's PyAV."""
+    path = server.base / entry["type"] / entry["subfolder"] / entry["filename"]
+    code = "import av, json, sys; print(json.dumps(dict(av.open(sys.argv[1]).metadata)))"
+    return json.loads(subprocess.check_output([server.host.python, "-c", code, str(path)]))
+
+
+def test_the_pack_is_loaded_with_all_its_nodes_and_no_complaint(server):
+    log = server.log.read_text()
+    assert "t2v-nodes" in log
+    assert "IMPORT FAILED" not in "".join(line for line in log.splitlines() if "t2v-nodes" in line)
+    info = server.get("/object_info")
+    ours = {name: node for name, node in info.items() if name.startswith("T2V")}
+    assert len(ours) >= 9
+    for name, node in ours.items():
+        assert node["description"], name
+        inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+        for key, spec in inputs.items():
+            assert len(spec) > 1, f"{name}.{key} has no tooltip"
+            assert spec[1].get("tooltip"), f"{name}.{key} has no tooltip"
+        assert all(node.get("output_tooltips") or ["missing"]), name
+
+
+@pytest.mark.parametrize("kind", ["ours", "native"])
+def test_a_prompt_becomes_a_saved_video_with_progress_previews_and_its_workflow_inside(server, kind):
+    graph = getattr(graphs, kind)(seed=11)
+    workflow = {"version": 0.4, "nodes": [], "links": [], "marker": kind}
+    run = server.run(graph, workflow)
+    assert run.error is None, run.error
+    assert run.progress("sampler")[-4:] == [1, 2, 3, 4]
+    assert len(run.previews) >= 4
+    (entry,) = server.outputs(run)["save"]["images"]
+    data = server.file(entry)
+    assert data[4:8] == b"ftyp"
+    said = metadata(server, entry)
+    assert json.loads(said["prompt"])["sampler"]["inputs"]["seed"] == 11
+    assert json.loads(said["workflow"])["marker"] == kind
+
+
+def test_a_cancel_is_obeyed_within_a_step_and_the_queue_goes_on(server):
+    asked: list[float] = []
+
+    def cancel(message):
+        if message["type"] == "progress" and message["data"].get("node") == "sampler" and not asked:
+            asked.append(time.monotonic())
+            server.post("/interrupt", {})
+
+    run = server.run(graphs.ours(seed=12, steps=500), on_message=cancel)
+    assert run.messages[-1]["type"] == "execution_interrupted"
+    assert len(run.progress("sampler")) < 20
+    assert server.run(graphs.ours(seed=13, steps=2)).error is None
+
+
+def test_freed_models_are_loaded_again(server):
+    assert server.run(graphs.ours(seed=14, steps=2)).error is None
+    server.post("/free", {"unload_models": True, "free_memory": True})
+    time.sleep(1)
+    assert server.run(graphs.ours(seed=15, steps=2)).error is None
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"latent": {"frames": 0, "width": 0, "model": None}}, ["0", "wire the MODEL"]),
+        ({"latent": {"width": 100}}, ["100", "multiple of 8"]),
+        ({"latent": {"frames": 60000}}, ["60000 frames", "fewer"]),
+        ({"latent": {"node": "EmptySD3LatentImage", "width": 64, "height": 64, "batch_size": 2}}, ["16", "4"]),
+        ({"sampler": {"steps": 400, "denoise": 0.1}}, ["400 steps", "1000"]),
+    ],
+    ids=["no size and no model", "width 100", "60000 frames", "16 channels", "too many steps"],
+)
+def test_a_wrong_value_is_one_sentence_and_the_queue_goes_on(server, change, words):
+    graph = graphs.ours(seed=16, steps=2)
+    for key, inputs in change.items():
+        inputs = dict(inputs)
+        if "node" in inputs:
+            graph[key] = graphs.node(inputs.pop("node"))
+        graph[key]["inputs"].update(inputs)
+        graph[key]["inputs"] = {name: value for name, value in graph[key]["inputs"].items() if value is not None}
+    run = server.run(graph)
+    assert run.error is not None
+    message = run.error["exception_message"].strip()
+    assert all(word in message for word in words), message
+    assert message.count("\n") == 0
+    assert len(message) < 300
+    assert server.run(graphs.ours(seed=17, steps=2)).error is None
+
+
+def listed(server) -> list[str]:
+    """What the loader offers; newer hosts keep the options of a combo beside its type."""
+    kind, options = server.get("/object_info/T2VModelLoader")["T2VModelLoader"]["input"]["required"]["model"]
+    return options["options"] if kind == "COMBO" else kind
+
+
+def test_a_model_that_vanishes_between_listing_and_running_is_named(server, tiny):
+    link = server.base / "models" / "diffusers" / "gone"
+    link.symlink_to(tiny["tiny"])
+    assert "gone" in listed(server)
+    link.unlink()
+    assert "gone" not in listed(server)
+    status, answer = server.post("/prompt", {"prompt": graphs.ours("gone", seed=18)})
+    if status == 200:  # a host that does not check the name beforehand
+        run = server.run(graphs.ours("gone", seed=19))
+        assert '"gone" is no longer in the model folders' in run.error["exception_message"]
+    else:
+        assert "gone" in json.dumps(answer)
+    assert server.run(graphs.ours(seed=20, steps=2)).error is None
