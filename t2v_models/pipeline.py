@@ -17,7 +17,7 @@ from .errors import T2VError
 from .families import Family
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedulers import build_scheduler, scaled_schedule
-from .sampling.story import parse_story
+from .sampling.story import parse_story, same_frames
 from .sampling.windows import Windows
 from .unet import UNet3D
 
@@ -138,9 +138,11 @@ class Pipeline:
             context = self.encode_text([*negatives, *prompts] if guided else prompts)
         else:
             told = parse_story(story, shape[2], choose.fps if fps is None else fps)
-            context = told.context(self.encode_text)[None]
+            numbers = torch.arange(shape[2])[None]
+            context = told.told(self.encode_text).at(numbers)
             if guided:
-                context = torch.cat([told.negative_context(self.encode_text)[None], context])
+                negative = told.told(self.encode_text, negative=True).at(numbers)
+                context = torch.cat(same_frames(negative, context, shape[2]))
 
         # 2. noise
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]

@@ -156,17 +156,21 @@ def test_a_frames_text_is_its_scenes_embedding_and_weight_moves_it_from_the_empt
     def encode(texts):
         return torch.stack([table[text] for text in texts])
 
-    context = parse_story("0-4: a\n4-8, weight 1.5: b", 8, 8).context(encode)
+    everything = torch.arange(8)[None]
+    context = parse_story("0-4: a\n4-8, weight 1.5: b", 8, 8).told(encode).at(everything)[0]
     assert torch.equal(context[:4], torch.ones(4, 2, 3))
     assert torch.equal(context[4:], torch.full((4, 2, 3), -1.5))
-    story = parse_story("0-8: a\n4-8, negative: b", 8, 8)
-    assert torch.equal(story.negative_context(encode)[3:5], torch.stack([table[""], table["b"]]))
+    negative = parse_story("0-8: a\n4-8, negative: b", 8, 8).told(encode, negative=True).at(everything)[0]
+    assert torch.equal(negative[3:5], torch.stack([table[""], table["b"]]))
 
 
-def test_the_story_of_every_fourth_frame_is_every_fourth_frame_of_the_story():
-    story = parse_story("0-16: a\n16-40: b\n40-64: c", 64, 8)
-    keys = list(range(0, 64, 4))
-    assert torch.equal(story.part(keys).blend(), story.blend()[keys])
+def test_frames_that_share_a_text_share_its_embedding_and_the_last_text_holds_on():
+    story = parse_story("0-16: a\n16-64: b", 64, 8)
+    told = story.told(lambda texts: torch.randn(len(texts), 3, 5, generator=torch.Generator().manual_seed(0)))
+    keys = torch.arange(0, 80, 8)[None]
+    assert told.at(keys).shape == (1, 10, 3, 5)
+    assert torch.equal(told.at(keys)[0, :2], told.at(torch.tensor([[0, 15]])).expand(2, 3, 5))
+    assert told.at(torch.tensor([[16, 63, 90]])).shape == (1, 3, 5)
 
 
 @pytest.mark.parametrize(

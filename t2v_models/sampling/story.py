@@ -57,19 +57,47 @@ class Story:
         """(frames, scenes): how much of each scene's text each frame has; rows sum to 1."""
         return _blend(self.scenes, self.frames)
 
-    def context(self, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-        """(frames, n, d): the text embedding of every frame. encode: texts -> (texts, n, d)."""
-        return _context(self.scenes, self.frames, encode)
+    def told(self, encode: Callable[[Sequence[str]], Tensor], *, negative: bool = False) -> Told:
+        """The embeddings that the frames look at. encode: texts -> (texts, n, d).
 
-    def negative_context(self, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-        """(frames, n, d): the negative one; where no negative line holds, the empty text's."""
-        return _context(self.negatives or (Scene("", 0, self.frames),), self.frames, encode)
+        negative: of what is kept away from; where no negative line holds, of the empty text.
+        """
+        scenes = self.negatives if negative else self.scenes
+        embeddings = encode(["", *(scene.text for scene in scenes)])
+        weight = torch.tensor([1.0, *(scene.weight for scene in scenes)]).to(embeddings)[:, None, None]
+        texts = embeddings[:1] + weight * (embeddings - embeddings[:1])
+        blend = _blend(scenes, self.frames) if scenes else torch.zeros(self.frames, 0)
+        rest = (1 - blend.sum(dim=1, keepdim=True)).clamp(min=0)
+        return Told(texts, torch.cat([rest, blend], dim=1).to(texts))
 
-    def part(self, frames: Sequence[int]) -> Story:
-        """The same story as seen by a selection of its frames, such as the key frames (every n-th)."""
-        return replace(
-            self, scenes=_select(self.scenes, frames), negatives=_select(self.negatives, frames), frames=len(frames)
-        )
+
+@dataclass(frozen=True)
+class Told:
+    """A story's embeddings: few texts, and each frame's share of them."""
+
+    texts: Tensor
+    """(s, n, d): the empty text and the scenes'."""
+
+    blend: Tensor
+    """(frames, s)."""
+
+    def at(self, numbers: Tensor) -> Tensor:
+        """The context of clips of any frames. numbers: (b, t); past the end the last frame's text holds on.
+
+        Returns (b, t, n, d), or (b, n, d) where the frames of every clip share one text.
+        """
+        shares = self.blend[numbers.clamp(0, len(self.blend) - 1).to(self.blend.device)]  # (b, t, s)
+        if torch.equal(shares, shares[:, :1].expand_as(shares)):
+            shares = shares[:, 0]
+        return torch.einsum("... s, s n d -> ... n d", shares, self.texts)
+
+
+def same_frames(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Two contexts in one form: (b, n, d) both, or (b, t, n, d) both where either changes over the frames."""
+    if negative.ndim == positive.ndim:
+        return negative, positive
+    one, other = (c if c.ndim == 4 else c[:, None].expand(-1, frames, -1, -1) for c in (negative, positive))
+    return one, other
 
 
 def parse_story(text: str, frames: int, fps: float) -> Story:
@@ -178,26 +206,3 @@ def _blend(scenes: Sequence[Scene], frames: int) -> Tensor:
     envelopes = _envelopes(scenes, frames)
     total = envelopes.sum(dim=1, keepdim=True)
     return (envelopes / total.clamp(min=1e-9)).float()
-
-
-def _context(scenes: Sequence[Scene], frames: int, encode: Callable[[Sequence[str]], Tensor]) -> Tensor:
-    """(frames, n, d); frames that no scene holds (negative ones only) get the empty text."""
-    embeddings = encode(["", *(scene.text for scene in scenes)])
-    empty, texts = embeddings[:1], embeddings[1:]
-    weight = torch.tensor([scene.weight for scene in scenes]).to(texts)
-    texts = empty + weight[:, None, None] * (texts - empty)
-    blend = _blend(scenes, frames).to(texts)
-    rest = (1 - blend.sum(dim=1)).clamp(min=0)
-    return torch.einsum("f s, s n d -> f n d", blend, texts) + rest[:, None, None] * empty
-
-
-def _select(scenes: Sequence[Scene], frames: Sequence[int]) -> tuple[Scene, ...]:
-    """Scenes in the time of a selection of frames."""
-    at = torch.tensor([float(f) for f in frames])
-
-    def place(time: float) -> float:
-        return float((at + 0.5 < time).sum())
-
-    stride = (frames[-1] - frames[0]) / max(1, len(frames) - 1) or 1.0
-    placed = [replace(s, start=place(s.start), end=place(s.end), fade=s.fade / stride) for s in scenes]
-    return tuple(s for s in placed if s.end > s.start)
