@@ -1,0 +1,141 @@
+"""Stage two: the 3D UNet and the text encoder, trained together on velocity prediction."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from ..unet import UNet3D, UNetConfig
+from .captions import paraphrase
+from .loop import Schedule, fit
+from .pool import Pool
+from .text import build_text_encoder
+from .world import Scene, World
+
+UNET = UNetConfig(
+    channels=(48, 96),
+    num_res_blocks=1,
+    attention_levels=(False, True),
+    head_dim=8,
+    context_dim=128,
+    norm_groups=8,
+)
+BETAS = (0.00085, 0.03)
+"""Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a weaker
+schedule, and a model that learned to look there would not follow the text from pure noise."""
+
+WORLDS = [
+    (0.45, World()),
+    (1.0, World(straight=0.5, other=0.3, pairs=0.2)),
+]
+"""First the plain motions alone, then everything."""
+
+EMPTY = 0.1
+"""Share of empty prompts, from which guidance departs."""
+STEPS_PER_CHUNK = 200
+
+
+class Denoiser(nn.Module):
+    """What stage two trains: a UNet and the text encoder that it listens to."""
+
+    def __init__(self, vocabulary_size: int) -> None:
+        super().__init__()
+        self.text_encoder = build_text_encoder(vocabulary_size)
+        self.unet = UNet3D(UNET)
+        for name, parameter in self.unet.named_parameters():
+            if ".conv4." in name:  # temporal convolutions begin as nothing, as ModelScope's do
+                nn.init.zeros_(parameter)
+
+    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """x: (b, 4, t, h, w), timesteps: (b,) or (b, t), ids: (b, 77) -> the velocity, shaped as x."""
+        return self.unet(x, timesteps, self.text_encoder(ids).last_hidden_state)
+
+
+def signal_levels() -> torch.Tensor:
+    """(1000,) products of 1 - beta."""
+    betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, 1000, dtype=torch.float64) ** 2
+    return torch.cumprod(1 - betas, 0).float()
+
+
+def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tuple[int, int]:
+    """(clips, frames) of a step: mostly the usual 16 frames, also shorter and longer clips and, more at first, stills."""
+    chance = float(torch.rand((), generator=random))
+    stills = 0.7 if step < 0.06 * steps else 0.1
+    if chance < stills:
+        return 6 * size, 1
+    kind = int(torch.multinomial(torch.tensor([0.68, 0.2, 0.12]), 1, generator=random))
+    low, high = ((16, 16), (2, 15), (17, 24))[kind]
+    frames = int(torch.randint(low, high + 1, (), generator=random))
+    return max(2, min(3 * size, round(size * 16 / frames))), frames
+
+
+def train(
+    folder: Path,
+    vae: nn.Module,
+    tokenizer: Any,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    size: int = 8,
+    worlds: list[tuple[float, World]] = WORLDS,
+    progress: bool = True,
+) -> Denoiser:
+    """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips."""
+    torch.manual_seed(seed)
+    model = Denoiser(len(tokenizer))
+    levels = signal_levels()
+    chunks = -(-schedule.steps // STEPS_PER_CHUNK)
+    pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1)
+
+    def loss(step: int, random: torch.Generator) -> torch.Tensor:
+        count, frames = batch_shape(step, schedule.steps, random, size)
+        scenes, clean = pool.draw(step // STEPS_PER_CHUNK, count, frames, random)
+        ids = tokenize(tokenizer, [prompt_for(scene, frames, random) for scene in scenes])
+        spread = (torch.randperm(count, generator=random) + torch.rand(count, generator=random)) / count
+        timesteps = frame_levels((spread * 1000).long(), frames, random)
+        noise = torch.randn(clean.shape, generator=random)
+        signal = levels[timesteps][:, None, :, None, None]
+        a, b = signal.sqrt(), (1 - signal).sqrt()
+        velocity = model(a * clean + b * noise, timesteps, ids)
+        wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
+        return (wanted * (velocity - (a * noise - b * clean)).square()).sum() / (wanted.sum() * clean[0, :, 0].numel())
+
+    return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).eval()
+
+
+def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) -> torch.Tensor:
+    """(b, t) noise levels: mostly one for all frames of a clip; sometimes known frames (0) with the others to be filled
+    in, as between key frames and after a beginning, or levels that rise from frame to frame, as in endless video.
+
+    Source: Chen et al. 2024, Diffusion Forcing (arXiv:2407.01392): noise levels of their own teach a model both.
+    """
+    levels = timesteps.clamp(min=1)[:, None].repeat(1, frames)
+    if frames < 3:
+        return levels
+    for row in levels:
+        chance = float(torch.rand((), generator=random))
+        if chance < 0.12:  # between two known frames
+            row[[0, -1]] = 0
+        elif chance < 0.2:  # after a known beginning
+            row[: int(torch.randint(1, max(2, frames // 2), (), generator=random))] = 0
+        elif chance < 0.28:  # a queue: each frame noisier than the one before
+            slope = 5 + 60 * float(torch.rand((), generator=random))
+            row += ((torch.arange(frames) - (frames - 1) / 2) * slope).long()
+            row.clamp_(1, 999)
+    return levels
+
+
+def prompt_for(scene: Scene, frames: int, random: torch.Generator) -> str:
+    """A caption, sometimes an empty one; of a single frame the motion is often left open."""
+    if float(torch.rand((), generator=random)) < EMPTY:
+        return ""
+    return paraphrase(scene, random, vague=0.3 if frames == 1 else 0.08)
+
+
+def tokenize(tokenizer: Any, prompts: list[str]) -> torch.Tensor:
+    """(n, 77) token numbers."""
+    options = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
+    return tokenizer(prompts, return_tensors="pt", **options).input_ids

@@ -1,0 +1,146 @@
+"""One training loop for both stages: warm-up and cosine decay, clipping, an average of the weights, resumable by step."""
+
+from __future__ import annotations
+
+import csv
+import json
+import logging
+import math
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and how fast to train."""
+
+    steps: int
+    learning_rate: float = 2e-3
+    warmup: int = 100
+    weight_decay: float = 1e-2
+    clip: float = 1.0
+    average: float = 0.998
+    """Decay of the exponential average of the weights, which is what is kept; shorter in the first steps."""
+
+    def rate(self, step: int) -> float:
+        """Learning rate of a step: linear warm-up, then a cosine to a hundredth."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
+
+
+def step_seed(seed: int, step: int) -> int:
+    """The seed of one step: a resumed run draws what an uninterrupted one would have drawn."""
+    return seed * 1_000_003 + step
+
+
+def fit(
+    model: nn.Module,
+    loss: Callable[[int, torch.Generator], torch.Tensor],
+    schedule: Schedule,
+    folder: Path,
+    *,
+    seed: int = 0,
+    save_every: float = 300,
+    title: str = "training",
+    progress: bool = True,
+) -> nn.Module:
+    """Train `model` in place on `loss(step, random)` and load the average of its weights into it.
+
+    `folder` keeps the state (weights, optimiser, step), the average alone (`average.safetensors`, for a look while it trains) and
+    `loss.csv`. A folder with a state is resumed.
+    """
+    from tqdm import tqdm
+
+    folder.mkdir(parents=True, exist_ok=True)
+    # fused: one pass over the weights instead of a dozen small ones each
+    optimizer = torch.optim.AdamW(
+        model.parameters(), schedule.learning_rate, (0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
+    )
+    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    first = _resume(folder, model, optimizer, average)
+    saved = time.monotonic()
+    bar = tqdm(
+        range(first, schedule.steps),
+        initial=first,
+        total=schedule.steps,
+        desc=title,
+        disable=not progress,
+        mininterval=5,
+    )
+    recent: list[tuple[int, float, float]] = []
+    for step in bar:
+        torch.manual_seed(step_seed(seed, step))
+        random = torch.Generator().manual_seed(step_seed(seed, step))
+        value = loss(step, random)
+        optimizer.zero_grad()
+        value.backward()
+        norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
+        for group in optimizer.param_groups:
+            group["lr"] = schedule.rate(step)
+        if torch.isfinite(norm):
+            optimizer.step()
+        else:
+            log.warning("Step %d skipped: the gradient is not finite.", step)
+        with torch.no_grad():
+            keep = min(schedule.average, (step + 1) / (step + 10))
+            for name, current in model.state_dict().items():
+                average[name].lerp_(current, 1 - keep) if current.is_floating_point() else average[name].copy_(current)
+        recent.append((step, value.item(), float(norm)))
+        bar.set_postfix(loss=f"{sum(v for _, v, _ in recent[-50:]) / len(recent[-50:]):.4f}", refresh=False)
+        if time.monotonic() - saved > save_every or step == schedule.steps - 1:
+            _save(folder, model, optimizer, average, step + 1, recent)
+            recent, saved = [], time.monotonic()
+    model.load_state_dict(average)
+    return model
+
+
+def _save(
+    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict, step: int, recent: list
+) -> None:
+    state = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
+    state |= {f"average.{name}": value.contiguous() for name, value in average.items()}
+    for index, entry in optimizer.state_dict()["state"].items():
+        state |= {f"optimizer.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
+    _write(folder / "state.safetensors", state, {"step": str(step)})
+    _write(folder / "average.safetensors", {k: v.contiguous() for k, v in average.items()}, {"step": str(step)})
+    with open(folder / "loss.csv", "a", newline="", encoding="utf-8") as file:
+        csv.writer(file).writerows(recent)
+
+
+def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
+    temporary = path.with_suffix(".part")
+    save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata)
+    os.replace(temporary, path)
+
+
+def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict) -> int:
+    path = folder / "state.safetensors"
+    if not path.exists():
+        (folder / "loss.csv").unlink(missing_ok=True)
+        return 0
+    state = load_file(path)
+    model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
+    for name, value in average.items():
+        value.copy_(state[f"average.{name}"])
+    entries: dict[int, dict[str, torch.Tensor]] = {}
+    for key, value in state.items():
+        if key.startswith("optimizer."):
+            _, index, name = key.split(".", 2)
+            entries.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    with open(path, "rb") as file:
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    step = int(header["__metadata__"]["step"])
+    log.info("Going on at step %d of %s.", step, folder)
+    return step

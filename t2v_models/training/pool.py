@@ -1,0 +1,114 @@
+"""Latent clips to train on, drawn a chunk at a time: rendering and encoding each only a few times saves half the work.
+
+A chunk is made from the seed and its number alone, so it can be made again; its latents are kept in a file for a resumed run.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from .render import render
+from .world import Scene, World, place
+
+LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25}
+"""Frames of a clip and the share of clips that long; shorter ones are cut out of these."""
+
+
+@dataclass
+class Chunk:
+    """Clips by length: scenes and their latents (n, 4, length, h, w)."""
+
+    scenes: dict[int, list[Scene]]
+    latents: dict[int, torch.Tensor]
+
+
+class Pool:
+    """Chunks of encoded clips of a world that may change over the training.
+
+    Args:
+        vae: the autoencoder; its scaling factor is applied.
+        worlds: (fraction of the training, world) in order: each holds until its fraction is reached.
+        chunks: how many the whole training uses.
+    """
+
+    def __init__(
+        self,
+        vae: nn.Module,
+        worlds: list[tuple[float, World]],
+        chunks: int,
+        folder: Path,
+        *,
+        seed: int,
+        clips: int = 480,
+    ) -> None:
+        self.vae, self.worlds, self.chunks, self.folder, self.seed, self.clips = (
+            vae,
+            worlds,
+            chunks,
+            folder,
+            seed,
+            clips,
+        )
+        self.loaded: dict[int, Chunk] = {}
+
+    def world(self, number: int) -> World:
+        """The world that a chunk shows."""
+        return next((world for end, world in self.worlds if number < end * self.chunks), self.worlds[-1][1])
+
+    def chunk(self, number: int) -> Chunk:
+        """One chunk, from memory, its file, or made now."""
+        if number not in self.loaded:
+            while len(self.loaded) > 5:
+                self.loaded.pop(min(self.loaded))
+            self.loaded[number] = self._make(number)
+        return self.loaded[number]
+
+    def _make(self, number: int) -> Chunk:
+        path = self.folder / f"chunk{number:04d}.safetensors"
+        stored = load_file(path) if path.exists() else {}
+        world, scenes, latents = self.world(number), {}, {}
+        for length, share in LENGTHS.items():
+            random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + length)
+            count = round(self.clips * share)
+            scenes[length] = [world.sample(random) for _ in range(count)]
+            if f"{length}" in stored:
+                latents[length] = stored[f"{length}"].float()
+                continue
+            paths = [place(scene, length, random) for scene in scenes[length]]
+            parts = [
+                encode(self.vae, render(scenes[length][at : at + 8], paths[at : at + 8])) for at in range(0, count, 8)
+            ]
+            latents[length] = torch.cat(parts)
+        if not stored:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            save_file({f"{k}": v.half().contiguous() for k, v in latents.items()}, path.with_suffix(".part"))
+            os.replace(path.with_suffix(".part"), path)
+        return Chunk(scenes, latents)
+
+    def draw(self, newest: int, count: int, frames: int, random: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
+        """(scenes, latents (count, 4, frames, h, w)) cut from the four chunks up to `newest`."""
+        lengths = [length for length in LENGTHS if length >= frames]
+        if frames > 12:  # rather the shortest clips that are long enough: their speeds fit
+            lengths = [min(lengths)]
+        scenes, parts = [], []
+        for _ in range(count):
+            chunk = self.chunk(max(0, newest - int(torch.randint(4, (), generator=random))))
+            length = lengths[int(torch.randint(len(lengths), (), generator=random))]
+            index = int(torch.randint(len(chunk.scenes[length]), (), generator=random))
+            start = int(torch.randint(length - frames + 1, (), generator=random))
+            scenes.append(chunk.scenes[length][index])
+            parts.append(chunk.latents[length][index, :, start : start + frames])
+        return scenes, torch.stack(parts)
+
+
+@torch.no_grad()
+def encode(vae: nn.Module, video: torch.Tensor) -> torch.Tensor:
+    """video: (b, t, 3, h, w) in 0..1 -> (b, 4, t, h/8, w/8), scaled to unit variance."""
+    mean = vae.encode(2 * video.flatten(0, 1) - 1).latent_dist.mean
+    return (mean * vae.config.scaling_factor).unflatten(0, video.shape[:2]).transpose(1, 2)

@@ -1,0 +1,123 @@
+"""How the built-in model is made: autoencoder, decoder, denoiser, and the folder that holds them."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from . import autoencoder, curves, denoiser, text
+from .loop import Schedule
+
+log = logging.getLogger(__name__)
+
+FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 4.0
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Lengths of the stages. The defaults made the weights in `t2v_models/builtin`."""
+
+    autoencoder: Schedule = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
+    decoder: Schedule = Schedule(1500, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
+    denoiser: Schedule = Schedule(4200, 1.5e-3)
+    clips: int = 8
+    """Clips of 16 frames in a step of the denoiser."""
+
+
+def train_builtin(
+    work: Path, output: Path, recipe: Recipe | None = None, *, seed: int = 0, progress: bool = True
+) -> Path:
+    """Make the model from a seed and write it to `output`; a `work` folder with unfinished stages is gone on with.
+
+    Returns the picture of the loss curves.
+    """
+    from transformers import CLIPTokenizer
+
+    recipe = recipe or Recipe()
+    work.mkdir(parents=True, exist_ok=True)
+    text.write_tokenizer(work / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    stages = {name: work / name for name in ("autoencoder", "decoder", "denoiser")}
+    vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, seed=seed, batch=16, progress=progress)
+    vae.requires_grad_(False)
+    model = denoiser.train(
+        stages["denoiser"], vae, tokenizer, recipe.denoiser, seed=seed, size=recipe.clips, progress=progress
+    )
+    vae.requires_grad_(True)
+    vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
+    log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
+    export(output, vae, model, work / "tokenizer")
+    picture = work / "loss.png"
+    curves.draw_curves({name: curves.read_losses(folder) for name, folder in stages.items()}, picture)
+    return picture
+
+
+def scheduler_config() -> dict[str, Any]:
+    """The noise schedule as a diffusers scheduler_config.json."""
+    return {
+        "_class_name": "DDIMScheduler",
+        "beta_start": denoiser.BETAS[0],
+        "beta_end": denoiser.BETAS[1],
+        "beta_schedule": "scaled_linear",
+        "num_train_timesteps": 1000,
+        "prediction_type": "v_prediction",
+        "timestep_spacing": "trailing",
+        "clip_sample": False,
+        "set_alpha_to_one": False,
+        "steps_offset": 1,
+    }
+
+
+def export(output: Path, vae: nn.Module, model: denoiser.Denoiser, tokenizer: Path) -> None:
+    """Write a diffusers folder with fp16 weights; README.md, the model card, is not touched."""
+    from ..checkpoints.convert import save_unet
+
+    output.mkdir(parents=True, exist_ok=True)
+    defaults = {
+        "family": "built-in",
+        "title": "Moving shapes, built in",
+        "licence": "CC0-1.0",
+        "text_encoder": "its own, two layers",
+        "vae": "its own, 8x, 4 channels",
+        "vae_scale": vae.config.scaling_factor,
+        "frames": FRAMES,
+        "width": SIZE,
+        "height": SIZE,
+        "fps": FPS,
+        "steps": STEPS,
+        "guidance_scale": GUIDANCE,
+        "scheduler": "ddim",
+    }
+    save_unet(model.unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults)
+    half(vae).save_pretrained(output / "vae")
+    half(model.text_encoder).save_pretrained(output / "text_encoder")
+    shutil.copytree(tokenizer, output / "tokenizer", dirs_exist_ok=True)
+    _write_json(output / "scheduler" / "scheduler_config.json", scheduler_config())
+    index = {
+        "_class_name": "TextToVideoSDPipeline",
+        "scheduler": ["diffusers", "DDIMScheduler"],
+        "text_encoder": ["transformers", "CLIPTextModel"],
+        "tokenizer": ["transformers", "CLIPTokenizer"],
+        "unet": ["diffusers", "UNet3DConditionModel"],
+        "vae": ["diffusers", "AutoencoderKL"],
+    }
+    _write_json(output / "model_index.json", index)
+
+
+def half(module: nn.Module) -> nn.Module:
+    """A copy in fp16; the module stays as it is."""
+    import copy
+
+    return copy.deepcopy(module).to(torch.float16)
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")

@@ -1,0 +1,79 @@
+"""The text side: a small CLIP vocabulary in which every word of the world is one token, and a small CLIP text model."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from .captions import vocabulary
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+LENGTH = 77
+
+
+def _bytes() -> list[str]:
+    """CLIP's alphabet: a printable character for each of the 256 bytes, in CLIP's order."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    rest = [byte for byte in range(256) if byte not in printable]
+    return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
+
+
+def merges(words: list[str]) -> list[tuple[str, str]]:
+    """Byte-pair merges, most frequent first, until each of the words is one token. Sennrich et al. 2016."""
+    split = [[*word[:-1], word[-1] + "</w>"] for word in words]
+    found: list[tuple[str, str]] = []
+    while any(len(parts) > 1 for parts in split):
+        pairs = Counter(pair for parts in split for pair in zip(parts, parts[1:], strict=False))
+        best = max(pairs, key=lambda pair: (pairs[pair], pair))
+        found.append(best)
+        for parts in split:
+            at = 0
+            while at < len(parts) - 1:
+                if (parts[at], parts[at + 1]) == best:
+                    parts[at : at + 2] = ["".join(best)]
+                at += 1
+    return found
+
+
+def write_tokenizer(folder: Path) -> int:
+    """Write vocab.json, merges.txt and the configs that CLIPTokenizer reads; returns the size of the vocabulary."""
+    folder.mkdir(parents=True, exist_ok=True)
+    pairs = merges(vocabulary())
+    letters = _bytes()
+    tokens = [*letters, *(letter + "</w>" for letter in letters), *dict.fromkeys(map("".join, pairs)), START, END]
+    vocab = {token: index for index, token in enumerate(tokens)}
+    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
+    special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
+    config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "do_lower_case": True, **special}
+    for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
+        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    return len(vocab)
+
+
+def text_config(vocabulary_size: int) -> dict[str, Any]:
+    """The configuration of the CLIPTextModel that goes with a vocabulary of this size."""
+    return {
+        "vocab_size": vocabulary_size,
+        "hidden_size": 128,
+        "intermediate_size": 512,
+        "projection_dim": 128,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "max_position_embeddings": LENGTH,
+        "hidden_act": "quick_gelu",
+        "bos_token_id": vocabulary_size - 2,
+        "eos_token_id": vocabulary_size - 1,
+        "pad_token_id": vocabulary_size - 1,
+    }
+
+
+def build_text_encoder(vocabulary_size: int) -> nn.Module:
+    """An untrained CLIPTextModel."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    return CLIPTextModel(CLIPTextConfig(**text_config(vocabulary_size)))

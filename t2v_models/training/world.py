@@ -1,0 +1,191 @@
+"""The world of the built-in model: coloured shapes that move over a plain background.
+
+A scene is drawn from a seed and knows the right answer to every question the evaluation asks. Lengths are in frame widths and
+speeds in frame widths per frame, so the same scene can be drawn at any size; y points down.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+COLOURS: dict[str, tuple[int, int, int]] = {
+    "red": (230, 25, 30),
+    "orange": (255, 140, 0),
+    "yellow": (255, 230, 30),
+    "green": (25, 165, 50),
+    "cyan": (40, 220, 235),
+    "blue": (30, 60, 230),
+    "purple": (150, 40, 200),
+    "white": (250, 250, 250),
+    "black": (10, 10, 12),
+    "gray": (120, 120, 124),
+}
+"""Every colour by name, as 8-bit RGB."""
+
+OBJECT_COLOURS = ("red", "orange", "yellow", "green", "cyan", "blue", "purple", "white")
+BACKGROUNDS = ("black", "gray", "white", "red", "yellow", "green", "blue", "purple")
+SHAPES = ("circle", "square", "triangle", "star")
+DIRECTIONS: dict[str, tuple[float, float]] = {
+    "right": (1.0, 0.0),
+    "left": (-1.0, 0.0),
+    "up": (0.0, -1.0),
+    "down": (0.0, 1.0),
+    "up right": (0.7071, -0.7071),
+    "up left": (-0.7071, -0.7071),
+    "down right": (0.7071, 0.7071),
+    "down left": (-0.7071, 0.7071),
+}
+MOTIONS = (*DIRECTIONS, "bounces", "spins", "grows", "shrinks", "still")
+STRAIGHT = ("right", "left", "up", "down")
+
+SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.0025, 0.011), "": (0.0125, 0.031), "fast": (0.034, 0.1)}
+"""Frame widths per frame by adverb. Over 16 frames: 2 to 11 pixels of 64, 12 to 30, and 33 to as much as fits."""
+
+RADII = {1: (0.11, 0.17), 2: (0.09, 0.125)}
+"""Smallest and largest radius of an object by the number of objects in the scene."""
+
+
+def held_out(colour: str, shape: str, motion: str) -> bool:
+    """True for the fifth of the combinations that training never shows.
+
+    Every pair of attributes still appears: the model has seen red stars and stars that move left, never a red star that does.
+    """
+    return (OBJECT_COLOURS.index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)) % 5 == 2
+
+
+def combinations(motions: tuple[str, ...], held: bool | None = False) -> list[tuple[str, str, str]]:
+    """All (colour, shape, motion) of a world: the trained ones, the held-out ones (True) or both (None)."""
+    everything = ((c, s, m) for c in OBJECT_COLOURS for s in SHAPES for m in motions if (s, m) != ("circle", "spins"))
+    return [combination for combination in everything if held is None or held_out(*combination) == held]
+
+
+@dataclass(frozen=True)
+class Item:
+    """One object: what a caption can say about it, and nothing else."""
+
+    colour: str
+    shape: str
+    motion: str
+    speed: str = ""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What a clip shows: one or two objects on a background."""
+
+    items: tuple[Item, ...]
+    background: str = "black"
+
+
+@dataclass
+class Path:
+    """Where one object is in every frame. position: (t, 2), radius: (t,), angle in radians: (t,)."""
+
+    position: torch.Tensor
+    radius: torch.Tensor
+    angle: torch.Tensor
+
+
+@dataclass(frozen=True)
+class World:
+    """Which scenes there are, and how often: the three stages of the built-in model's world."""
+
+    straight: float = 1.0
+    """Share of scenes with one object that moves right, left, up or down."""
+
+    other: float = 0.0
+    """Share with one object and a diagonal, a bounce, a spin, a change of size or no motion."""
+
+    pairs: float = 0.0
+    """Share with two objects that move straight."""
+
+    backgrounds: float = 0.6
+    """Share of scenes whose background is any colour but the usual black."""
+
+    def sample(self, random: torch.Generator) -> Scene:
+        """One scene, never of a held-out combination."""
+        shares = torch.tensor([self.straight, self.other, self.pairs])
+        kind = int(torch.multinomial(shares, 1, generator=random))
+        motions = tuple(m for m in MOTIONS if m not in STRAIGHT) if kind == 1 else STRAIGHT
+        choices = _combinations(motions)
+        items: list[Item] = []
+        while len(items) < (2 if kind == 2 else 1):
+            colour, shape, motion = choices[_index(len(choices), random)]
+            if all(colour != item.colour for item in items):
+                speed = ("slowly", "", "fast")[
+                    int(torch.multinomial(torch.tensor([0.25, 0.5, 0.25]), 1, generator=random))
+                ]
+                items.append(Item(colour, shape, motion, speed if motion in DIRECTIONS else ""))
+        background = "black"
+        if float(torch.rand((), generator=random)) < self.backgrounds:
+            free = [name for name in BACKGROUNDS if all(name != item.colour for item in items)]
+            background = free[_index(len(free), random)]
+        return Scene(tuple(items), background)
+
+
+_CACHE: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
+
+
+def _combinations(motions: tuple[str, ...]) -> list[tuple[str, str, str]]:
+    if motions not in _CACHE:
+        _CACHE[motions] = combinations(motions)
+    return _CACHE[motions]
+
+
+def _index(count: int, random: torch.Generator) -> int:
+    return int(torch.randint(count, (), generator=random))
+
+
+def place(scene: Scene, frames: int, random: torch.Generator) -> list[Path]:
+    """Draw sizes, starting points and exact speeds for a scene: one Path per object.
+
+    An object's whole way lies inside the frame, and every way that does is equally likely: one that moves right often starts on
+    the left. Of two objects' ways the one that keeps them apart best is taken from a few.
+    """
+    tries = 1 if len(scene.items) == 1 else 12
+    best: list[Path] = []
+    farthest = -1.0
+    for _ in range(tries):
+        paths = [_path(item, frames, RADII[len(scene.items)], random) for item in scene.items]
+        if tries == 1:
+            return paths
+        apart = (paths[0].position - paths[1].position).norm(dim=-1) - paths[0].radius - paths[1].radius
+        nearest = float(apart.min())
+        if nearest > farthest or not best:
+            best, farthest = paths, nearest
+        if nearest > 0.02:
+            break
+    return best
+
+
+def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Generator) -> Path:
+    def uniform(low: float, high: float) -> float:
+        return low + (high - low) * float(torch.rand((), generator=random))
+
+    time = torch.arange(frames, dtype=torch.float32)
+    radius = torch.full((frames,), uniform(*radii))
+    angle = torch.zeros(frames)
+    offset = torch.zeros(frames, 2)
+    last = max(frames - 1, 1)
+    if item.motion in DIRECTIONS:
+        low, high = SPEEDS[item.speed]
+        fits = (1 - 2.1 * float(radius[0])) / last / max(abs(d) for d in DIRECTIONS[item.motion])
+        speed = uniform(min(low, fits), min(high, fits))
+        offset = time[:, None] * torch.tensor(DIRECTIONS[item.motion]) * speed
+    elif item.motion == "bounces":
+        height, period, phase = uniform(0.2, 0.4), uniform(6, 9), uniform(0, 1)
+        offset[:, 1] = -height * torch.sin(torch.pi * (time / period + phase)).abs()
+    elif item.motion == "spins":
+        angle = uniform(0, 2) * torch.pi + time * uniform(0.15, 0.35) * (1 if uniform(0, 1) < 0.5 else -1)
+    elif item.motion in ("grows", "shrinks"):
+        small, large = uniform(0.07, 0.1), uniform(0.17, 0.22)
+        radius = small + (large - small) * time / last
+        radius = radius if item.motion == "grows" else radius.flip(0)
+        if frames == 1:
+            radius = torch.full((1,), uniform(0.07, 0.22))
+    margin = 1.04 * radius.max()
+    low, high = margin - offset.amin(0), 1 - margin - offset.amax(0)
+    start = low + (high - low).clamp(min=0) * torch.rand(2, generator=random)
+    return Path(start + offset, radius, angle)
