@@ -94,10 +94,11 @@ class Pipeline:
         latents: Tensor | None = None,
         story: str | None = None,
         windows: Windows | None = None,
+        method: str | None = None,
         progress: Progress | None = None,
         decode: bool = True,
-    ) -> Video:
-        """Make one video per prompt.
+    ) -> Video | Iterator[Tensor]:
+        """Make one video per prompt, or, by a method for long videos, an iterator over one film's frames.
 
         Args:
             prompt: one text or several.
@@ -112,12 +113,20 @@ class Pipeline:
             latents: (b, 4, t, h/8, w/8) standard normal noise to use instead of the seed's.
             story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`.
             windows: how a video longer than the model's own is denoised: see `t2v_models.sampling.windows`.
+            method: a key of `t2v_models.film.METHODS`: yields (n, h, w, 3) frames of the story as they are finished. It
+                takes the story (or prompt), size, steps, guidance scale and seed; for more see `t2v_models.film.Film`.
             progress: see `Progress`.
             decode: False leaves `Video.frames` empty.
 
         Raises:
             T2VError: for values that no video can be made with.
         """
+        if method is not None:
+            from .film import Film
+
+            size = {"frames": frames, "width": width, "height": height, "fps": fps}
+            how = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed, "window": windows}
+            return Film(self, story or str(prompt), method=method, **size, **how, progress=progress).frames()
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
         choose = self.defaults
@@ -173,11 +182,7 @@ class Pipeline:
             x = x * base.init_noise_sigma
 
         # 3. denoise
-        conditions: dict[str, Any] = {}
-        if self.unet.config.fps_embedding:
-            conditions["fps"] = choose.fps_condition if fps is None else fps
-        if distilled:
-            conditions["guidance"] = torch.full((len(prompts),), float(scale), device=self.device)
+        conditions = self.conditions(len(prompts), fps, scale)
         for i, t in enumerate(timesteps):
             model_input = torch.cat([s.scale_model_input(v[None], t) for s, v in zip(schedulers, x, strict=True)])
             if self.input_scale is not None:
@@ -202,6 +207,15 @@ class Pipeline:
         if not decode:
             return Video(torch.empty(0), x, rate)
         return Video(torch.stack([torch.cat(list(self.decode(each))) for each in x]), x, rate)
+
+    def conditions(self, count: int, fps: float | None, guidance_scale: float) -> dict[str, Any]:
+        """What this UNet is told besides the text, for that many videos."""
+        told: dict[str, Any] = {}
+        if self.unet.config.fps_embedding:
+            told["fps"] = self.defaults.fps_condition if fps is None else fps
+        if self.unet.config.guidance_dim:
+            told["guidance"] = torch.full((count,), float(guidance_scale), device=self.device)
+        return told
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """(n, 77 k, d): last hidden states. A text longer than the window goes on in the next one, as in ComfyUI."""
@@ -250,6 +264,10 @@ class Pipeline:
             if video.ndim != 5 or video.shape[0] != len(prompts) or video.shape[-1] != 3:
                 raise T2VError(f"video has shape {tuple(video.shape)}: ({len(prompts)}, t, h, w, 3) is wanted.")
             frames, height, width = video.shape[1:4]
+        return self.checked_shape(len(prompts), frames, width, height)
+
+    def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
+        """(count, 4, frames, height/8, width/8), the model's defaults where None; T2VError where that cannot be."""
         frames = self.defaults.frames if frames is None else frames
         width = self.defaults.width if width is None else width
         height = self.defaults.height if height is None else height
@@ -258,7 +276,7 @@ class Pipeline:
         for name, size in (("width", width), ("height", height)):
             if size < 8 or size % 8:
                 raise T2VError(f"{name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
-        return (len(prompts), self.unet.config.out_channels, frames, height // 8, width // 8)
+        return (count, self.unet.config.out_channels, frames, height // 8, width // 8)
 
 
 def load_pipeline(

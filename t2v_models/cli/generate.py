@@ -47,12 +47,23 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="of the weights; default fp32 on a CPU, else fp16"
     )
+    film = parser.add_argument_group("long videos")
+    film.add_argument(
+        "--story",
+        type=Path,
+        metavar="FILE",
+        help='scenes, one per line, such as "0-2s: a red circle moves right"; see README.md',
+    )
+    film.add_argument("--method", metavar="NAME", help="windows, free-noise, coarse-to-fine or endless")
+    film.add_argument(
+        "--resume", action="store_true", help="keep what is finished beside the output, and go on from it"
+    )
     parser.set_defaults(func=run)
 
 
 def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
-    prompts = _prompts(args)
+    prompts = _prompts(args) if args.story is None else [_story(args)]
     width, height = _size(args.size)
     outputs = _outputs(args.output, len(prompts))
 
@@ -62,6 +73,8 @@ def run(args: argparse.Namespace) -> str:
     format_of(args.output)  # an unknown extension is better known now than after the sampling
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
+    if args.method is not None:
+        check_method(args)
 
     import torch
     from tqdm import tqdm
@@ -71,31 +84,47 @@ def run(args: argparse.Namespace) -> str:
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-        with tqdm(desc=prompt[:40], unit="step", leave=True) as bar:
+        with tqdm(desc=prompt.splitlines()[0][:40], unit="") as bar:
 
             def progress(done: int, total: int, bar: tqdm = bar) -> None:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            video = pipeline(
-                prompt,
-                args.negative_prompt,
-                frames=args.frames,
-                width=width,
-                height=height,
-                fps=args.fps,
-                steps=args.steps,
-                guidance_scale=args.guidance,
-                scheduler=args.scheduler,
-                seed=args.seed + i,
-                progress=progress,
-            )
-        with VideoWriter(
-            output, video.fps, overwrite=True, metadata={"prompt": prompt, "seed": str(args.seed + i)}
-        ) as writer:
-            for frame in video.frames[0].numpy():
-                writer.write(frame)
+            call = {
+                "frames": args.frames,
+                "width": width,
+                "height": height,
+                "fps": args.fps,
+                "steps": args.steps,
+                "guidance_scale": args.guidance,
+                "seed": args.seed + i,
+                "progress": progress,
+            }
+            if args.method is None:
+                video = pipeline(prompt, args.negative_prompt, scheduler=args.scheduler, **call)
+                frames, fps = iter([video.frames[0]]), video.fps
+            else:
+                from ..film import Film
+
+                unfinished = output.with_name(f"{output.name}.unfinished") if args.resume else None
+                film = Film(pipeline, prompt, method=args.method, resume=unfinished, **call)
+                frames, fps = film.frames(), film.fps
+            about = {"prompt": prompt, "seed": str(args.seed + i)}
+            with VideoWriter(output, fps, overwrite=True, metadata=about) as writer:
+                for part in frames:
+                    for frame in part.numpy():
+                        writer.write(frame)
     return "\n".join(str(output) for output in outputs)
+
+
+def check_method(args: argparse.Namespace) -> None:
+    """What only films have, and what they do not."""
+    from ..film import METHODS
+
+    if args.method not in METHODS:
+        raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
+    if args.scheduler not in (None, "ddim"):
+        raise T2VError(f"--scheduler is {args.scheduler!r}: films are made with ddim, so leave it out.")
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:
@@ -110,6 +139,14 @@ def _prompts(args: argparse.Namespace) -> list[str]:
             'No prompt is given: write one, such as "a red circle moves right", or name a file by --prompts.'
         )
     return prompts
+
+
+def _story(args: argparse.Namespace) -> str:
+    if args.prompt or args.prompts is not None:
+        raise T2VError("--story and a prompt are given: a film takes all its texts from the story, so leave one out.")
+    if args.method is None:
+        args.method = "windows"
+    return args.story.read_text(encoding="utf-8")
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:
