@@ -12,6 +12,7 @@ a crash, a side effect) is a failure.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import io
 import json
 import os
@@ -39,9 +40,10 @@ from t2v_models.errors import T2VError
 from t2v_models.unet import UNet3D
 
 LIMIT = 20.0
-"""Seconds after which loading a file of 5 MB counts as a hang."""
+"""Seconds of the processor's time after which loading a file of a megabyte counts as a hang."""
 
 
+TINY = dataclasses.replace(SMALL, channels=(32, 32), head_dim=8, context_dim=16)
 TOLERATED = 128
 """Numbers that a mutation may change where they are stored (no format has a checksum that loading could afford)."""
 
@@ -67,11 +69,11 @@ def originals() -> dict[str, bytes]:
             files[name] = path.read_bytes()
 
         for layout in ("diffusers", "modelscope", "videocrafter"):
-            tensors = {name: tensor.half() for name, tensor in in_layout(layout).items()}
+            tensors = {name: tensor.half() for name, tensor in in_layout(layout, TINY).items()}
             keep(f"{layout}.safetensors", lambda p, t=tensors: save_file(t, p))
             keep(f"{layout}.pth", lambda p, t=tensors: torch.save(t, p))
             keep(f"{layout}.old.pth", lambda p, t=tensors: torch.save(t, p, _use_new_zipfile_serialization=False))
-        whole = {"state_dict": {n: t.half() for n, t in all_in_one().items()}, "epoch": 3, "callbacks": {}}
+        whole = {"state_dict": {n: t.half() for n, t in all_in_one(TINY).items()}, "epoch": 3, "callbacks": {}}
         keep("model.ckpt", lambda p: torch.save(whole, p))
     return files
 
@@ -117,7 +119,7 @@ def inserted(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
 def rewritten(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
     """Renamed, dropped or added keys, other shapes or types, in a file that is whole."""
     layout = rng.choice(["diffusers", "modelscope", "videocrafter"])
-    tensors = dict(in_layout(layout))
+    tensors = dict(in_layout(layout, TINY))
     for _ in range(rng.choice([1, 1, 3])):
         key = rng.choice(list(tensors))
         tensor = tensors.pop(key)
@@ -150,7 +152,7 @@ def rewritten(rng: random.Random, data: bytes, name: str, witness: str) -> bytes
 
 def header_edited(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
     """A safetensors header with a wrong number, name or type, its length kept right."""
-    tensors = {name: tensor.half() for name, tensor in in_layout("modelscope").items()}
+    tensors = {name: tensor.half() for name, tensor in in_layout("modelscope", TINY).items()}
     from safetensors.torch import save
 
     data = save(tensors)
@@ -183,7 +185,7 @@ def header_edited(rng: random.Random, data: bytes, name: str, witness: str) -> b
 def with_code(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
     """A pickle that would run a command, alone, among tensors, or in a zip as PyTorch writes it."""
     kind = rng.randrange(4)
-    tensors = in_layout("modelscope")
+    tensors = in_layout("modelscope", TINY)
     if kind == 0:
         return pickle.dumps(Touch(witness), protocol=rng.randrange(6))
     if kind == 1:
@@ -226,7 +228,7 @@ def something_else(rng: random.Random, data: bytes, name: str, witness: str) -> 
             pickle.dumps({"a": [1, 2, {"b": None}]}),
             pickle.dumps(["x" * 1000] * 1000, protocol=rng.randrange(6)),
             b"\x80\x02" + b"(" * 10000 + b".",
-            b"\x80\x02" + b")" + b"\x85" * 2_000_000 + b"}" + b"2." ,
+            b"\x80\x02" + b")" + b"\x85" * 300_000 + b"}" + b"2." ,
             b"\x80\x04]" + b"\x94" + b"h\x00a" * 10000 + b".",
             (1 << 62).to_bytes(8, "little") + b"{}",
             b"\x80\x02r\xff\xff\xff\xff.",
@@ -251,18 +253,22 @@ def mutate(seed: int, files: dict[str, bytes], witness: str) -> tuple[str, str, 
 
 def differing(unet: UNet3D) -> int:
     """How many numbers differ from those of the whole file."""
-    if unet.config != SMALL:
+    if unet.config != TINY:
         return sys.maxsize
     count = 0
     for name, tensor in unet.state_dict().items():
-        wanted = unet_weights()[name].half().to(tensor.dtype) if tensor.dtype != torch.float32 else unet_weights()[name]
+        wanted = (
+            unet_weights(TINY)[name].half().to(tensor.dtype)
+            if tensor.dtype != torch.float32
+            else unet_weights(TINY)[name]
+        )
         count += int((tensor != wanted).sum())
     return count
 
 
 def outcome(path: Path, witness: Path) -> str:
     """What loading the file gives: "loaded", "refused", or what went wrong."""
-    start = time.monotonic()
+    start = time.process_time()
     try:
         different = differing(load_unet(path))
         result = "loaded" if different <= TOLERATED else f"loaded wrongly: {different} numbers differ"
@@ -276,8 +282,8 @@ def outcome(path: Path, witness: Path) -> str:
     if witness.exists():
         result = "EXECUTED"
         witness.unlink()
-    if time.monotonic() - start > LIMIT:
-        result = f"slow: {time.monotonic() - start:.0f} s"
+    if time.process_time() - start > LIMIT:
+        result = f"slow: {time.process_time() - start:.0f} s"
     return result
 
 

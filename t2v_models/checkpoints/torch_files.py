@@ -132,9 +132,9 @@ def _to_lazy(path: Path, name: str, tensor: _Tensor, places: dict[str, Stored]) 
 
 
 def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether two elements may lie in the same place; no tensor of a model does, but for expanded ones (stride 0)."""
+    """Whether two elements lie in the same place, as they do in no model's weights."""
     reach = 1
-    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1 and step):
+    for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
         if step < reach:
             return True
         reach = step * size
