@@ -10,6 +10,7 @@ from .latents import EmptyLatent, LatentLayout
 from .loading import LoraLoader, ModelLoader
 from .sampling import ModelConditioning, VideoSampler
 from .text import TextEncode
+from .video import LoadVideo, SaveVideo
 
 NODES: list[type[io.ComfyNode]] = [
     ModelLoader,
@@ -21,6 +22,8 @@ NODES: list[type[io.ComfyNode]] = [
     VideoSampler,
     VAEDecodeFrames,
     VAEEncodeFrames,
+    SaveVideo,
+    LoadVideo,
 ]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from t2v_models.errors import T2VError
-from t2v_models.video import FORMATS, VideoReader, VideoWriter, embed, json_text, png_text_chunks, read_embedded
+from t2v_models.video import FORMATS, VideoReader, VideoWriter, json_text, read_embedded, still_png
 from t2v_models.video.metadata import ffmetadata, parse_ffmetadata
 
 from .video_clips import WORKFLOW, natural, some_slow, tone
@@ -183,12 +183,15 @@ def test_files_of_the_host_are_understood(tmp_path):
     assert read_embedded(tmp_path / "a.png") == {"workflow": "{}", "note": "漢字", "packed": "a" * 999}
 
 
-def test_a_png_beside_a_video_takes_the_same_texts(tmp_path):
+def test_a_png_beside_a_video_holds_its_texts_and_a_frame(tmp_path):
     image = pytest.importorskip("PIL.Image")
-    image.fromarray(np.zeros((8, 8, 3), np.uint8)).save(tmp_path / "a.png")
-    embed(tmp_path / "a.png", {"workflow": WORKFLOW})
-    assert read_embedded(tmp_path / "a.png") == {"workflow": WORKFLOW}
-    assert png_text_chunks({"a": "b"})[4:8] == b"tEXt"
+    frame = natural(1, 21, 34)[0]
+    path = still_png(tmp_path / "a.png", frame / np.float32(255), {"workflow": WORKFLOW, "prompt": "{}"})
+    assert read_embedded(path) == {"workflow": WORKFLOW, "prompt": "{}"}
+    with image.open(path) as picture:
+        assert np.array_equal(np.asarray(picture), frame)
+    with pytest.raises(FileExistsError):
+        still_png(path, frame, {})
 
 
 def test_too_many_texts_for_a_webp_are_refused(tmp_path):

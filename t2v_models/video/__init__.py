@@ -6,6 +6,7 @@ from .metadata import embed, json_text, png_text_chunks, read_embedded
 from .probe import AudioInfo, VideoInfo
 from .rate import frame_rate
 from .reader import VideoReader
+from .still import still_png
 from .writer import VideoWriter
 
 __all__ = [
@@ -24,4 +25,5 @@ __all__ = [
     "json_text",
     "png_text_chunks",
     "read_embedded",
+    "still_png",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import os
 from collections.abc import Callable
@@ -38,6 +39,7 @@ class Format:
     smallest: int = 1  # least width and height that the encoder takes
     loops: bool = False  # the file says how often it is played
     drop: bool = False  # ComfyUI's editor finds a workflow inside
+    plays: bool = False  # the editor shows it moving
 
     @property
     def yuv(self) -> bool:
@@ -119,17 +121,17 @@ _PNG = {"extension": "", "muxer": "image2", "lossless": True, "drop": True}
 _X264, _X265, _AV1 = ("libx264",), ("libx265",), ("libsvtav1", "libaom-av1")
 
 _ALL = (
-    Format("h264-mp4", "H.264 mp4", _X264, "yuv420p", _x264, smallest=16, **_MP4),
+    Format("h264-mp4", "H.264 mp4", _X264, "yuv420p", _x264, smallest=16, plays=True, **_MP4),
     Format("h264-10bit-mp4", "H.264 mp4, 10 bit", _X264, "yuv420p10le", _x264, depth=10, smallest=16, **_MP4),
     Format("h265-mp4", "H.265 mp4", _X265, "yuv420p", _x265, smallest=64, **_MP4),
     Format("h265-10bit-mp4", "H.265 mp4, 10 bit", _X265, "yuv420p10le", _x265, depth=10, smallest=64, **_MP4),
-    Format("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, **_WEBM),
-    Format("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, **_WEBM),
+    Format("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, plays=True, **_WEBM),
+    Format("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, plays=True, **_WEBM),
     Format("prores-mov", "ProRes mov", ("prores_ks",), "yuv422p10le", _prores, depth=10, smallest=16, **_MOV),
     Format("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1, **_MKV),
     Format("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16, **_MKV),
     Format("gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True),
-    Format("webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True),
+    Format("webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True, plays=True),
     Format("png", "PNG sequence", ("png",), "rgb24", _nothing, **_PNG),
     Format("png-16bit", "PNG sequence, 16 bit", ("png",), "rgb48be", _nothing, depth=16, **_PNG),
 )
@@ -139,16 +141,16 @@ FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 
 
 def available_formats() -> list[str]:
-    """Names of the formats that the ffmpeg in use can write; the log says which were left out."""
-    lacking = [format for format in FORMATS.values() if not format.encoder()]
-    for format in lacking:
-        log.warning(
-            "This ffmpeg (%s) cannot write %s: it has no %s.",
-            ffmpeg.ffmpeg_exe(),
-            format.name,
-            " or ".join(format.encoders),
-        )
-    return [name for name, format in FORMATS.items() if format not in lacking]
+    """Names of the formats that the ffmpeg in use can write; the log says once which were left out."""
+    lacking = {name: " or ".join(format.encoders) for name, format in FORMATS.items() if not format.encoder()}
+    for name, encoders in lacking.items():
+        _log_lacking(ffmpeg.ffmpeg_exe(), name, encoders)
+    return [name for name in FORMATS if name not in lacking]
+
+
+@functools.cache
+def _log_lacking(exe: str, name: str, encoders: str) -> None:
+    log.warning("This ffmpeg (%s) cannot write %s: it has no %s.", exe, name, encoders)
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:

@@ -129,9 +129,13 @@ def png_text_chunks(texts: Mapping[str, str]) -> bytes:
     chunks = b""
     for key, text in texts.items():
         kind, body = (b"tEXt", key.encode() + b"\0") if text.isascii() else (b"iTXt", key.encode() + b"\0\0\0\0\0")
-        body += text.encode()
-        chunks += struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+        chunks += png_chunk(kind, body + text.encode())
     return chunks
+
+
+def png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Length, kind, body and checksum."""
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
 def _embed_png(file: BinaryIO, texts: Mapping[str, str]) -> None:

@@ -1,0 +1,213 @@
+"""Frames to video files and back."""
+
+from __future__ import annotations
+
+import os
+
+from comfy_api.latest import io
+
+from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
+from .host import video
+from .host.compat import known
+from .host.video import clip_path, load, load_audio
+
+CATEGORY = "T2V/video"
+
+
+class SaveVideo(io.ComfyNode):
+    """The last node."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        formats = video.format_names()
+        return known(
+            io.Schema,
+            node_id="T2VSaveVideo",
+            display_name="T2V Save Video",
+            category=CATEGORY,
+            description="Writes a video file: frames, or a latent that is decoded while it is written. The workflow "
+            "goes into the file; where a format holds none, into a PNG beside it.",
+            search_aliases=["video combine", "mp4", "webm", "gif", "export", "save"],
+            is_output_node=True,
+            hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
+            inputs=[
+                io.Float.Input(
+                    "fps",
+                    default=8.0,
+                    min=0.01,
+                    max=1000.0,
+                    step=0.001,
+                    round=0.001,
+                    tooltip="Frames a second; 23.976 and 29.97 are stored as exact fractions.",
+                ),
+                io.Combo.Input(
+                    "format",
+                    options=formats,
+                    default=formats[0],
+                    tooltip="h264-mp4 plays everywhere; ffv1-mkv and png lose nothing; gif has 256 colours.",
+                ),
+                io.Int.Input(
+                    "quality",
+                    default=DEFAULT_QUALITY,
+                    min=0,
+                    max=100,
+                    tooltip="0: smallest file, 80: looks like the frames, 100: best. Lossless formats ignore it.",
+                ),
+                io.String.Input(
+                    "filename_prefix",
+                    default="video/T2V",
+                    tooltip="Name in the output folder, / for subfolders; %date:yyyy-MM-dd%, %width% and the other "
+                    "patterns of ComfyUI work.",
+                ),
+                io.Int.Input(
+                    "loop_count",
+                    default=0,
+                    min=0,
+                    max=1000,
+                    tooltip="GIF and WebP: how often the clip is repeated, 0: for ever. Other formats: how often it "
+                    "is played once more in the file.",
+                ),
+                io.Boolean.Input("pingpong", default=False, tooltip="Play the frames back again: a seamless loop."),
+                io.Boolean.Input(
+                    "save_output",
+                    default=True,
+                    label_on="output folder",
+                    label_off="temp folder",
+                    tooltip="Off: only a preview, in the temp folder that ComfyUI empties.",
+                ),
+                io.Image.Input("images", optional=True, tooltip="The frames, as a batch of images."),
+                io.Latent.Input(
+                    "latent",
+                    optional=True,
+                    tooltip="In place of images: decoded a few frames at a time while the file is written, so that "
+                    "the length does not matter to the memory. Several videos become several files.",
+                ),
+                io.Vae.Input("vae", optional=True, tooltip="Decodes the latent."),
+                io.Audio.Input(
+                    "audio", optional=True, tooltip="Goes into the same file, cut or filled up to the clip's length."
+                ),
+            ],
+            outputs=[
+                io.Video.Output(
+                    display_name="VIDEO", is_output_list=True, tooltip="For ComfyUI's own video nodes, one a file."
+                )
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        fps: float,
+        format: str,
+        quality: int,
+        filename_prefix: str,
+        loop_count: int,
+        pingpong: bool,
+        save_output: bool,
+        images=None,
+        latent: dict | None = None,
+        vae=None,
+        audio: dict | None = None,
+    ) -> io.NodeOutput:
+        settings = video.Settings(fps, format, quality, filename_prefix, loop_count, pingpong, save_output)
+        metadata = video.workflow_texts(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        saved = [video.save(clip, settings, audio, metadata) for clip in video.clips(images, latent, vae)]
+        shown = {
+            "images": [one.shown for one in saved],
+            "animated": (True,),
+            "t2v_files": [one.stored for one in saved],
+        }
+        return io.NodeOutput([one.video for one in saved], ui=shown)
+
+
+class LoadVideo(io.ComfyNode):
+    """The first node of video to video."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VLoadVideo",
+            display_name="T2V Load Video",
+            category=CATEGORY,
+            description="Reads a video file of the input folder: trimmed, thinned out, at another rate or size. A "
+            "clip that does not fit into memory is refused before it is read.",
+            search_aliases=["video to video", "vid2vid", "import", "load", "frames"],
+            inputs=[
+                io.Combo.Input(
+                    "video",
+                    options=video.clip_names(),
+                    upload=io.UploadType.video,
+                    tooltip="A clip in the input folder, or a folder of numbered PNG frames there.",
+                ),
+                io.Float.Input(
+                    "fps",
+                    default=0.0,
+                    min=0.0,
+                    max=1000.0,
+                    step=0.001,
+                    round=0.001,
+                    tooltip="Drop or repeat frames to reach this rate; 0: the file's own.",
+                ),
+                io.Int.Input(
+                    "start_frame", default=0, min=0, max=10_000_000, tooltip="Skip so many frames (after fps)."
+                ),
+                io.Int.Input("every_nth", default=1, min=1, max=10_000, tooltip="Take one frame of so many."),
+                io.Int.Input("frame_cap", default=0, min=0, max=10_000_000, tooltip="At most so many; 0: all."),
+                io.Int.Input(
+                    "width",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=8,
+                    tooltip="Scale to this width; 0: as the height asks for, or the file's own.",
+                ),
+                io.Int.Input(
+                    "height",
+                    default=0,
+                    min=0,
+                    max=8192,
+                    step=8,
+                    tooltip="Scale to this height; 0: as the width asks for, or the file's own.",
+                ),
+            ],
+            outputs=[
+                io.Image.Output(display_name="IMAGE", tooltip="The frames, as a batch of images."),
+                io.Audio.Output(
+                    display_name="AUDIO", tooltip="The sound of these frames; nothing if the file is mute."
+                ),
+                io.Float.Output(display_name="fps", tooltip="Frames a second of what comes out."),
+                io.Int.Output(display_name="frame_count", tooltip="How many frames come out."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, video: str, fps: float, start_frame: int, every_nth: int, frame_cap: int, width: int, height: int
+    ) -> io.NodeOutput:
+        reader = VideoReader(
+            clip_path(video),
+            fps=fps or None,
+            start=start_frame,
+            every=every_nth,
+            count=frame_cap or None,
+            size=(width, height) if width or height else None,
+        )
+        images = load(reader)
+        return io.NodeOutput(images, load_audio(reader), float(reader.rate), len(images))
+
+    @classmethod
+    def fingerprint_inputs(cls, video: str, **_: object) -> str:
+        try:
+            stat = os.stat(clip_path(video))
+        except (OSError, ValueError):
+            return f"{video} is gone"
+        return f"{stat.st_mtime_ns}:{stat.st_size}"
+
+    @classmethod
+    def validate_inputs(cls, video: str) -> bool | str:
+        try:
+            clip_path(video)
+        except ValueError as error:
+            return str(error)
+        return True
