@@ -57,6 +57,7 @@ class Film:
     Args:
         pipeline: from `t2v_models.load_pipeline`.
         story: one text, or scenes as `t2v_models.sampling.story` describes.
+        negative_prompt: what to keep away from all the time, besides the story's own negative lines.
         frames, width, height, fps, steps, guidance_scale: the model's defaults where None.
         method: a key of `METHODS`.
         window: length, overlap, fusion and loop of the windows; the model's own length where None.
@@ -73,6 +74,7 @@ class Film:
         self,
         pipeline: Pipeline,
         story: str,
+        negative_prompt: str = "",
         *,
         frames: int | None = None,
         width: int | None = None,
@@ -88,6 +90,8 @@ class Film:
     ) -> None:
         if method not in METHODS:
             raise T2VError(f"Method {method!r} is not known: choose one of {', '.join(METHODS)}.")
+        if negative_prompt:
+            story = f"{story}\nnegative: {negative_prompt}"
         choose = pipeline.defaults
         self.pipeline, self.method, self.progress = pipeline, method, progress
         self.fps = choose.fps if fps is None else fps

@@ -126,7 +126,9 @@ class Pipeline:
 
             size = {"frames": frames, "width": width, "height": height, "fps": fps}
             how = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed, "window": windows}
-            return Film(self, story or str(prompt), method=method, **size, **how, progress=progress).frames()
+            return Film(
+                self, story or str(prompt), str(negative_prompt), method=method, **size, **how, progress=progress
+            ).frames()
         prompts = [prompt] if isinstance(prompt, str) else list(prompt)
         negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
         choose = self.defaults

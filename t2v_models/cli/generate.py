@@ -107,7 +107,7 @@ def run(args: argparse.Namespace) -> str:
                 from ..film import Film
 
                 unfinished = output.with_name(f"{output.name}.unfinished") if args.resume else None
-                film = Film(pipeline, prompt, method=args.method, resume=unfinished, **call)
+                film = Film(pipeline, prompt, args.negative_prompt, method=args.method, resume=unfinished, **call)
                 frames, fps = film.frames(), film.fps
             about = {"prompt": prompt, "seed": str(args.seed + i)}
             with VideoWriter(output, fps, overwrite=True, metadata=about) as writer:
