@@ -182,6 +182,8 @@ class Pipeline:
                     s.set_begin_index(start)
         else:
             x = x * base.init_noise_sigma
+            if self.input_scale is not None:  # the originals begin on noise of variance one as the network sees it
+                x = x / self.input_scale[int(timesteps[0])]
 
         # 3. denoise
         conditions = self.conditions(len(prompts), fps, scale)
