@@ -191,7 +191,7 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
         hints: what else the checkpoint tells: "family" (a name of `FAMILIES`), "scale_base", "zero_terminal_snr",
             and what overrides the table: "prediction", "betas", "width", "height", "frames", "fps" ….
     """
-    hints = dict(hints or {})
+    hints = {name: tuple(v) if isinstance(v, list) else v for name, v in (hints or {}).items()}  # JSON has lists
     named = FAMILIES.get(str(hints.get("family", "")))
     shape = replace(config, default_fps=UNetConfig.default_fps)
     fitting = [
@@ -214,8 +214,9 @@ def _fits(family: Family, name: str, value: Any) -> bool:
     """Whether a hint is a field of a family and of its type, so that a stray configuration does no harm."""
     if name not in Family.__dataclass_fields__ or name in ("name", "unet"):
         return False
-    if name == "betas":
-        return isinstance(value, tuple) and len(value) == 2
+    if name in ("betas", "pace"):
+        kind = str if name == "pace" else (int, float)
+        return isinstance(value, tuple) and len(value) == 2 and all(isinstance(item, kind) for item in value)
     if name in ("scale_base", "fps_condition"):
         return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
     wanted = type(getattr(family, name))
