@@ -59,7 +59,7 @@ def info(host, path):
 def raises(call):
     try:
         call()
-    except Exception as error:
+    except BaseException as error:  # newer hosts' interrupt is no Exception
         return f"{type(error).__name__}: {error}"
     raise AssertionError("nothing was raised")
 
@@ -150,13 +150,13 @@ def check_a_latent_is_decoded_as_it_is_written(host):
 
     fresh(host)
     vae = host.tiny()[2]
-    latent = {"samples": torch.randn(2, 4, 20, 5, 7, generator=torch.Generator().manual_seed(1))}
+    latent = {"samples": torch.randn(2, 4, 12, 5, 7, generator=torch.Generator().manual_seed(1))}
     decoding = host.module("nodes.host.decoding")
-    whole = decoding.decode(vae, latent["samples"]).reshape(2, 20, 40, 56, 3)
-    for widgets in ({}, {"pingpong": True}, {"loop_count": 1}):
+    whole = decoding.decode(vae, latent["samples"]).reshape(2, 12, 40, 56, 3)
+    for widgets in ({}, {"pingpong": True, "loop_count": 1}):
         files, ui, videos = save(host, latent=latent, vae=vae, format="ffv1-16bit-mkv", **widgets)
         assert len(files) == len(videos) == len(ui["images"]) == 2
-        order = [*range(20), *(range(18, 0, -1) if "pingpong" in widgets else ())] * (1 + widgets.get("loop_count", 0))
+        order = [*range(12), *(range(10, 0, -1) if "pingpong" in widgets else ())] * (1 + widgets.get("loop_count", 0))
         for path, images in zip(files, whole, strict=True):
             frames = [torch.from_numpy(f.astype("int32")) for f in library(host).VideoReader(path, depth=16)]
             assert len(frames) == len(order)
@@ -173,7 +173,7 @@ def check_a_latent_is_decoded_as_it_is_written(host):
         decoding.VideoVAE.decode = original
     frames_as_batch = {"samples": latent["samples"][0].movedim(1, 0)}
     files, _, _ = save(host, latent=frames_as_batch, vae=vae)
-    assert info(host, files[0]).frame_count == 20
+    assert info(host, files[0]).frame_count == 12
 
 
 def check_wrong_wiring_is_a_sentence(host):
