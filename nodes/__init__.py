@@ -8,7 +8,9 @@ from .decoding import VAEDecodeFrames, VAEEncodeFrames
 from .host import folders
 from .latents import EmptyLatent, LatentLayout
 from .loading import LoraLoader, ModelLoader
+from .long_videos import ContextWindows, DrawWindows, FreeInit, FreeNoise
 from .sampling import ModelConditioning, VideoSampler
+from .stories import Story
 from .text import TextEncode
 from .video import LoadVideo, SaveVideo
 
@@ -18,7 +20,12 @@ NODES: list[type[io.ComfyNode]] = [
     TextEncode,
     EmptyLatent,
     LatentLayout,
+    Story,
     ModelConditioning,
+    ContextWindows,
+    FreeNoise,
+    FreeInit,
+    DrawWindows,
     VideoSampler,
     VAEDecodeFrames,
     VAEEncodeFrames,

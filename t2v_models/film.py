@@ -25,7 +25,7 @@ from .sampling.infill import coarse_to_fine, sample_between
 from .sampling.noise import reschedule
 from .sampling.schedulers import build_scheduler
 from .sampling.story import Story, Told, parse_story, same_frames
-from .sampling.windows import Windows, attention_windows, window_weights, windows
+from .sampling.windows import Windows, window_weights, windows
 
 log = logging.getLogger(__name__)
 
@@ -249,9 +249,8 @@ def _free_noise(denoise: Denoiser, film: Film) -> Iterator[Tensor]:
     """One pass over all frames, temporal attention in windows, noise that repeats itself in another order."""
     frames, window = film.shape[2], film.settings.window
     stride = max(1, window.length - window.overlap)
-    spans = windows(frames, window.length, window.overlap, looped=window.looped)
-    weights = window_weights(len(spans[0]), window.fusion, window.overlap)
-    options = {"temporal_windows": attention_windows(spans, weights, frames)} if len(spans) > 1 else None
+    windowed = window.temporal()
+    options = {"temporal_windows": windowed} if windowed else None
     numbers = torch.arange(frames)[None]
     generator = film.noise(0)
     kept = film.store.get("state")

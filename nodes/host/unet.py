@@ -12,6 +12,10 @@ from torch import Tensor
 from ...t2v_models.errors import T2VError
 from ...t2v_models.unet import UNet3D, UNetConfig
 from ...t2v_models.unet.attention import MAX_BATCH
+from . import stories
+
+FREE_NOISE = "t2v_free_noise"
+"""Where the transformer options carry `Windows` for FreeNoise."""
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[str, Any] | None = None) -> Tensor:
@@ -57,6 +61,9 @@ class HostUNet3D(UNet3D):
         control: dict[str, list] | None,
         options: dict[str, Any],
         num_video_frames: int | None = None,
+        t2v_texts: Tensor | None = None,
+        t2v_blend: Tensor | None = None,
+        t2v_story_shape: tuple[int, ...] | None = None,
         **_: Any,
     ) -> Tensor:
         self._check_host_inputs(x, context)
@@ -68,6 +75,13 @@ class HostUNet3D(UNet3D):
             x = x.unflatten(0, (-1, frames)).transpose(1, 2)
             timesteps = _one_per_clip(timesteps, frames)
             context = _one_per_clip(context, frames)
+        options["original_shape"] = [context.shape[0] * x.shape[2], x.shape[1], *x.shape[3:]]
+        if t2v_texts is not None:
+            rows = slice(None, None, frames if frames_as_batch else None)
+            story = (t2v_texts[rows].to(x), t2v_blend[rows].to(x), t2v_story_shape)
+            context = stories.context(*story, x.shape[2], options)
+        if FREE_NOISE in options:
+            options = {**options, "temporal_windows": options[FREE_NOISE].over(x.shape[2]).temporal()}
         x, timesteps = _shared(x, timesteps, context, len(options.get("cond_or_uncond", ())))
         values = {**self.defaults, **options.get("t2v_values", {})}
         out = super().forward(x, timesteps, context, control=control, options=options, **self._conditions(values, x))

@@ -153,6 +153,11 @@ class Windows:
             return noise
         return reschedule(noise, self.length, self.length - self.overlap, generator)
 
+    def temporal(self) -> list[tuple[Tensor, Tensor]] | None:
+        """The option "temporal_windows" of `UNet3D`, or None where the clip is no longer than a window."""
+        spans = windows(self.frames, self.length, self.overlap, looped=self.looped)
+        return attention_windows(spans, self.weights, self.frames) if len(spans) > 1 else None
+
     def around(self, unet: Callable[..., Tensor], step: int = 0) -> Callable[..., Tensor]:
         """The UNet as it sees the clip at that step: the same call, the same shapes, any number of frames."""
         shift = step * max(1, (self.length - self.overlap) // 2) if self.looped else 0
@@ -160,7 +165,7 @@ class Windows:
         if len(spans) == 1:
             return unet
         if self.free_noise:
-            windowed = attention_windows(spans, self.weights, self.frames)
+            windowed = self.temporal()
             return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
 
         def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:

@@ -1,0 +1,111 @@
+"""Windows, FreeNoise and FreeInit on the host's own seams, so that every sampler node can use them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import comfy.context_windows
+import comfy.model_management
+import comfy.patcher_extension
+import comfy.sample
+import torch
+from torch import Tensor
+
+from ...t2v_models.errors import T2VError
+from ...t2v_models.sampling.noise import low_pass, mix_frequencies, reschedule
+from ...t2v_models.sampling.windows import Windows, window_weights, windows
+from .model import video_model
+from .unet import FREE_NOISE
+
+WINDOWS = "t2v_windows"
+
+
+class WindowHandler(comfy.context_windows.IndexListContextHandler):
+    """Our windows and weights in the host's context handler, which cuts masks and conditionings to each window."""
+
+    def __init__(self, settings: Windows) -> None:
+        schedule = comfy.context_windows.ContextSchedule(WINDOWS, self._spans)
+        fuse = comfy.context_windows.ContextFuseMethod(WINDOWS, self._weights)
+        super().__init__(schedule, fuse, settings.length, settings.overlap, closed_loop=settings.looped, dim=2)
+        self.settings = settings
+        self.causal_window_fix = False  # an extra frame before each window is for causal models
+
+    def should_use_context(self, model: Any, conds: Any, x_in: Tensor, *args: Any, **kwargs: Any) -> bool:
+        if x_in.ndim != 5:
+            raise T2VError(
+                f"A latent of shape {tuple(x_in.shape)} has its frames as a batch: windows want the 5 dimensions of "
+                "T2VEmptyLatent (T2VLatentLayout converts)."
+            )
+        return x_in.shape[2] > self.settings.length
+
+    def _spans(self, frames: int, handler: Any, model_options: dict[str, Any]) -> list[list[int]]:
+        settings = self.settings
+        shift = self._step * max(1, (settings.length - settings.overlap) // 2) if settings.looped else 0
+        return windows(frames, settings.length, settings.overlap, looped=settings.looped, shift=shift)
+
+    def _weights(self, length: int, **_: Any) -> list[float]:
+        return window_weights(length, self.settings.fusion, self.settings.overlap).tolist()
+
+
+def with_windows(model: Any, settings: Windows) -> Any:
+    """A clone of the MODEL that denoises long clips window by window."""
+    video_model(model)
+    windows(settings.length + 1, settings.length, settings.overlap)  # refuses what cannot cover, before sampling
+    model = model.clone()
+    model.model_options["context_handler"] = WindowHandler(settings)
+    comfy.context_windows.create_prepare_sampling_wrapper(model)
+    return model
+
+
+def with_free_noise(model: Any, settings: Windows) -> Any:
+    """A clone that denoises a long clip in one pass: windowed temporal attention, repeated and shuffled noise."""
+    video_model(model)
+    windows(settings.length + 1, settings.length, settings.overlap)
+    stride = settings.length - settings.overlap
+
+    def outer_sample(executor: Any, noise: Tensor, latent: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        if noise.ndim == 5 and noise.shape[2] > settings.length:
+            seed = kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0)
+            generator = torch.Generator().manual_seed((seed or 0) % 2**63)
+            noise = reschedule(noise, settings.length, stride, generator)
+        return executor(noise, latent, *args, **kwargs)
+
+    model = model.clone()
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "t2v_free_noise", outer_sample)
+    model.model_options.setdefault("transformer_options", {})[FREE_NOISE] = settings
+    return model
+
+
+def with_free_init(model: Any, iterations: int, kind: str, spatial: float, temporal: float, order: int) -> Any:
+    """A clone whose sampling is done again and again, each time on noise that keeps the last result's slow changes.
+
+    Source: Wu et al. 2024, FreeInit (arXiv:2312.07537).
+    """
+    video_model(model)
+
+    def outer_sample(
+        executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
+    ) -> Tensor:
+        first, seed = noise, kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0)
+        signal = 1 / math.sqrt(1 + float(sigmas[0]) ** 2)  # sqrt(abar) at the first step
+        for i in range(iterations):
+            result = executor(noise, latent, sampler, sigmas, *args, **kwargs)
+            if i + 1 == iterations:
+                return result
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            clean = inner.process_latent_in(result)
+            diffused = signal * clean.to(first) + math.sqrt(1 - signal**2) * first
+            fresh = comfy.sample.prepare_noise(result, (seed or 0) + i + 1)
+            clips = (diffused, fresh.to(first))
+            if noise.ndim == 4:  # frames as the batch
+                clips = tuple(each.movedim(0, 1)[None] for each in clips)
+            passing = low_pass(tuple(clips[0].shape[2:]), kind, spatial=spatial, temporal=temporal, order=order)
+            noise = mix_frequencies(*clips, passing)
+            noise = noise[0].movedim(1, 0) if first.ndim == 4 else noise
+        return result
+
+    model = model.clone()
+    inner = model.model
+    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "t2v_free_init", outer_sample)
+    return model

@@ -1,0 +1,84 @@
+"""A story as a CONDITIONING: few texts and each frame's share of them, unpacked inside the UNet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.conds
+import torch
+from torch import Tensor
+
+from ...t2v_models.errors import T2VError
+from ...t2v_models.sampling.story import Story, Told
+
+KEY = "t2v_story"
+
+
+def told_by(clip: Any, story: Story, *, negative: bool = False) -> Told:
+    """The story's embeddings by a host CLIP; all padded to the longest text."""
+
+    def encode(texts: list[str]) -> Tensor:
+        return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
+
+    return story.told(encode, negative=negative)
+
+
+def conditioning(told: Told) -> list:
+    """A CONDITIONING (1, n, d) of the first frame's text, which carries the whole story besides."""
+    first = told.at(torch.tensor([[0]]))
+    return [[first, {KEY: told}]]
+
+
+def from_conditionings(scenes: list[list], story: Story) -> list:
+    """A CONDITIONING from one per scene: the story gives the spans, the conditionings the texts."""
+    if len(scenes) != len(story.scenes):
+        raise T2VError(f"{len(scenes)} conditionings are wired for {len(story.scenes)} scenes: wire one for each line.")
+    texts = _same_length([scene[0][0] for scene in scenes])
+    return conditioning(story.told(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)]))
+
+
+def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
+    """What `extra_conds` adds for a conditioning that carries a story; flat, so that no window cuts it by accident."""
+    told: Told | None = kwargs.get(KEY)
+    if told is None:
+        return {}
+    shape = (*told.blend.shape, *told.texts.shape[1:])
+    return {
+        "t2v_texts": comfy.conds.CONDRegular(told.texts.reshape(1, -1)),
+        "t2v_blend": comfy.conds.CONDRegular(told.blend.reshape(1, -1)),
+        "t2v_story_shape": comfy.conds.CONDConstant(shape),
+    }
+
+
+def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, options: dict[str, Any]) -> Tensor:
+    """The text of every frame in the UNet. texts: (b, s*n*d), blend: (b, T*s) -> (b, t, n, d) or (b, n, d).
+
+    A context window tells which of the story's frames these are; a clip of another length takes them evenly.
+    """
+    total, scenes, tokens, width = shape
+    texts = texts.view(-1, scenes, tokens, width)
+    blend = blend.view(-1, total, scenes)
+    shares = blend[:, _numbers(frames, total, options)]
+    if torch.equal(shares, shares[:, :1].expand_as(shares)):
+        return torch.einsum("b s, b s n d -> b n d", shares[:, 0].to(texts), texts)
+    return torch.einsum("b t s, b s n d -> b t n d", shares.to(texts), texts)
+
+
+def _numbers(frames: int, total: int, options: dict[str, Any]) -> list[int]:
+    window = options.get("context_window")
+    index = list(getattr(window, "index_list", ()))
+    anchor = getattr(window, "causal_anchor_index", None)
+    if anchor is not None and anchor >= 0 and len(index) + 1 == frames:
+        index = [anchor, *index]
+    if len(index) == frames and frames < total:
+        return [min(number, total - 1) for number in index]
+    if frames == total:
+        return list(range(total))
+    return [min(total - 1, int((i + 0.5) * total / frames)) for i in range(frames)]
+
+
+def _same_length(embeddings: list[Tensor]) -> Tensor:
+    """(1, n_i, d) each -> (s, n, d): shorter texts are repeated, as the host does with prompts of unequal length."""
+    longest = max(each.shape[1] for each in embeddings)
+    rows = [each[:1].repeat(1, -(-longest // each.shape[1]), 1)[:, :longest] for each in embeddings]
+    return torch.cat(rows)

@@ -1,0 +1,156 @@
+"""Videos longer than their model's own, and steadier ones."""
+
+from __future__ import annotations
+
+from comfy_api.latest import io
+
+from ..t2v_models.sampling.drawing import draw_windows
+from ..t2v_models.sampling.noise import FILTERS
+from ..t2v_models.sampling.windows import FUSIONS, Windows
+from .host import long
+from .host.compat import known
+
+CATEGORY = "T2V/long videos"
+
+
+def _window_inputs(*, looped: bool) -> list:
+    inputs = [
+        io.Int.Input("length", default=16, min=1, max=4096, tooltip="Frames of a window: as many as the model's own."),
+        io.Int.Input("overlap", default=8, min=0, max=4095, tooltip="Frames that a window shares with the next."),
+        io.Combo.Input(
+            "fusion",
+            options=list(FUSIONS),
+            default="pyramid",
+            tooltip="How windows are averaged: pyramid trusts their middle, linear ramps over the overlap, flat not.",
+        ),
+    ]
+    if looped:
+        text = "Join the end to the beginning, for a seamless loop."
+        inputs.append(io.Boolean.Input("looped", default=False, tooltip=text))
+    return inputs
+
+
+class ContextWindows(io.ComfyNode):
+    """A long clip, window by window."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VWindows",
+            display_name="T2V Windows",
+            category=CATEGORY,
+            description="Denoises a clip of any length in overlapping windows, with any sampler. Clips no longer than "
+            "a window are left alone.",
+            search_aliases=["context windows", "long video", "loop"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                *_window_inputs(looped=True),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with windows; the input stays as it is.")
+            ],
+        )
+
+    @classmethod
+    def execute(cls, model, length: int, overlap: int, fusion: str, looped: bool) -> io.NodeOutput:
+        return io.NodeOutput(long.with_windows(model, Windows(length, overlap, fusion, looped)))
+
+
+class FreeNoise(io.ComfyNode):
+    """A long clip in one pass."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VFreeNoise",
+            display_name="T2V FreeNoise",
+            category=CATEGORY,
+            description="Denoises a long clip in one pass: temporal attention in windows, over noise that repeats "
+            "itself in another order. Qiu et al. 2024 (arXiv:2310.15169).",
+            search_aliases=["freenoise", "long video"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                *_window_inputs(looped=False),
+            ],
+            outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with FreeNoise; the input stays as is.")],
+        )
+
+    @classmethod
+    def execute(cls, model, length: int, overlap: int, fusion: str) -> io.NodeOutput:
+        return io.NodeOutput(long.with_free_noise(model, Windows(length, overlap, fusion, free_noise=True)))
+
+
+class FreeInit(io.ComfyNode):
+    """Steadier motion by sampling again."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VFreeInit",
+            display_name="T2V FreeInit",
+            category=CATEGORY,
+            description="Samples several times, each time on noise that keeps the slow changes of the last result: "
+            "steadier videos at a multiple of the time. Wu et al. 2024 (arXiv:2312.07537).",
+            search_aliases=["freeinit", "temporal consistency", "flicker"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                io.Int.Input("iterations", default=3, min=1, max=10, tooltip="Times to sample; 1 changes nothing."),
+                io.Combo.Input("filter", options=list(FILTERS), default="butterworth", tooltip="What counts as slow."),
+                io.Float.Input(
+                    "spatial_stop",
+                    default=0.25,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the spatial frequencies that is kept.",
+                ),
+                io.Float.Input(
+                    "temporal_stop",
+                    default=0.25,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    tooltip="Share of the temporal frequencies that is kept.",
+                ),
+                io.Int.Input("order", default=4, min=1, max=16, tooltip="Steepness of the butterworth filter."),
+            ],
+            outputs=[
+                io.Model.Output(display_name="MODEL", tooltip="The model with FreeInit; the input stays as it is.")
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, iterations: int, filter: str, spatial_stop: float, temporal_stop: float, order: int
+    ) -> io.NodeOutput:
+        return io.NodeOutput(long.with_free_init(model, iterations, filter, spatial_stop, temporal_stop, order))
+
+
+class DrawWindows(io.ComfyNode):
+    """The windows and their weights as a picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VDrawWindows",
+            display_name="T2V Draw Windows",
+            category=CATEGORY,
+            description="Draws the windows that T2VWindows or T2VFreeNoise lay over a clip, and what each counts.",
+            search_aliases=["visualize context", "context windows picture"],
+            inputs=[
+                io.Int.Input("frames", default=64, min=1, max=65536, tooltip="Length of the clip."),
+                io.Float.Input(
+                    "fps", default=8.0, min=0.1, max=240.0, step=0.1, tooltip="For the seconds on the axis."
+                ),
+                *_window_inputs(looped=True),
+            ],
+            outputs=[io.Image.Output(display_name="IMAGE", tooltip="A row per window.")],
+        )
+
+    @classmethod
+    def execute(cls, frames: int, fps: float, length: int, overlap: int, fusion: str, looped: bool) -> io.NodeOutput:
+        return io.NodeOutput(draw_windows(Windows(length, overlap, fusion, looped), frames, fps)[None])

@@ -1,0 +1,138 @@
+"""Stories, windows, FreeNoise and FreeInit in the host, with our sampler and with core's."""
+
+
+def _refusal(call):
+    """What a call says when it refuses."""
+    try:
+        call()
+    except ValueError as error:
+        return str(error)
+    raise AssertionError("nothing was refused")
+
+
+def _difference(one, other):
+    """Largest difference, where the values are of order one."""
+    return float((one - other).abs().max() / one.std())
+
+
+def _call(host, model, positive, negative, frames=4, steps=3, seed=1):
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, frames, 1)
+    (out,) = host.run("T2VVideoSampler", model, positive, negative, latent, seed, steps, 4.0, "ddim", "diffusers", 1.0)
+    return out["samples"]
+
+
+def _ksampler(host, model, positive, negative, frames=4, seed=1):
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, frames, 1)
+    (out,) = host.run("KSampler", model, seed, 3, 4.0, "euler", "normal", positive, negative, latent, 1.0)
+    return out["samples"]
+
+
+def check_a_story_of_one_scene_is_its_prompt(host):
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    told, told_negative, picture = host.run("T2VStory", clip, "0-100%: a red circle", 4, 8.0)
+    assert picture.shape[0] == 1
+    assert picture.shape[-1] == 3
+    assert 0 <= picture.min() <= picture.max() <= 1
+    worst = []
+    for sample in (_call, _ksampler):
+        plain = sample(host, model, positive, negative)
+        worst.append(_difference(plain, sample(host, model, told, told_negative)))
+        worst.append(_difference(plain, sample(host, model, told, negative)))
+    assert max(worst) < 1e-4, worst
+    return worst
+
+
+def check_a_story_changes_its_own_frames(host):
+    model, clip, _ = host.tiny()
+    one = host.run("T2VStory", clip, "0-4: a red circle\n4-8: a red circle", 8, 8.0)
+    other = host.run("T2VStory", clip, "0-4: a red circle\n4-8: a blue square", 8, 8.0)
+    change = (_call(host, model, *one[:2], frames=8, steps=1) - _call(host, model, *other[:2], frames=8, steps=1)).abs()
+    per_frame = change.mean((0, 1, 3, 4))
+    assert per_frame[4:].mean() > per_frame[:4].mean() > 0
+    return per_frame.tolist()
+
+
+def check_conditionings_serve_as_scenes(host):
+    model, clip, _ = host.tiny()
+    red, blue = host.conds(clip, "a red circle", "a blue square")
+    text = "0-2: x\n2-4: y"
+    wired = host.run("T2VStory", clip, text, 4, 8.0, scene_1=red, scene_2=blue)
+    written = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)
+    difference = _difference(_call(host, model, *wired[:2]), _call(host, model, *written[:2]))
+    assert difference < 1e-4, difference
+    said = _refusal(lambda: host.run("T2VStory", clip, text, 4, 8.0, scene_1=red))
+    assert "wire one for each line" in said
+
+
+def check_one_window_over_all_frames_is_no_window(host):
+    model, clip, _ = host.tiny()
+    conds = host.conds(clip, "a red circle", "")
+    plain = _call(host, model, *conds)
+    for node, more in (("T2VWindows", (False,)), ("T2VFreeNoise", ())):
+        (patched,) = host.run(node, model, 4, 2, "pyramid", *more)
+        assert (plain - _call(host, patched, *conds)).abs().max() < 1e-6, node
+
+
+def check_long_clips_in_windows_follow_the_story_with_every_sampler(host):
+    model, clip, _ = host.tiny()
+    told = host.run("T2VStory", clip, "0-6: a red circle\n6-11: a blue square", 11, 8.0)[:2]
+    made = {}
+    for name, node, arguments in (
+        ("windows", "T2VWindows", (4, 2, "linear", False)),
+        ("loop", "T2VWindows", (4, 2, "pyramid", True)),
+        ("freenoise", "T2VFreeNoise", (4, 2, "pyramid")),
+    ):
+        (patched,) = host.run(node, model, *arguments)
+        for sample in (_call, _ksampler):
+            out = sample(host, patched, *told, frames=11)
+            assert out.shape == (1, 4, 11, 4, 4)
+            assert out.isfinite().all()
+            made[f"{name} {sample.__name__}"] = float(out.std())
+    assert model.model_options.get("context_handler") is None  # the input stays as it was
+    return made
+
+
+def check_windows_in_the_host_are_the_librarys(host):
+    import torch
+
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    (patched,) = host.run("T2VWindows", model, 4, 2, "pyramid", False)
+    windows = host.module("t2v_models.sampling.windows")
+    out = _call(host, patched, positive, negative, frames=10, steps=1)
+    plain = _call(host, model, positive, negative, frames=4, steps=1)
+    assert out.shape[2] == 10
+    assert plain.shape[2] == 4
+    spans = windows.windows(10, 4, 2)
+    assert {frame for span in spans for frame in span} == set(range(10))
+    return float(torch.as_tensor(out).std())
+
+
+def check_free_init_of_one_iteration_changes_nothing_and_of_two_something(host):
+    model, clip, _ = host.tiny()
+    conds = host.conds(clip, "a red circle", "")
+    plain = _call(host, model, *conds)
+    once, twice = (host.run("T2VFreeInit", model, n, "butterworth", 0.25, 0.25, 4)[0] for n in (1, 2))
+    assert (plain - _call(host, once, *conds)).abs().max() == 0
+    assert (plain - _call(host, twice, *conds)).abs().max() > 1e-3
+    assert _ksampler(host, twice, *conds).isfinite().all()
+
+
+def check_windows_that_cannot_cover_and_frames_as_batch_are_refused(host):
+    model, clip, _ = host.tiny()
+    for arguments, words in (((4, 4, "flat", False), "overlap is 4"), ((4, 9, "flat", False), "overlap is 9")):
+        assert words in _refusal(lambda arguments=arguments: host.run("T2VWindows", model, *arguments))
+    (patched,) = host.run("T2VWindows", model, 4, 2, "flat", False)
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 6, 1)
+    frames = {"samples": latent["samples"][0].movedim(1, 0)}
+    conds = host.conds(clip, "a", "")
+    settings = (1, 2, 4.0, "ddim", "diffusers", 1.0)
+    said = _refusal(lambda: host.run("T2VVideoSampler", patched, *conds, frames, *settings))
+    assert "5 dimensions" in said
+
+
+def check_windows_are_drawn(host):
+    (picture,) = host.run("T2VDrawWindows", 64, 8.0, 16, 8, "pyramid", False)
+    assert picture.shape[0] == 1
+    assert picture.std() > 0.05
