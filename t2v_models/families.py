@@ -46,6 +46,8 @@ class Family:
     """What the network predicts: "epsilon", the noise, or "v_prediction", the velocity."""
     betas: tuple[float, float] = (0.00085, 0.012)
     """First and last beta; their square roots are spaced evenly over 1000 steps ("scaled_linear")."""
+    schedule: str = "scaled_linear"
+    """How the betas run between them, by diffusers' names; "squaredcos_cap_v2" is the cosine schedule, without them."""
     zero_terminal_snr: bool = False
     """Betas are rescaled so that the last step is pure noise."""
     scale_base: float | None = None
@@ -98,7 +100,7 @@ class Family:
             "_class_name": "LCMScheduler" if self.distilled else "DDIMScheduler",
             "beta_start": self.betas[0],
             "beta_end": self.betas[1],
-            "beta_schedule": "scaled_linear",
+            "beta_schedule": self.schedule,
             "num_train_timesteps": 1000,
             "prediction_type": self.prediction,
             "rescale_betas_zero_snr": self.zero_terminal_snr,
@@ -128,7 +130,7 @@ _DC_V = {
 _ZS = {"licence": CC_BY_NC, "unet": "modelscope"}
 _VGEN = {
     "unet": "modelscope",
-    "licence": "CC BY-NC 4.0: no commercial use",
+    "licence": "research and non-commercial use only, says its authors' README",
     "prediction": "v_prediction",
     "zero_terminal_snr": True,
     "vae": "Stable Diffusion 2.1's, 8x, 4 channels",
@@ -158,8 +160,10 @@ FAMILIES: dict[str, Family] = {
         Family("animov", "Animov", CC_BY_NC, "modelscope", width=512, height=512),
         Family("show-1-sr2", "Show-1's last stage", CC_BY_NC, "modelscope", width=576, height=320, frames=29,
                upscaler=True, notes="Refines a small video, strength 0.8."),
-        Family("vgen", "VGen text to video, TF-T2V", **_VGEN),
-        Family("videolcm", "VideoLCM", **_VGEN, distilled=True, scheduler="lcm", steps=4),
+        Family("vgen", "VGen text to video", **_VGEN, schedule="squaredcos_cap_v2"),
+        Family("tf-t2v", "TF-T2V", **_VGEN),
+        Family("videolcm", "VideoLCM", **_VGEN, distilled=True, scheduler="lcm", steps=4, guidance_scale=1.0,
+               timestep_spacing="linspace"),
         Family("videocrafter2", "VideoCrafter2", VIDEOCRAFTER, "videocrafter2", **_VC, scale_base=0.7,
                fps_condition=28),
         Family("videocrafter1-512", "VideoCrafter1 text to video 512", VIDEOCRAFTER, "videocrafter1-512", **_VC),
@@ -183,13 +187,42 @@ FAMILIES: dict[str, Family] = {
 """The families by name."""
 
 
+_CALLED = {
+    "zeroscopev2xl": "zeroscope-v2-xl",
+    "zs2xl": "zeroscope-v2-xl",
+    "zeroscopev2576w": "zeroscope-v2-576w",
+    "zs2576w": "zeroscope-v2-576w",
+    "zeroscopev230x448x256": "zeroscope-v2-30x448x256",
+    "zeroscopev2dark30x448x256": "zeroscope-v2-30x448x256",
+    "zeroscopev1": "zeroscope-v1",
+    "potat1": "potat1",
+    "animov": "animov",
+    "show1sr2": "show-1-sr2",
+}
+"""What fine-tunes of ModelScope are called where they are published, without punctuation."""
+
+
+def family_called(*names: str) -> str | None:
+    """The fine-tune that a folder or a configuration calls by its name.
+
+    Only for models that differ in nothing but default sizes, licence and notes: everything else is told by the tensors.
+    """
+    for name in names:
+        plain = "".join(letter for letter in name.lower() if letter.isalnum())
+        for called, family in _CALLED.items():
+            if called in plain:
+                return family
+    return None
+
+
 def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Family:
     """The family of a UNet of this shape.
 
     Args:
         config: the UNet's configuration.
         hints: what else the checkpoint tells: "family" (a name of `FAMILIES`), "scale_base", "zero_terminal_snr",
-            and what overrides the table: "prediction", "betas", "width", "height", "frames", "fps" ….
+            and what overrides the table: "prediction", "betas", "width", "height", "frames", "fps" …; "called", a
+            name that chooses among fine-tunes of one model.
     """
     hints = {name: tuple(v) if isinstance(v, list) else v for name, v in (hints or {}).items()}  # JSON has lists
     named = FAMILIES.get(str(hints.get("family", "")))
@@ -199,8 +232,11 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
         for family in FAMILIES.values()
         if replace(PRESETS[family.unet], default_fps=UNetConfig.default_fps) == shape
     ]
+    called = FAMILIES.get(str(hints.get("called", "")))
     if named is not None:
         family = named
+    elif called is not None and called in fitting and not {"prediction", "zero_terminal_snr"} & _unlike(called, hints):
+        family = called
     elif fitting:
         family = max(fitting, key=lambda f: sum(getattr(f, key, None) == value for key, value in hints.items()))
     else:
@@ -208,6 +244,11 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
             str(hints.get("family") or "custom"), "A model with a shape of its own", "unknown: see its source", ""
         )
     return replace(family, **{name: value for name, value in hints.items() if _fits(family, name, value)})
+
+
+def _unlike(family: Family, hints: Mapping[str, Any]) -> set[str]:
+    """The hints that contradict a family."""
+    return {name for name, value in hints.items() if getattr(family, name, value) != value}
 
 
 def _fits(family: Family, name: str, value: Any) -> bool:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import T2VError
-from ..families import Defaults, Family, family_for
+from ..families import FAMILIES, Defaults, Family, family_called, family_for
 from ..unet import UNet3D, UNetConfig
 from . import diffusers, text_encoder, vae
 from .detect import Part, find_parts, unet_config
@@ -23,6 +23,9 @@ from .layouts import Layout
 from .tensors import FLOAT8, LazyDict, as_lazy, load_all, main_dtype
 
 log = logging.getLogger(__name__)
+
+_VIDEOLCM_STEPS = (435_000, 544_000)
+"""Training steps at which VideoLCM was published; its shapes are TF-T2V's."""
 
 StateDict = dict[str, torch.Tensor]
 
@@ -245,9 +248,12 @@ class Checkpoint:
         """What the checkpoint tells of its family besides the UNet's shape."""
         hints: dict[str, Any] = {}
         part = self._found.parts["unet"]
-        if self._unet[1].name == "modelscope" and part.prefix.startswith("state_dict."):
-            hints["family"] = "vgen"  # ModelScope's own file has no wrapper, VGen's training loop writes one
         extra = self._found.extra
+        if part.blank_channels:
+            step = int(extra["step"].load()) if "step" in extra else 0
+            hints["family"] = "videolcm" if step in _VIDEOLCM_STEPS else "tf-t2v"
+        elif self._unet[1].name == "modelscope" and part.prefix.startswith("state_dict."):
+            hints["family"] = "vgen"  # ModelScope's own file has no wrapper, VGen's training loop writes one
         if "scale_arr" in extra:
             hints["scale_base"] = round(float(extra["scale_arr"].load().flatten()[-1]), 4)
         if "v_pred" in extra:
@@ -256,12 +262,17 @@ class Checkpoint:
         for ours, theirs in (("prediction", "prediction_type"), ("zero_terminal_snr", "rescale_betas_zero_snr")):
             if theirs in scheduler:
                 hints[ours] = scheduler[theirs]
+        if isinstance(scheduler.get("beta_schedule"), str):
+            hints["schedule"] = scheduler["beta_schedule"]
         if isinstance(scheduler.get("beta_start"), float) and isinstance(scheduler.get("beta_end"), float):
             hints["betas"] = (scheduler["beta_start"], scheduler["beta_end"])
         if isinstance(scheduler.get("scale_base"), float):
             hints["scale_base"] = scheduler["scale_base"]
         config = self._found.configs.get("unet", {})
-        size = config.get("sample_size")
+        called = family_called(str(config.get("_name_or_path", "")), *Path(self.path).parts[-2:])
+        if called:
+            hints["called"] = called
+        size = None if called else config.get("sample_size")  # which fine-tunes leave at ModelScope's
         if isinstance(size, int) and size > 0:
             size = [size, size]
         if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
@@ -287,6 +298,8 @@ def open_checkpoint(
     """
     if isinstance(path, Checkpoint):
         return path
+    if family is not None and family not in FAMILIES:
+        raise T2VError(f"Family {family!r} is not known: choose one of {', '.join(FAMILIES)}.")
     found = _Found()
     if isinstance(path, Mapping):
         source = "the state dict"
@@ -400,7 +413,7 @@ def _add(found: _Found, tensors: LazyDict, path: Path | None) -> list[str]:
         added.append(kind)
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
-        if last in ("scale_arr", "v_pred"):
+        if last in ("scale_arr", "v_pred") or name == "step":
             found.extra[last] = tensor
     return added
 

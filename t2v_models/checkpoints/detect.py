@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..errors import T2VError
@@ -63,6 +63,8 @@ class Part:
     layout: str
     prefix: str
     tensors: LazyDict
+    blank_channels: int = 0
+    """Input channels left out because a text-to-video call fills them with zeros (TF-T2V, VideoLCM)."""
 
     @property
     def parameters(self) -> int:
@@ -94,7 +96,18 @@ def find_parts(tensors: LazyDict) -> dict[str, Part]:
             names = [n for n in names if _belongs(n.removeprefix(prefix), kind, tensors[n].shape)]
         cut = prefix + "image_proj_model." if kind == "image_projector" else prefix
         parts[kind] = Part(kind, layout, prefix, {n.removeprefix(cut): tensors[n] for n in names})
+    if "unet" in parts:
+        parts["unet"] = _without_blank_channels(parts["unet"])
     return parts
+
+
+def _without_blank_channels(part: Part) -> Part:
+    """TF-T2V and VideoLCM have 8 input channels after the latent's 4, for sketches and the like, or zeros."""
+    first = part.tensors.get("input_blocks.0.0.weight")
+    if first is None or len(first.shape) != 4 or first.shape[1] != 12:
+        return part
+    cut = first.then(lambda weight: weight[:, :4].contiguous(), (first.shape[0], 4, *first.shape[2:]))
+    return replace(part, tensors=part.tensors | {"input_blocks.0.0.weight": cut}, blank_channels=8)
 
 
 _OWN = {"image_encoder": ("visual.", "vision_model."), "image_projector": ("image_proj_model.",)}

@@ -101,6 +101,8 @@ def _place(path: Path, value: Any, places: dict[str, Stored]) -> LazyDict:
     def visit(value: Any, name: str, depth: int) -> None:
         if isinstance(value, _Tensor):
             tensors[name] = _to_lazy(path, name, value, places)
+        elif name == "step" and type(value) is int and abs(value) < 1 << 62:
+            tensors[name] = LazyTensor.of(torch.tensor(value))  # by which VGen's models are told apart
         elif depth < _MAX_DEPTH and isinstance(value, dict):
             for key, item in value.items():
                 if isinstance(key, str) and not key.startswith("optimizer"):
@@ -110,7 +112,7 @@ def _place(path: Path, value: Any, places: dict[str, Stored]) -> LazyDict:
                 visit(item, f"{name}.{index}" if name else str(index), _MAX_DEPTH)
 
     visit(value, "", 0)
-    if not tensors:
+    if set(tensors) <= {"step"}:
         raise T2VError(f"{path} holds no tensors (its pickle is of another kind): a model's weights are wanted.")
     return tensors
 
