@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import logging
+import types
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,14 @@ import comfy.utils
 import torch
 
 from ...t2v_models import checkpoints
+from ...t2v_models.checkpoints.files import read_file
+from ...t2v_models.checkpoints.tensors import load_all
 from ...t2v_models.errors import T2VError
+from ...t2v_models.families import Defaults, family_for
 from ...t2v_models.pipeline import BUILT_IN as BUILT_IN_FOLDER
+from ...t2v_models.unet import UNetConfig
 from . import folders
-from .model import DTYPES, load_model
+from .model import CONFIG_KEY, DTYPES, load_model
 from .text_encoder import load_clip
 from .vae import load_vae
 
@@ -31,22 +37,37 @@ def load(name: str, weight_dtype: str, text_encoder: str, vae: str) -> tuple[Any
 
 
 def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:
-    """The MODEL of a checkpoint."""
+    """The MODEL of a checkpoint, or of a file that the host's ModelSave wrote."""
+    options = {"dtype": dtype, "reload": (load_unet, (path, dtype)), "disable_dynamic": disable_dynamic}
+    saved = saved_model(path)
+    if saved is not None:
+        state_dict, config = saved
+        info = types.SimpleNamespace(
+            family=family_for(config["unet"], {"family": config["family"]}), defaults=Defaults(**config["defaults"])
+        )
+        scale = config["scale_factor"]
+        return load_model(state_dict, config["unet"], info, config["scheduler"], scale_factor=scale, **options)
     checkpoint = checkpoints.open_checkpoint(path)
     info = checkpoint.info
     if "unet" not in info.parts:
         raise T2VError(f"{path.name} holds no video UNet ({', '.join(info.parts) or 'nothing known'}): choose another.")
-    scale_factor = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else 0.18215
-    return load_model(
-        checkpoint.unet(),
-        checkpoint.config,
-        info,
-        checkpoint.scheduler_config(),
-        scale_factor=scale_factor,
-        dtype=dtype,
-        reload=(load_unet, (path, dtype)),
-        disable_dynamic=disable_dynamic,
-    )
+    scale = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else info.family.vae_scale
+    scheduler = checkpoint.scheduler_config()
+    return load_model(checkpoint.unet(), checkpoint.config, info, scheduler, scale_factor=scale, **options)
+
+
+def saved_model(path: Path) -> tuple[dict[str, torch.Tensor], dict[str, Any]] | None:
+    """The UNet and the configuration in a file of the host's ModelSave; None for any other file."""
+    if path.suffix != ".safetensors" or not path.is_file():
+        return None
+    tensors = read_file(path)
+    if CONFIG_KEY not in tensors:
+        return None
+    config = json.loads(bytes(tensors[CONFIG_KEY].load().tolist()))
+    config["unet"] = UNetConfig(**config["unet"])
+    prefix = "model.diffusion_model."
+    unet = {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    return load_all(unet), config
 
 
 def load_text_encoder(path: Path, other: Path | None = None, disable_dynamic: bool = False) -> Any:
@@ -55,6 +76,8 @@ def load_text_encoder(path: Path, other: Path | None = None, disable_dynamic: bo
         state_dict = comfy.utils.load_torch_file(str(other), safe_load=True)
         clip = load_clip(state_dict, disable_dynamic=disable_dynamic)
     else:
+        if saved_model(path) is not None:
+            return None
         checkpoint = checkpoints.open_checkpoint(path)
         if "text_encoder" not in checkpoint.info.parts:
             return None
@@ -73,6 +96,8 @@ def load_autoencoder(path: Path, other: Path | None = None) -> Any:
             state_dict = comfy.utils.state_dict_prefix_replace(state_dict, {prefix: ""}, filter_keys=True)
         vae = load_vae(state_dict)
     else:
+        if saved_model(path) is not None:
+            return None
         checkpoint = checkpoints.open_checkpoint(path)
         if "vae" not in checkpoint.info.parts:
             return None

@@ -1,16 +1,20 @@
-"""LoRAs of the formats that these models have come with."""
+"""LoRAs of the formats that these models have come with, as patches of the host."""
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
-import comfy.sd
-import comfy.utils
+import comfy.lora
 import folder_paths
+from torch import Tensor
 
+from ...t2v_models.checkpoints.lora import LoraPair, read_lora
 from ...t2v_models.errors import T2VError
 from . import folders
 from .model import video_model
+
+log = logging.getLogger(__name__)
 
 
 def names() -> list[str]:
@@ -21,21 +25,41 @@ def names() -> list[str]:
 def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
     """Clones of MODEL and CLIP with the LoRA added to their patches. Raises T2VError where nothing of it fits."""
     inner = video_model(model)
-    if strength_model == 0 and (clip is None or strength_clip == 0):
-        return model, clip
-    state_dict = comfy.utils.load_torch_file(str(folders.file_path("loras", name)), safe_load=True)
-    state_dict = convert(state_dict, inner.diffusion_model.config)
-    patched, patched_clip = comfy.sd.load_lora_for_models(model, clip, state_dict, strength_model, strength_clip)
-    if len(patched.patches) == len(model.patches) and (
-        clip is None or len(patched_clip.patcher.patches) == len(clip.patcher.patches)
-    ):
-        first = next(iter(state_dict), "none")
+    lora = read_lora(folders.file_path("loras", name), inner.diffusion_model.config)
+    unet_keys = {key: f"diffusion_model.{key}" for key in inner.diffusion_model.state_dict()}
+    used, skipped = 0, []
+    if strength_model != 0:
+        model, used, skipped = _patched(model, model.clone(), lora.unet, unet_keys, strength_model)
+    if clip is not None and strength_clip != 0 and lora.text_encoder:
+        stored = {key.split("transformer.", 1)[-1]: key for key in clip.cond_stage_model.state_dict()}
+        clip, more, others = _patched(clip, clip.clone(), lora.text_encoder, stored, strength_clip)
+        used, skipped = used + more, [*skipped, *others]
+    if not used and (strength_model or strength_clip):
+        first = next(iter([*lora.unet, *lora.text_encoder, *lora.unknown]), "none")
         raise T2VError(
-            f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another one?'
+            f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another?'
         )
-    return patched, patched_clip
+    if skipped:
+        log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])
+    return model, clip
 
 
-def convert(state_dict: dict[str, Any], config: Any) -> dict[str, Any]:
-    """Any format to the names that the host's loader knows."""
-    return state_dict
+def _patched(
+    original: Any, clone: Any, pairs: dict[str, LoraPair], keys: dict[str, str], strength: float
+) -> tuple[Any, int, list[str]]:
+    """The clone with the pairs that fit as patches; how many, and the names of the others."""
+    tensors: dict[str, Tensor] = {}
+    to_load, skipped = {}, []
+    for name, pair in pairs.items():
+        weight = name if name.endswith(".weight") else f"{name}.weight"
+        if weight not in keys:
+            skipped.append(name)
+            continue
+        to_load[name] = keys[weight]
+        tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = pair.up, pair.down
+        if pair.mid is not None:
+            tensors[f"{name}.lora_mid.weight"] = pair.mid
+        if pair.alpha is not None:
+            tensors[f"{name}.alpha"] = pair.up.new_tensor(pair.alpha)
+    clone.add_patches(comfy.lora.load_lora(tensors, to_load), strength)
+    return (clone if to_load else original), len(to_load), skipped

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +19,7 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from ...t2v_models.unet import UNetConfig
-from . import compat, control
+from . import compat, control, guidance, stories
 from .model_sampling import scaled_sampling
 from .unet import HostUNet3D
 
@@ -35,6 +37,9 @@ DTYPES: dict[str, torch.dtype | None] = {
 
 MOTION_GUIDANCE = 0.05
 """What T2V-Turbo v2 was shown with. Li et al. 2024 (arXiv:2410.05677)."""
+
+CONFIG_KEY = "t2v_config"
+"""Where a saved model keeps its configuration."""
 
 _SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
 """diffusers' names for noise schedules to the host's, where they differ."""
@@ -116,11 +121,25 @@ class VideoModel(comfy.model_base.BaseModel):
         if model_config.sampling_settings["scale_base"] != 1.0:
             self.model_sampling = scaled_sampling(model_config, model_config.velocity)
 
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As the host saves it, and the configuration that shapes do not tell, as JSON in a tensor of bytes."""
+        out = super().state_dict_for_saving(*args, **kwargs)
+        config = {
+            "unet": dataclasses.asdict(self.diffusion_model.config),
+            "scheduler": dict(self.scheduler),
+            "defaults": dataclasses.asdict(self.defaults),
+            "family": self.family.name,
+            "scale_factor": self.latent_format.scale_factor,
+        }
+        out[CONFIG_KEY] = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
+        return out
+
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)
         noise = kwargs["noise"]
         frames = noise.shape[0] if noise.ndim == 4 else noise.shape[2]
         out["num_video_frames"] = comfy.conds.CONDConstant(frames)
+        out.update(stories.conds(kwargs))
         return out
 
 
@@ -158,6 +177,7 @@ def load_model(
     compat.load_unet_weights(model, patcher, state_dict)
     model.diffusion_model.requires_grad_(False)
     control.install(patcher)
+    guidance.install(patcher)
     if reload is not None:
         patcher.cached_patcher_init = reload
     return patcher

@@ -1,0 +1,342 @@
+"""Core's nodes on our MODEL, CLIP, VAE and LATENT. Run inside a ComfyUI by in_host.py."""
+
+import inspect
+
+import torch
+
+
+def text(host, clip):
+    return host.run("CLIPTextEncode", clip, "a red circle")[0], host.run("CLIPTextEncode", clip, "")[0]
+
+
+def ksample(host, model, clip, samples=None, sampler="euler", cfg=5.0, steps=3, denoise=1.0, conds=None, **latent):
+    samples = torch.zeros(1, 4, 4, 8, 8) if samples is None else samples
+    positive, negative = conds or text(host, clip)
+    latent = {"samples": samples, **latent}
+    args = (model, 3, steps, cfg, sampler, "normal", positive, negative, latent, denoise)
+    return host.run("KSampler", *args)[0]["samples"]
+
+
+def check_all_samplers_of_the_host_run(host):
+    import comfy.samplers
+
+    model, clip, _ = host.tiny()
+    broken = {}
+    for name in comfy.samplers.KSampler.SAMPLERS:
+        try:
+            out = ksample(host, model, clip, torch.zeros(1, 4, 2, 8, 8), name, steps=2)
+            assert out.shape == (1, 4, 2, 8, 8)
+        except Exception as error:
+            broken[name] = f"{type(error).__name__}: {error}"
+    assert not broken, broken
+
+
+def check_vae_decode_gives_every_frame(host):
+    model, clip, vae = host.tiny()
+    out = {"samples": ksample(host, model, clip)}
+    (images,) = host.run("VAEDecode", vae, out)
+    assert images.shape == (4, 64, 64, 3)
+    (ours,) = host.run("T2VVAEDecodeFrames", out, vae)
+    assert torch.equal(images, ours)
+
+
+def check_vae_decode_tiled_gives_every_frame(host):
+    _, _, vae = host.tiny()
+    latent = {"samples": torch.randn(1, 4, 2, 16, 16)}
+    (images,) = host.run("VAEDecodeTiled", vae, latent, 64, 32, 64, 8)
+    assert images.shape == (2, 128, 128, 3)
+
+
+def check_vae_encode_makes_one_clip(host):
+    _, _, vae = host.tiny()
+    images = torch.rand(5, 64, 64, 3)
+    (latent,) = host.run("VAEEncode", vae, images)
+    assert latent["samples"].shape == (1, 4, 5, 8, 8)
+    (ours,) = host.run("T2VVAEEncodeFrames", images, vae, 0, 0)
+    assert torch.equal(latent["samples"], ours["samples"])
+    (tiled,) = host.run("VAEEncodeTiled", vae, images, 128, 32)
+    assert tiled["samples"].shape == (1, 4, 5, 8, 8)
+
+
+def check_video_to_video(host):
+    model, clip, vae = host.tiny()
+    (latent,) = host.run("VAEEncode", vae, torch.rand(4, 64, 64, 3))
+    out = ksample(host, model, clip, latent["samples"], denoise=0.5)
+    assert out.shape == (1, 4, 4, 8, 8)
+    assert out.isfinite().all()
+
+
+def check_sampler_custom_advanced(host):
+    model, clip, _ = host.tiny()
+    positive, negative = text(host, clip)
+    (noise,) = host.run("RandomNoise", 3)
+    (guider,) = host.run("CFGGuider", model, positive, negative, 5.0)
+    (sampler,) = host.run("KSamplerSelect", "euler")
+    (sigmas,) = host.run("BasicScheduler", model, "normal", 3, 1.0)
+    latent = {"samples": torch.zeros(1, 4, 4, 8, 8)}
+    out = host.run("SamplerCustomAdvanced", noise, guider, sampler, sigmas, latent)[0]["samples"]
+    assert (out - ksample(host, model, clip)).abs().max() < 1e-5
+
+
+def check_freeu_and_pag_change_the_result_and_leave_the_model_alone(host):
+    model, clip, _ = host.tiny()
+    plain = ksample(host, model, clip)
+    for name, args in (
+        ("FreeU", (1.3, 1.4, 0.9, 0.2)),
+        ("FreeU_V2", (1.3, 1.4, 0.9, 0.2)),
+        ("PerturbedAttentionGuidance", (3.0,)),
+        ("HyperTile", (64, 2, 0, False)),
+    ):
+        (patched,) = host.run(name, model, *args)
+        out = ksample(host, patched, clip)
+        assert out.isfinite().all(), name
+        assert name == "HyperTile" or (out - plain).abs().max() > 1e-3, name
+    assert torch.equal(ksample(host, model, clip), plain)
+
+
+def check_patches_treat_frames_as_images(host):
+    model, clip, _ = host.tiny()
+    shapes = []
+
+    def patch(h, hsp, options):
+        shapes.append((tuple(h.shape), options["block"], options["original_shape"]))
+        return h, hsp
+
+    patched = model.clone()
+    patched.set_model_output_block_patch(patch)
+    ksample(host, patched, clip, steps=1)
+    rows = {shape[0] for shape, _, _ in shapes}
+    assert rows <= {4, 8}, rows
+    assert all(len(shape) == 4 for shape, _, _ in shapes)
+    assert [block for _, block, _ in shapes][:2] == [("output", 0), ("output", 1)]
+
+
+def check_easycache_skips_steps(host):
+    import nodes
+
+    if "EasyCache" not in nodes.NODE_CLASS_MAPPINGS:
+        return "this host has no EasyCache"
+    model, clip, _ = host.tiny()
+    calls = []
+    forward = type(model.model.diffusion_model)._forward
+
+    def counted(self, *args, **kwargs):
+        calls.append(1)
+        return forward(self, *args, **kwargs)
+
+    type(model.model.diffusion_model)._forward = counted
+    try:
+        (patched,) = host.run("EasyCache", model, 1e9, 0.15, 0.95, False)
+        out = ksample(host, patched, clip, steps=10)
+        cached = len(calls)
+        calls.clear()
+        ksample(host, model, clip, steps=10)
+    finally:
+        type(model.model.diffusion_model)._forward = forward
+    assert out.isfinite().all()
+    assert cached < len(calls), (cached, len(calls))
+    return cached, len(calls)
+
+
+def check_model_sampling_discrete_and_rescale_cfg(host):
+    model, clip, _ = host.tiny()
+    (patched,) = host.run("ModelSamplingDiscrete", model, "v_prediction", True)
+    assert ksample(host, patched, clip).isfinite().all()
+    (rescaled,) = host.run("RescaleCFG", model, 0.7)
+    from_clip = ksample(host, rescaled, clip, cfg=9.0)
+    assert (from_clip - ksample(host, model, clip, cfg=9.0)).abs().max() > 1e-3
+
+
+def check_guidance_nodes_for_images_do_the_same_on_clips(host):
+    import comfy.sample
+
+    model, clip, _ = host.tiny()
+    original = comfy.sample.prepare_noise
+
+    def prepare(latent, seed, indices=None):
+        if latent.ndim == 4:
+            t, c, h, w = latent.shape
+            return original(torch.zeros(1, c, t, h, w), seed)[0].transpose(0, 1).contiguous()
+        return original(latent, seed, indices)
+
+    comfy.sample.prepare_noise = prepare
+    try:
+        for name, args in (("RescaleCFG", (0.7,)), ("VideoLinearCFGGuidance", (1.0,))):
+            (patched,) = host.run(name, model, *args)
+            a = ksample(host, patched, clip, cfg=8.0)[0].transpose(0, 1)
+            b = ksample(host, patched, clip, torch.zeros(4, 4, 8, 8), cfg=8.0)
+            assert (a - b).abs().max() < 1e-4, (name, float((a - b).abs().max()))
+    finally:
+        comfy.sample.prepare_noise = original
+
+
+def check_context_windows(host):
+    model, clip, _ = host.tiny()
+    cls = host.node("ContextWindowsManual")
+    names = inspect.signature(cls.execute).parameters
+
+    def windows(length, overlap, **more):
+        settings = {
+            "context_schedule": "standard_static",
+            "context_stride": 1,
+            "closed_loop": False,
+            "fuse_method": "pyramid",
+            "dim": 2,
+            "freenoise": False,
+            "causal_window_fix": False,
+            **more,
+        }
+        settings = {key: value for key, value in settings.items() if key in names}
+        return host.run("ContextWindowsManual", model, length, overlap, **settings)[0]
+
+    samples = torch.zeros(1, 4, 12, 8, 8)
+    plain = ksample(host, model, clip, samples)
+    assert (ksample(host, windows(12, 4), clip, samples) - plain).abs().max() < 1e-5
+    windowed = ksample(host, windows(6, 3), clip, samples)
+    assert windowed.isfinite().all()
+    assert (windowed - plain).abs().max() > 1e-3
+    if "causal_window_fix" in names:
+        assert ksample(host, windows(6, 3, causal_window_fix=True), clip, samples).isfinite().all()
+
+
+def check_a_noise_mask_keeps_what_it_covers(host):
+    model, clip, vae = host.tiny()
+    images = torch.rand(4, 64, 64, 3)
+    (latent,) = host.run("VAEEncode", vae, images)
+    mask = torch.zeros(1, 64, 64)
+    mask[:, :, 32:] = 1
+    (masked,) = host.run("SetLatentNoiseMask", latent, mask)
+    conds = text(host, clip)
+    args = (model, 3, 4, 5.0, "euler", "normal", *conds, masked, 1.0)
+    out = host.run("KSampler", *args)[0]["samples"]
+    kept = (out - latent["samples"])[..., :3].abs().max()
+    assert kept < 1e-4, float(kept)
+    assert (out - latent["samples"])[..., 5:].abs().max() > 1e-2
+    ours = host.run("T2VVideoSampler", model, *conds, masked, 3, 4, 5.0, "ddim", "diffusers", 1.0)[0]["samples"]
+    assert (ours - latent["samples"])[..., :3].abs().max() < 1e-4
+
+
+def lora(names, rank=2, scale=0.5):
+    torch.manual_seed(0)
+    out = {}
+    for name, weight in names.items():
+        inner = weight.shape[1:].numel()
+        out[f"{name}.lora_up.weight"] = torch.randn(weight.shape[0], rank) * scale
+        out[f"{name}.lora_down.weight"] = torch.randn(rank, inner).reshape(rank, *weight.shape[1:]) * scale
+        if weight.ndim == 4:
+            out[f"{name}.lora_up.weight"] = out[f"{name}.lora_up.weight"].reshape(weight.shape[0], rank, 1, 1)
+        out[f"{name}.alpha"] = torch.tensor(float(rank))
+    return out
+
+
+def check_a_spatial_lora_of_load_lora_is_added_to_the_weights(host):
+    import safetensors.torch
+
+    model, clip, _ = host.tiny()
+    unet = model.model.diffusion_model
+    key = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
+    weight = unet.get_submodule(key).weight
+    for title, name in (
+        ("kohya", "lora_unet_" + key.replace(".", "_")),
+        ("diffusers", "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"),
+    ):
+        state_dict = lora({name: weight})
+        safetensors.torch.save_file(state_dict, host.base / "models" / "loras" / f"{title}.safetensors")
+        patched, patched_clip = host.run("LoraLoader", model, clip, f"{title}.safetensors", 0.8, 0.8)
+        assert list(patched.patches) == [f"diffusion_model.{key}.weight"], title
+        before = weight.clone()
+        out = ksample(host, patched, patched_clip)
+        assert (out - ksample(host, model, clip)).abs().max() > 1e-4, title
+        assert torch.equal(weight, before), title
+        ours = host.run("T2VLoraLoader", model, f"{title}.safetensors", 0.8)[0]
+        assert torch.equal(ksample(host, ours, clip), out), title
+
+
+def check_merge_and_save_and_load_again(host):
+    model, clip, _ = host.tiny()
+    other, _, _ = host.tiny("tiny-v")
+    (same,) = host.run("ModelMergeSimple", model, other, 1.0)
+    plain = ksample(host, model, clip)
+    assert (ksample(host, same, clip) - plain).abs().max() < 1e-5
+    (merged,) = host.run("ModelMergeSimple", model, other, 0.5)
+    out = ksample(host, merged, clip)
+    assert (out - plain).abs().max() > 1e-3
+    host.run("ModelSave", merged, "diffusion_models/merged")
+    saved = sorted((host.base / "output" / "diffusion_models").glob("merged*.safetensors"))[-1]
+    folder = host.base / "models" / "text2video"
+    folder.mkdir(exist_ok=True)
+    saved.rename(folder / "merged.safetensors")
+    again, no_clip, no_vae = host.run("T2VModelLoader", "merged.safetensors", "default")
+    assert no_clip is None
+    assert no_vae is None
+    assert (ksample(host, again, clip) - out).abs().max() / out.abs().max() < 1e-4
+
+
+def controlnet(host, model):
+    """A ControlNet of random weights for the tiny UNet."""
+    import comfy.cldm.cldm
+    import comfy.controlnet
+    import comfy.ops
+
+    torch.manual_seed(1)
+    net = comfy.cldm.cldm.ControlNet(
+        image_size=8,
+        in_channels=4,
+        model_channels=32,
+        hint_channels=3,
+        num_res_blocks=[1, 1],
+        channel_mult=(1, 2),
+        transformer_depth=[1, 0],
+        transformer_depth_middle=1,
+        num_head_channels=16,
+        use_spatial_transformer=True,
+        use_linear_in_transformer=True,
+        context_dim=32,
+        dtype=torch.float32,
+        operations=comfy.ops.disable_weight_init,
+    )
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.1)
+    net.eval()
+    import comfy.model_management as management
+
+    return comfy.controlnet.ControlNet(net, load_device=management.get_torch_device())
+
+
+def check_a_controlnet_sees_every_frame(host):
+    import comfy.sample
+
+    model, clip, _ = host.tiny()
+    positive, negative = text(host, clip)
+    net = controlnet(host, model)
+    hint = torch.rand(4, 64, 64, 3)
+    pos, neg = host.run("ControlNetApplyAdvanced", positive, negative, net, hint, 1.0, 0.0, 1.0)
+    original = comfy.sample.prepare_noise
+
+    def prepare(latent, seed, indices=None):
+        if latent.ndim == 4:
+            t, c, h, w = latent.shape
+            return original(torch.zeros(1, c, t, h, w), seed)[0].transpose(0, 1).contiguous()
+        return original(latent, seed, indices)
+
+    comfy.sample.prepare_noise = prepare
+    try:
+        on_clip = ksample(host, model, clip, conds=(pos, neg))
+        on_frames = ksample(host, model, clip, torch.zeros(4, 4, 8, 8), conds=(pos, neg))
+    finally:
+        comfy.sample.prepare_noise = original
+    plain = ksample(host, model, clip, conds=(positive, negative))
+    assert (on_clip - plain).abs().max() > 1e-3
+    difference = (on_clip[0].transpose(0, 1) - on_frames).abs().max()
+    assert difference / on_clip.abs().max() < 1e-4, float(difference)
+    two = ksample(host, model, clip, torch.zeros(2, 4, 4, 8, 8), conds=(pos, neg))
+    assert two.isfinite().all()
+
+
+def check_previews_are_a_sheet_of_frames(host):
+    preview = host.module("nodes.host.preview")
+    model, _, _ = host.tiny()
+    for shape, size in (((1, 4, 4, 8, 8), (512, 512)), ((5, 4, 8, 8), None), ((1, 4, 30, 8, 12), None)):
+        image = preview.sheet(torch.randn(shape), model.model.latent_format)
+        assert size is None or image.size == size, image.size
+        assert max(image.size) <= 512
