@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ..unet import UNet3D, UNetConfig
-from .captions import paraphrase
+from .captions import describe, paraphrase
 from .loop import Schedule, fit
 from .pool import Pool
 from .text import build_text_encoder
@@ -35,6 +35,8 @@ WORLDS = [
 
 EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
+PLAIN = 0.4
+"""Share of captions in the plain form."""
 STEPS_PER_CHUNK = 200
 
 
@@ -61,15 +63,16 @@ def signal_levels() -> torch.Tensor:
 
 
 def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tuple[int, int]:
-    """(clips, frames) of a step: mostly the usual 16 frames, also shorter and longer clips and, more at first, stills."""
-    chance = float(torch.rand((), generator=random))
-    stills = 0.7 if step < 0.06 * steps else 0.1
-    if chance < stills:
-        return 6 * size, 1
-    kind = int(torch.multinomial(torch.tensor([0.68, 0.2, 0.12]), 1, generator=random))
-    low, high = ((16, 16), (2, 15), (17, 24))[kind]
+    """(clips, frames) of a step.
+
+    At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions, not
+    of frames. Then mostly the usual 16 frames, some longer.
+    """
+    shares = (0.4, 0.3, 0.25, 0.05) if step < 0.4 * steps else (0.12, 0.2, 0.55, 0.13)
+    kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
+    low, high = ((1, 1), (2, 8), (16, 16), (9, 24))[kind]
     frames = int(torch.randint(low, high + 1, (), generator=random))
-    return max(2, min(3 * size, round(size * 16 / frames))), frames
+    return max(2, min(8 * size, round(size * 16 / frames))), frames
 
 
 def train(
@@ -80,15 +83,19 @@ def train(
     *,
     seed: int = 0,
     size: int = 8,
+    clips: int = 480,
     worlds: list[tuple[float, World]] = WORLDS,
     progress: bool = True,
 ) -> Denoiser:
-    """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips."""
+    """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips.
+
+    `clips` is the size of a chunk of the pool that they are drawn from.
+    """
     torch.manual_seed(seed)
     model = Denoiser(len(tokenizer))
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
-    pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1)
+    pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=clips)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         count, frames = batch_shape(step, schedule.steps, random, size)
@@ -132,6 +139,8 @@ def prompt_for(scene: Scene, frames: int, random: torch.Generator) -> str:
     """A caption, sometimes an empty one; of a single frame the motion is often left open."""
     if float(torch.rand((), generator=random)) < EMPTY:
         return ""
+    if float(torch.rand((), generator=random)) < PLAIN:
+        return describe(scene)
     return paraphrase(scene, random, vague=0.3 if frames == 1 else 0.08)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,20 @@ class Recipe:
     denoiser: Schedule = Schedule(4200, 1.5e-3)
     clips: int = 8
     """Clips of 16 frames in a step of the denoiser."""
+    pool: int = 480
+    """Clips in a chunk of the pool."""
+
+    def scaled(self, factor: float) -> Recipe:
+        """The same in fewer steps, for a try."""
+        if factor == 1:
+            return self
+
+        def shorter(schedule: Schedule) -> Schedule:
+            steps = max(2, round(schedule.steps * factor))
+            return replace(schedule, steps=steps, warmup=min(schedule.warmup, steps // 2))
+
+        stages = {name: shorter(getattr(self, name)) for name in ("autoencoder", "decoder", "denoiser")}
+        return replace(self, **stages, pool=max(20, round(self.pool * factor)))
 
 
 def train_builtin(
@@ -47,9 +61,8 @@ def train_builtin(
     stages = {name: work / name for name in ("autoencoder", "decoder", "denoiser")}
     vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, seed=seed, batch=16, progress=progress)
     vae.requires_grad_(False)
-    model = denoiser.train(
-        stages["denoiser"], vae, tokenizer, recipe.denoiser, seed=seed, size=recipe.clips, progress=progress
-    )
+    options = {"seed": seed, "size": recipe.clips, "clips": recipe.pool, "progress": progress}
+    model = denoiser.train(stages["denoiser"], vae, tokenizer, recipe.denoiser, **options)
     vae.requires_grad_(True)
     vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))

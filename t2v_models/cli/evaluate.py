@@ -1,0 +1,103 @@
+"""``evaluate``: how well the built-in model, or another of its world, follows its prompts."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ..errors import T2VError
+
+GROUPS = {"plain": 200, "held out": 60, "other": 60, "pairs": 40, "unguided": 24}
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "evaluate",
+        help="measure how well the built-in model follows its prompts",
+        description="Make a few hundred videos and measure, by plain image analysis, whether colour, shape, motion, "
+        "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png and "
+        "plot.png.",
+    )
+    parser.add_argument("--model", default="built-in", metavar="PATH", help='a model of this world; default "built-in"')
+    parser.add_argument("--plain", type=int, metavar="N", help="prompts with one object that moves straight (200)")
+    parser.add_argument("--held-out", type=int, metavar="N", help="the same, combinations never trained on (60)")
+    parser.add_argument("--other", type=int, metavar="N", help="diagonals, bounces, spins, grows, shrinks (60)")
+    parser.add_argument("--pairs", type=int, metavar="N", help="two objects (40)")
+    parser.add_argument("--unguided", type=int, metavar="N", help="plain prompts again, with guidance 1 (24)")
+    parser.add_argument("--schedulers", type=int, default=0, metavar="N", help="plain prompts for every scheduler (0)")
+    parser.add_argument("--steps", type=int, help="denoising steps; default the model's")
+    parser.add_argument("--guidance", type=float, metavar="SCALE", help="default the model's")
+    parser.add_argument("--scheduler", metavar="NAME", help="default the model's")
+    parser.add_argument("--frames", type=int, help="default the model's")
+    parser.add_argument("--seed", type=int, default=0, help="which prompts are asked (default 0)")
+    parser.add_argument("--batch", type=int, default=4, metavar="N", help="videos made at a time (default 4)")
+    parser.add_argument("--truth", action="store_true", help="score drawn videos instead: a check of the analysis")
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("evaluation"), metavar="FOLDER", help="where the pictures go"
+    )
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Evaluate; returns the table."""
+    counts = {group: getattr(args, group.replace(" ", "_")) for group in GROUPS}
+    if any(count is not None and count < 0 for count in (*counts.values(), args.schedulers)) or args.batch < 1:
+        raise T2VError("A number of prompts is negative, or --batch less than 1: give 0 to leave a group out.")
+    if args.output.exists() and not args.output.is_dir():
+        raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
+    named = any(count is not None for count in counts.values()) or args.schedulers
+    counts = {
+        group: (0 if named else usual) if counts[group] is None else counts[group] for group, usual in GROUPS.items()
+    }
+
+    from ..sampling.schedulers import SCHEDULERS, check_scheduler
+
+    if args.scheduler is not None:
+        check_scheduler(args.scheduler)
+
+    from dataclasses import replace
+
+    from tqdm import tqdm
+
+    from ..evaluation import report
+    from ..evaluation.run import answers, summarise, truth
+    from ..evaluation.scoring import questions
+    from ..pipeline import load_pipeline
+
+    unguided = counts.pop("unguided")
+    asked = questions({group: count for group, count in counts.items() if count}, args.seed)
+    rounds: list[tuple[list[Any], dict[str, Any]]] = [(asked, {})] if asked else []
+    if unguided:
+        again = questions({"plain": unguided}, args.seed)
+        rounds.append(([replace(q, group="guidance 1") for q in again], {"guidance_scale": 1.0}))
+    if args.schedulers:
+        again = questions({"plain": args.schedulers}, args.seed)
+        rounds += [([replace(q, group=name) for q in again], {"scheduler": name}) for name in SCHEDULERS]
+    if not rounds:
+        raise T2VError("Every group has 0 prompts: ask for at least one.")
+
+    args.output.mkdir(parents=True, exist_ok=True)
+    pipeline = None if args.truth else load_pipeline(args.model)
+    options = {
+        "steps": args.steps,
+        "guidance_scale": args.guidance,
+        "scheduler": args.scheduler,
+        "frames": args.frames,
+    }
+    given = []
+    with tqdm(total=sum(len(group) for group, _ in rounds), desc="videos", unit="") as bar:
+        for group, changes in rounds:
+
+            def generate(prompts: list[str], seed: int, changes: dict[str, Any] = changes) -> Any:
+                return pipeline(prompts, seed=seed, **{**options, **changes}).frames
+
+            for answer in answers(truth(group) if args.truth else generate, group, batch=args.batch):
+                given.append(answer)
+                bar.update()
+    summaries = summarise(given)
+    report.write_csv(given, args.output / "results.csv")
+    report.contact_sheet(given, args.output / "sheet.png")
+    report.plot(summaries, given, args.output / "plot.png")
+    return f"{report.table(summaries)}\n\nresults.csv, sheet.png and plot.png are in {args.output}."

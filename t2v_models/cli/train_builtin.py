@@ -1,0 +1,51 @@
+"""``train-builtin``: make the built-in model again, from a seed."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+
+from ..errors import T2VError
+
+
+def add_parser(subparsers: argparse._SubParsersAction) -> None:
+    """The command's options."""
+    parser = subparsers.add_parser(
+        "train-builtin",
+        help="make the built-in model again, from a seed",
+        description="Train the built-in model on generated clips: an autoencoder, then the 3D UNet with its text encoder, "
+        "then the decoder once more. Stop it at any time: the same command goes on where it was.",
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("output/builtin"), metavar="FOLDER", help="where the model goes"
+    )
+    parser.add_argument(
+        "--work", type=Path, metavar="FOLDER", help="unfinished stages and loss.png; default OUTPUT/../training"
+    )
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default 2)")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of the denoiser; default the recipe's")
+    parser.add_argument("--scale", type=float, default=1.0, help="shorten every stage: 0.001 for a try (default 1)")
+    parser.set_defaults(func=run)
+
+
+def run(args: argparse.Namespace) -> str:
+    """Train; returns where things are."""
+    if args.threads < 1 or (args.steps is not None and args.steps < 1) or not 0 < args.scale <= 1:
+        raise T2VError("--threads and --steps must be at least 1, --scale more than 0 and at most 1.")
+    if args.output.exists() and not args.output.is_dir():
+        raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
+
+    import torch
+
+    from ..training.recipe import Recipe, train_builtin
+
+    torch.set_num_threads(args.threads)
+    recipe = Recipe()
+    if args.steps is not None:
+        recipe = replace(recipe, denoiser=replace(recipe.denoiser, steps=args.steps))
+    recipe = recipe.scaled(args.scale)
+    work = args.work or args.output.parent / "training"
+    picture = train_builtin(work, args.output, recipe, seed=args.seed)
+    return f"The model is in {args.output}, its loss curves are in {picture}. Try it: --model {args.output}"

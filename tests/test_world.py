@@ -1,0 +1,183 @@
+"""The built-in model's world: what is drawn is what is said, and the analysis that measures it tells right from wrong."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from t2v_models.evaluation.run import answers, summarise, truth
+from t2v_models.evaluation.scoring import questions, score
+from t2v_models.training.captions import describe, paraphrase, vocabulary
+from t2v_models.training.render import render
+from t2v_models.training.world import (
+    BACKGROUNDS,
+    COLOURS,
+    MOTIONS,
+    OBJECT_COLOURS,
+    SHAPES,
+    STRAIGHT,
+    Item,
+    Scene,
+    World,
+    combinations,
+    held_out,
+    place,
+)
+
+EVERYTHING = World(straight=0.4, other=0.3, pairs=0.3)
+
+
+def clip(scene, frames=16, seed=0, size=64):
+    """(t, h, w, 3) of one drawn scene."""
+    paths = [place(scene, frames, torch.Generator().manual_seed(seed))]
+    return render([scene], paths, size)[0].permute(0, 2, 3, 1)
+
+
+def one(colour="red", shape="circle", motion="right", speed="", background="black"):
+    return Scene((Item(colour, shape, motion, speed),), background)
+
+
+def test_the_same_seed_draws_the_same_clip_and_another_seed_another():
+    scene = one()
+    assert torch.equal(clip(scene, seed=3), clip(scene, seed=3))
+    assert not torch.equal(clip(scene, seed=3), clip(scene, seed=4))
+
+
+def test_a_fifth_of_the_combinations_is_held_out_and_training_never_draws_one():
+    everything = combinations(MOTIONS, None)
+    share = len(combinations(MOTIONS, True)) / len(everything)
+    assert 0.17 < share < 0.23
+    random = torch.Generator().manual_seed(0)
+    for _ in range(400):
+        for item in EVERYTHING.sample(random).items:
+            assert not held_out(item.colour, item.shape, item.motion)
+
+
+@pytest.mark.parametrize("pair", [(OBJECT_COLOURS, SHAPES), (OBJECT_COLOURS, STRAIGHT), (SHAPES, STRAIGHT)])
+def test_every_pair_of_attributes_is_trained_on(pair):
+    seen = {frozenset(c) for c in combinations(STRAIGHT)}
+    for first in pair[0]:
+        for second in pair[1]:
+            assert any({first, second} <= combination for combination in seen), (first, second)
+
+
+@pytest.mark.parametrize("motion", MOTIONS)
+@pytest.mark.parametrize("frames", [1, 2, 16, 24])
+def test_an_object_stays_inside_the_frame(motion, frames):
+    scene = one(shape="star", motion=motion, speed="fast" if motion in STRAIGHT else "")
+    for seed in range(5):
+        path = place(scene, frames, torch.Generator().manual_seed(seed))[0]
+        assert path.position.shape == (frames, 2)
+        assert (path.position - path.radius[:, None] > -0.02).all()
+        assert (path.position + path.radius[:, None] < 1.02).all()
+
+
+def test_edges_are_smooth_and_motion_is_sub_pixel():
+    scene = one("white", motion="right", speed="slowly")
+    frames = clip(scene)
+    levels = frames[0, ..., 0].unique()
+    assert len(levels) > 8, "an edge without anti-aliasing has two levels"
+    for before, after in zip(frames[:-1], frames[1:], strict=True):
+        assert not torch.equal(before, after), "an object slower than a pixel per frame must still move"
+
+
+def test_a_scene_looks_the_same_at_another_size():
+    scene = one("green", "square", "down", background="white")
+    small, large = clip(scene, size=64), clip(scene, size=128)
+    shrunk = large.unflatten(1, (64, 2)).unflatten(3, (64, 2)).mean(dim=(2, 4))
+    assert (shrunk - small).abs().mean() < 0.005
+
+
+def test_every_colour_is_drawn_as_named():
+    for colour in OBJECT_COLOURS:
+        background = "black" if colour != "black" else "white"
+        scene = one(colour, "square", "right", background=background)
+        position = place(scene, 1, torch.Generator().manual_seed(0))[0].position[0]
+        pixel = clip(scene, 1)[0, int(position[1] * 64), int(position[0] * 64)]
+        assert torch.allclose(pixel, torch.tensor(COLOURS[colour]) / 255, atol=0.01)
+
+
+def test_captions_say_what_the_scene_shows():
+    scene = Scene((Item("red", "circle", "right"), Item("white", "star", "up", "fast")), "blue")
+    assert describe(scene) == "a red circle moves right and a white star moves up fast on a blue background"
+    random = torch.Generator().manual_seed(0)
+    texts = {paraphrase(scene, random, vague=0, noise=0) for _ in range(200)}
+    assert len(texts) > 150
+    for text in texts:
+        assert "red" in text
+        assert "star" in text
+        assert "blue" in text
+        assert set(text.rstrip(".").split()) <= set(vocabulary())
+
+
+def test_the_analysis_is_right_about_drawn_clips_of_every_kind():
+    asked = questions({"plain": 24, "held out": 8, "other": 27, "pairs": 12}, seed=5)
+    for summary in summarise(answers(truth(asked), asked)):
+        assert summary.right["all"] >= 0.96, summary
+        assert summary.speed_error < 0.02
+        assert summary.flicker < 0.1
+
+
+WRONG = {
+    "colour": one("blue"),
+    "shape": one(shape="square"),
+    "motion": one(motion="left"),
+    "background": one(background="white"),
+    "count": Scene((Item("red", "circle", "right"), Item("white", "star", "up"))),
+}
+
+
+@pytest.mark.parametrize("criterion", WRONG)
+def test_the_analysis_is_wrong_about_clips_of_something_else(criterion):
+    for seed in range(4):
+        result = score(one(), clip(WRONG[criterion], seed=seed))
+        assert not result.right[criterion]
+        assert not result.right["all"]
+
+
+def test_noise_and_emptiness_are_never_right():
+    noise = torch.rand(16, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    for frames in (noise, torch.zeros(16, 64, 64, 3), torch.ones(16, 64, 64, 3)):
+        for motion in ("right", "still", "grows"):
+            assert not score(one(motion=motion), frames).right["all"]
+
+
+def test_a_clip_played_backwards_moves_the_other_way():
+    frames = clip(one(motion="right"))
+    assert score(one(motion="right"), frames).right["all"]
+    assert score(one(motion="left"), frames.flip(0)).right["all"]
+    assert not score(one(motion="right"), frames.flip(0)).right["motion"]
+
+
+def test_two_pieces_of_one_colour_are_counted_as_two():
+    frames = clip(one(motion="up"))
+    both = torch.maximum(frames, frames.flip(2))
+    measured = score(one(motion="up"), both)
+    if (frames * frames.flip(2)).amax() < 0.01:  # they do not touch
+        assert not measured.right["count"]
+
+
+def test_a_wrong_speed_is_measured():
+    slow = clip(one(motion="right", speed="slowly"))
+    assert score(one(motion="right", speed="slowly"), slow).speed_error < 0.05
+    assert score(one(motion="right", speed="fast"), slow).speed_error > 0.5
+
+
+def test_flicker_is_measured():
+    frames = clip(one())
+    scene = one()
+    flickering = (frames + 0.05 * (torch.arange(16) % 2)[:, None, None, None]).clamp(0, 1)
+    assert score(scene, frames).flicker < 0.1
+    assert 10 < score(scene, flickering).flicker < 15
+
+
+def test_questions_ask_about_everything_equally():
+    asked = questions({"plain": 96}, seed=1)
+    for values in (OBJECT_COLOURS, SHAPES, STRAIGHT):
+        text = [describe(replace(q.scene, background="black")) for q in asked]
+        counts = [sum(f" {value}" in t for t in text) for value in values]
+        assert min(counts) >= 96 / len(values) * 0.5, dict(zip(values, counts, strict=True))
+    assert {q.scene.background for q in asked} == set(BACKGROUNDS)
+    assert not any(held_out(i.colour, i.shape, i.motion) for q in asked for i in q.scene.items)
+    held = questions({"held out": 20})
+    assert all(held_out(i.colour, i.shape, i.motion) for q in held for i in q.scene.items)
