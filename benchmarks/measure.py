@@ -1,0 +1,121 @@
+"""Rates, peak memory and file reads: what the benchmarks measure with."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import platform
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch.nn import functional as F
+
+PAGE = 4096
+
+
+@dataclass(frozen=True)
+class Run:
+    """One call."""
+
+    seconds: float
+    cpu_seconds: float
+    """Of all threads of this process: on a busy machine the steadier figure."""
+    peak_bytes: int | None
+    """Memory beyond what was held before, None where the system does not tell."""
+
+
+def measured(function: Callable[[], object]) -> Run:
+    """Call it once; its result is dropped."""
+    held = reset_peak()
+    cpu, wall = time.process_time(), time.perf_counter()
+    result = function()
+    wall, cpu = time.perf_counter() - wall, time.process_time() - cpu
+    peak = peak_memory()
+    del result
+    return Run(wall, cpu, None if held is None or peak is None else peak - held)
+
+
+def reset_peak() -> int | None:
+    """Give free memory back to the system and forget the peak so far; the bytes now held. Linux only."""
+    try:
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+        Path("/proc/self/clear_refs").write_text("5")
+    except (OSError, AttributeError):
+        return None
+    return _status("VmRSS")
+
+
+def peak_memory() -> int | None:
+    """The most bytes held since `reset_peak`."""
+    return _status("VmHWM")
+
+
+def _status(field: str) -> int | None:
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+    except OSError:
+        return None
+    return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), None)
+
+
+def matmul_rate(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.7) -> float:
+    """FLOP/s of a large linear layer, the best of as many as fit into `seconds`."""
+    x, weight = (torch.randn(size, size).to(dtype) for _ in range(2))
+    if dtype != torch.float32:  # some processors have no fast way: find out on a small one
+        small = x[:192, :192].contiguous()
+        if _fastest(lambda: F.linear(small, small), 0.05) > 0.002:
+            x, weight = x[:512, :512].contiguous(), weight[:512, :512].contiguous()
+    return 2 * len(x) ** 3 / _fastest(lambda: F.linear(x, weight), seconds)
+
+
+def _fastest(function: Callable[[], object], seconds: float) -> float:
+    best, end = float("inf"), time.perf_counter() + seconds
+    while best == float("inf") or time.perf_counter() < end:
+        start = time.perf_counter()
+        function()
+        best = min(best, time.perf_counter() - start)
+    return best
+
+
+def plain_read(path: Path) -> float:
+    """Seconds to read a file from front to back into one buffer."""
+    buffer = memoryview(bytearray(1 << 24))
+    start = time.perf_counter()
+    with path.open("rb", buffering=0) as file:
+        while file.readinto(buffer):
+            pass
+    return time.perf_counter() - start
+
+
+def drop_cache(path: Path) -> bool:
+    """Ask the system to forget what it holds of a file; whether it could be asked."""
+    if not hasattr(os, "posix_fadvise"):
+        return False
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    return True
+
+
+def touch(tensors: list[torch.Tensor]) -> float:
+    """Read one number of every page of every tensor."""
+    return sum(float(t.detach().view(-1)[:: PAGE // t.element_size()].float().sum()) for t in tensors)
+
+
+def machine() -> dict[str, object]:
+    """What the figures were measured on."""
+    name = platform.processor() or platform.machine()
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        name = next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        pass
+    return {
+        "processor": name,
+        "threads": torch.get_num_threads(),
+        "capability": torch.backends.cpu.get_cpu_capability(),
+        "torch": torch.__version__,
+    }
