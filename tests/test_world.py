@@ -1,6 +1,7 @@
-"""The built-in model's world: what is drawn is what is said, and the analysis that measures it tells right from wrong."""
+"""The built-in model's world: what is drawn is what is said, and the analysis tells right from wrong."""
 
 from dataclasses import replace
+from itertools import pairwise
 
 import pytest
 import torch
@@ -77,7 +78,7 @@ def test_edges_are_smooth_and_motion_is_sub_pixel():
     frames = clip(scene)
     levels = frames[0, ..., 0].unique()
     assert len(levels) > 8, "an edge without anti-aliasing has two levels"
-    for before, after in zip(frames[:-1], frames[1:], strict=True):
+    for before, after in pairwise(frames):
         assert not torch.equal(before, after), "an object slower than a pixel per frame must still move"
 
 

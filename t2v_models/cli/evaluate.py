@@ -17,8 +17,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "evaluate",
         help="measure how well the built-in model follows its prompts",
         description="Make a few hundred videos and measure, by plain image analysis, whether colour, shape, motion, "
-        "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png and "
-        "plot.png.",
+        "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png "
+        "and plot.png.",
     )
     parser.add_argument("--model", default="built-in", metavar="PATH", help='a model of this world; default "built-in"')
     parser.add_argument("--plain", type=int, metavar="N", help="prompts with one object that moves straight (200)")

@@ -14,8 +14,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser = subparsers.add_parser(
         "train-builtin",
         help="make the built-in model again, from a seed",
-        description="Train the built-in model on generated clips: an autoencoder, then the 3D UNet with its text encoder, "
-        "then the decoder once more. Stop it at any time: the same command goes on where it was.",
+        description="Train the built-in model on generated clips: an autoencoder, then the 3D UNet with its text "
+        "encoder, then the decoder once more. Stop it at any time: the same command goes on where it was.",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("output/builtin"), metavar="FOLDER", help="where the model goes"

@@ -1,7 +1,7 @@
 """Look at a clip of the built-in model's world and say what is in it, by plain image analysis.
 
-Nothing is learned: pixels are sorted by colour, objects are what is left when the edges are taken off, shapes are compared
-with drawn ones, and a motion is what the centre, the area and the outline do over time.
+Nothing is learned: pixels are sorted by colour, objects are what is left when the edges are taken off, shapes are
+compared with drawn ones, and a motion is what the centre, the area and the outline do over time.
 """
 
 from __future__ import annotations

@@ -25,8 +25,10 @@ def table(summaries: list[Summary]) -> str:
         for s in summaries
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
-    lines = ["  ".join(cell.rjust(w) if i else cell.ljust(w) for i, (cell, w) in enumerate(zip(row, widths, strict=True)))
-             for row in [head, *rows]]  # fmt: skip
+    lines = []
+    for first, *others in [head, *rows]:
+        cells = [cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True)]
+        lines.append("  ".join([first.ljust(widths[0]), *cells]))
     return "\n".join([lines[0], "-" * len(lines[0]), *lines[1:]])
 
 
@@ -51,7 +53,7 @@ def _short(value: float | None) -> str:
 
 
 def contact_sheet(given: list[Answer], path: Path, *, columns: int = 3, most: int = 48) -> None:
-    """A row of frames per video with its prompt, wrong ones marked in red; the wrong ones first, then some of each group."""
+    """A row of frames per video under its prompt, in red where something is wrong: right ones, then wrong ones."""
     from PIL import Image, ImageDraw, ImageFont
 
     wrong = [answer for answer in given if not answer.score.right["all"]]

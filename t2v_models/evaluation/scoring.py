@@ -28,7 +28,7 @@ class Score:
 
     right: dict[str, bool]
     speed_error: float | None
-    """How far the speed is outside what its adverb means, relative to the nearer end; None where nothing moves straight."""
+    """How far the speed is outside what its adverb means, relative to the nearer end; None where nothing has one."""
     speed: float | None
     flicker: float
     jitter: float

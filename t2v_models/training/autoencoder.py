@@ -57,7 +57,7 @@ def stills(count: int, random: torch.Generator, *, crop: bool) -> torch.Tensor:
 
 
 def train(folder: Path, schedule: Schedule, *, seed: int = 0, batch: int = 32, progress: bool = True) -> nn.Module:
-    """Train from a seed; the scaling factor that makes the latents' variance 1 is set in the returned model's config."""
+    """Train from a seed; the scaling factor that makes the latents' variance 1 is set in the model's config."""
     torch.manual_seed(seed)
     model = build()
 

@@ -54,7 +54,7 @@ def describe(scene: Scene) -> str:
 
 
 def paraphrase(scene: Scene, random: torch.Generator, *, vague: float = 0.1, noise: float = 0.04) -> str:
-    """One of the many captions of a scene; some leave a thing open (`vague`) or hold a word from no world (`noise`)."""
+    """One of the captions of a scene; some leave a thing open (`vague`) or hold a word from no world (`noise`)."""
     text = " and ".join(_sentence(item, random, vague) for item in scene.items)
     if scene.background != "black" or _chance(0.3, random):
         text += " " + _pick(GROUNDS, random).format(_colour(scene.background, random))
@@ -130,7 +130,8 @@ def vocabulary() -> list[str]:
         for choices in table.values():
             texts += choices
     texts += [
-        "a an the and shape object something diagonally then while with of to in from one two three small big large tiny"
+        "a an the and shape object something diagonally then while with of to in from one two three",
+        "small big large tiny",
     ]
     texts += [
         "pink brown dark light bright top bottom corner centre center edge bounce spin grow shrink move go slide travel"

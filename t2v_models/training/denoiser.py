@@ -24,8 +24,8 @@ UNET = UNetConfig(
     norm_groups=8,
 )
 BETAS = (0.00085, 0.03)
-"""Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a weaker
-schedule, and a model that learned to look there would not follow the text from pure noise."""
+"""Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a
+weaker schedule, and a model that learned to look there would not follow the text from pure noise."""
 
 WORLDS = [
     (0.45, World()),
@@ -65,8 +65,8 @@ def signal_levels() -> torch.Tensor:
 def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tuple[int, int]:
     """(clips, frames) of a step.
 
-    At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions, not
-    of frames. Then mostly the usual 16 frames, some longer.
+    At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions,
+    not of frames. Then mostly the usual 16 frames, some longer.
     """
     shares = (0.4, 0.3, 0.25, 0.05) if step < 0.4 * steps else (0.12, 0.2, 0.55, 0.13)
     kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))

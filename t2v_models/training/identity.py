@@ -1,9 +1,9 @@
 """Start an autoencoder as a plain shrinking and enlarging of the picture, from which it learns edges in minutes.
 
-Group normalisation takes the absolute level out of a picture, and learning flat colours through it is slow. So every group of
-channels begins as [+C, -C, +s, -s, free …]: the two constants keep the group's mean at 0 and its deviation almost fixed, s is one
-colour, and silu(s) - silu(-s) = s carries it through the activation unchanged. Residual branches begin small. All of it
-is only a starting point: every weight is trained.
+Group normalisation takes the absolute level out of a picture, and learning flat colours through it is slow. So every
+group of channels begins as [+C, -C, +s, -s, free …]: the two constants keep the group's mean at 0 and its deviation
+almost fixed, s is one colour, and silu(s) - silu(-s) = s carries it through the activation unchanged. Residual branches
+begin small. All of it is only a starting point: every weight is trained.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""One training loop for both stages: warm-up and cosine decay, clipping, an average of the weights, resumable by step."""
+"""One training loop for all stages: warm-up and cosine decay, clipping, averaged weights, resumable by step."""
 
 from __future__ import annotations
 
@@ -57,8 +57,8 @@ def fit(
 ) -> nn.Module:
     """Train `model` in place on `loss(step, random)` and load the average of its weights into it.
 
-    `folder` keeps the state (weights, optimiser, step), the average alone (`average.safetensors`, for a look while it trains) and
-    `loss.csv`. A folder with a state is resumed.
+    `folder` keeps the state (weights, optimiser, step), the average alone (`average.safetensors`, for a look while it
+    trains) and `loss.csv`. A folder with a state is resumed.
     """
     from tqdm import tqdm
 

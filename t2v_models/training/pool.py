@@ -1,6 +1,7 @@
 """Latent clips to train on, drawn a chunk at a time: rendering and encoding each only a few times saves half the work.
 
-A chunk is made from the seed and its number alone, so it can be made again; its latents are kept in a file for a resumed run.
+A chunk is made from the seed and its number alone, so it can be made again; its latents are kept in a file for a
+resumed run.
 """
 
 from __future__ import annotations

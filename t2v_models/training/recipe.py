@@ -19,14 +19,18 @@ log = logging.getLogger(__name__)
 
 FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 4.0
 
+AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
+DECODER = Schedule(1500, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
+DENOISER = Schedule(4200, 1.5e-3)
+
 
 @dataclass(frozen=True)
 class Recipe:
     """Lengths of the stages. The defaults made the weights in `t2v_models/builtin`."""
 
-    autoencoder: Schedule = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
-    decoder: Schedule = Schedule(1500, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
-    denoiser: Schedule = Schedule(4200, 1.5e-3)
+    autoencoder: Schedule = AUTOENCODER
+    decoder: Schedule = DECODER
+    denoiser: Schedule = DENOISER
     clips: int = 8
     """Clips of 16 frames in a step of the denoiser."""
     pool: int = 480
@@ -110,7 +114,7 @@ def export(output: Path, vae: nn.Module, model: denoiser.Denoiser, tokenizer: Pa
     }
     save_unet(model.unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults)
     half(vae).save_pretrained(output / "vae")
-    half(model.text_encoder).save_pretrained(output / "text_encoder")
+    save_text_encoder(model.text_encoder, output / "text_encoder")
     shutil.copytree(tokenizer, output / "tokenizer", dirs_exist_ok=True)
     _write_json(output / "scheduler" / "scheduler_config.json", scheduler_config())
     index = {
@@ -122,6 +126,19 @@ def export(output: Path, vae: nn.Module, model: denoiser.Denoiser, tokenizer: Pa
         "vae": ["diffusers", "AutoencoderKL"],
     }
     _write_json(output / "model_index.json", index)
+
+
+def save_text_encoder(model: nn.Module, folder: Path) -> None:
+    """A transformers folder in fp16, with the names that every version reads (version 5 leaves "text_model." out)."""
+    from safetensors.torch import save_file
+
+    model = half(model)
+    model.config.dtype = torch.float16
+    model.config.architectures = ["CLIPTextModel"]
+    model.config.save_pretrained(folder)
+    names = {name: f"text_model.{name.removeprefix('text_model.')}" for name in model.state_dict()}
+    tensors = {names[name]: tensor.contiguous() for name, tensor in model.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
 def half(module: nn.Module) -> nn.Module:

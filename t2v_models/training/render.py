@@ -1,4 +1,4 @@
-"""Draw scenes: signed distances to each shape, blended over one pixel, so that edges are smooth and motion is sub-pixel."""
+"""Draw scenes: signed distances to each shape, blended over one pixel: smooth edges, sub-pixel motion."""
 
 from __future__ import annotations
 
@@ -15,7 +15,10 @@ _STAR = 1.22
 
 
 def signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """(n, h, w): how far outside (inside: negative) its shape each point lies. shape: (n,), x, y: (n, h, w), radius: (n,)."""
+    """How far outside (inside: negative) its shape each point lies.
+
+    shape: (n,), x, y: (n, h, w), radius: (n,) -> (n, h, w).
+    """
     out = torch.empty_like(x)
     for index, draw in enumerate((_circle, _square, _triangle, _star)):
         rows = (shape == index).nonzero()[:, 0]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +28,7 @@ def merges(words: list[str]) -> list[tuple[str, str]]:
     split = [[*word[:-1], word[-1] + "</w>"] for word in words]
     found: list[tuple[str, str]] = []
     while any(len(parts) > 1 for parts in split):
-        pairs = Counter(pair for parts in split for pair in zip(parts, parts[1:], strict=False))
+        pairs = Counter(pair for parts in split for pair in pairwise(parts))
         best = max(pairs, key=lambda pair: (pairs[pair], pair))
         found.append(best)
         for parts in split:

@@ -1,7 +1,7 @@
 """The world of the built-in model: coloured shapes that move over a plain background.
 
-A scene is drawn from a seed and knows the right answer to every question the evaluation asks. Lengths are in frame widths and
-speeds in frame widths per frame, so the same scene can be drawn at any size; y points down.
+A scene is drawn from a seed and knows the right answer to every question the evaluation asks. Lengths are in frame
+widths and speeds in frame widths per frame, so the same scene can be drawn at any size; y points down.
 """
 
 from __future__ import annotations
@@ -50,7 +50,8 @@ RADII = {1: (0.11, 0.17), 2: (0.09, 0.125)}
 def held_out(colour: str, shape: str, motion: str) -> bool:
     """True for the fifth of the combinations that training never shows.
 
-    Every pair of attributes still appears: the model has seen red stars and stars that move left, never a red star that does.
+    Every pair of attributes still appears: the model has seen red stars and stars that move left, never a red star
+    that does.
     """
     return (OBJECT_COLOURS.index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)) % 5 == 2
 
@@ -141,8 +142,8 @@ def _index(count: int, random: torch.Generator) -> int:
 def place(scene: Scene, frames: int, random: torch.Generator) -> list[Path]:
     """Draw sizes, starting points and exact speeds for a scene: one Path per object.
 
-    An object's whole way lies inside the frame, and every way that does is equally likely: one that moves right often starts on
-    the left. Of two objects' ways the one that keeps them apart best is taken from a few.
+    An object's whole way lies inside the frame, and every way that does is equally likely: one that moves right often
+    starts on the left. Of two objects' ways the one that keeps them apart best is taken from a few.
     """
     tries = 1 if len(scene.items) == 1 else 12
     best: list[Path] = []

@@ -1,0 +1,209 @@
+"""The built-in model: its folder, its tokenizer, how it is trained, and how well it follows its prompts."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+import t2v_models
+from t2v_models.__main__ import main
+from t2v_models.evaluation.run import answers, summarise
+from t2v_models.evaluation.scoring import questions
+from t2v_models.pipeline import BUILT_IN
+from t2v_models.training import autoencoder, denoiser, text
+from t2v_models.training.captions import describe, vocabulary
+from t2v_models.training.loop import Schedule, fit
+from t2v_models.training.pool import Pool
+from t2v_models.training.recipe import Recipe, train_builtin
+from t2v_models.training.world import World
+
+PROMPT = "a red circle moves right"
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return t2v_models.load_pipeline("built-in")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tmp_path_factory):
+    from transformers import CLIPTokenizer
+
+    folder = tmp_path_factory.mktemp("tokenizer")
+    text.write_tokenizer(folder)
+    return CLIPTokenizer.from_pretrained(folder)
+
+
+def test_the_model_is_small_and_holds_no_pickle():
+    files = [path for path in BUILT_IN.rglob("*") if path.is_file()]
+    assert sum(path.stat().st_size for path in files) < 30e6
+    assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
+    assert "CC0" in (BUILT_IN / "README.md").read_text("utf-8")
+
+
+def test_nothing_about_its_making_is_left_in_its_files():
+    for path in BUILT_IN.rglob("*.json"):
+        assert "_name_or_path" not in json.loads(path.read_text("utf-8")), path
+
+
+def test_it_loads_as_any_other_model(pipeline):
+    info = t2v_models.inspect(BUILT_IN)
+    assert info.family.name == "built-in"
+    assert info.licence == "CC0-1.0"
+    assert (pipeline.defaults.frames, pipeline.defaults.width, pipeline.defaults.height) == (16, 64, 64)
+    assert not any(parameter.isnan().any() for parameter in pipeline.unet.parameters())
+
+
+def test_diffusers_makes_the_same_video(pipeline):
+    diffusers = pytest.importorskip("diffusers")
+    noise = torch.randn(1, 4, 16, 8, 8, generator=torch.Generator().manual_seed(5))
+    theirs = diffusers.TextToVideoSDPipeline.from_pretrained(BUILT_IN, torch_dtype=torch.float32)
+    theirs.set_progress_bar_config(disable=True)
+    call = {"num_inference_steps": 6, "guidance_scale": 4.0, "num_frames": 16, "height": 64, "width": 64}
+    latents = theirs(PROMPT, latents=noise.clone(), output_type="latent", **call).frames
+    frames = torch.as_tensor(theirs(PROMPT, latents=noise.clone(), output_type="np", **call).frames)
+    ours = pipeline(PROMPT, seed=5, steps=6, guidance_scale=4.0)
+    assert (ours.latents - latents).abs().max() < 1e-4
+    assert (ours.frames - frames).abs().max() < 1 / 255
+
+
+def test_every_word_of_the_world_is_one_token(tokenizer):
+    for word in vocabulary():
+        assert len(tokenizer(word).input_ids) == 3, word
+
+
+def test_unknown_words_letters_and_scripts_become_tokens_of_the_vocabulary(tokenizer):
+    for prompt in ("", "zebra", "ÄÖÜ ß", "日本", "🙂", "a" * 500, "red," * 60, "1 2 3 !?"):
+        ids = denoiser.tokenize(tokenizer, [prompt])
+        assert ids.shape == (1, 77)
+        assert 0 <= ids.min() <= ids.max() < len(tokenizer)
+
+
+def test_the_tokenizer_in_the_folder_is_the_one_that_the_code_writes(tmp_path):
+    text.write_tokenizer(tmp_path)
+    for name in ("vocab.json", "merges.txt"):
+        assert (tmp_path / name).read_text("utf-8") == (BUILT_IN / "tokenizer" / name).read_text("utf-8")
+
+
+def test_the_autoencoder_keeps_edges_and_colours(pipeline):
+    assert autoencoder.psnr(pipeline.vae, count=32) > 32
+
+
+def test_latents_have_unit_variance(pipeline):
+    image = autoencoder.stills(64, torch.Generator().manual_seed(2), crop=False)
+    latents = pipeline.encode_video(image.permute(0, 2, 3, 1)[None])
+    assert 0.8 < latents.std() < 1.2
+
+
+def test_an_untrained_autoencoder_already_keeps_the_picture():
+    torch.manual_seed(0)
+    assert autoencoder.psnr(autoencoder.build(), count=8) > 15
+
+
+def test_a_resumed_training_equals_one_without_a_break(tmp_path):
+    def run(folder, *stops):
+        for steps in stops:
+            torch.manual_seed(0)
+            model = torch.nn.Linear(4, 4)
+
+            def loss(step, random, model=model):
+                x = torch.randn(8, 4, generator=random)
+                return (model(x) - x.flip(1)).square().mean()
+
+            # the rate depends on the length of the whole training, so only the end of the loop differs
+            fit(model, loss, replace(Schedule(20, warmup=2), steps=steps), folder, progress=False)
+        return model.weight.detach()
+
+    constant = pytest.MonkeyPatch()
+    with constant.context() as patch:
+        patch.setattr(Schedule, "rate", lambda self, step: 1e-2)
+        whole, broken = run(tmp_path / "a", 20), run(tmp_path / "b", 7, 20)
+    assert torch.equal(whole, broken)
+    assert len((tmp_path / "b" / "loss.csv").read_text().splitlines()) == 20
+
+
+def test_the_pool_is_the_same_when_made_again(tmp_path, pipeline):
+    def draw(folder):
+        pool = Pool(pipeline.vae, [(1.0, World())], 3, folder, seed=1, clips=8)
+        return pool.draw(1, 5, 6, torch.Generator().manual_seed(0))
+
+    scenes, latents = draw(tmp_path / "a")
+    again, same = draw(tmp_path / "a")  # now from the files
+    assert [describe(s) for s in scenes] == [describe(s) for s in again]
+    assert latents.shape == (5, 4, 6, 8, 8)
+    assert torch.allclose(latents, same, atol=4e-3)
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_runs_and_makes_a_model_that_loads(tmp_path):
+    recipe = Recipe().scaled(0.001)
+    recipe = replace(recipe, clips=1)
+    picture = train_builtin(tmp_path / "work", tmp_path / "model", recipe, progress=False)
+    assert picture.stat().st_size > 1000
+    video = t2v_models.load_pipeline(tmp_path / "model")(PROMPT, steps=2)
+    assert video.frames.shape == (1, 16, 64, 64, 3)
+    first = (tmp_path / "model" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    train_builtin(tmp_path / "work2", tmp_path / "model2", recipe, progress=False)
+    second = (tmp_path / "model2" / "unet" / "diffusion_pytorch_model.safetensors").read_bytes()
+    assert first == second, "the same seed must make the same model"
+
+
+def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsys):
+    assert main(["evaluate", "--truth", "--plain", "4", "--pairs", "2", "--output", str(tmp_path / "out")]) == 0
+    table = capsys.readouterr().out
+    assert "plain" in table
+    assert "100.0" in table
+    for name in ("results.csv", "sheet.png", "plot.png"):
+        assert (tmp_path / "out" / name).stat().st_size > 100
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["evaluate", "--plain", "-1"],
+        ["evaluate", "--plain", "0"],
+        ["evaluate", "--plain", "1", "--scheduler", "nonsense"],
+        ["evaluate", "--plain", "1", "--output", "README.md"],
+        ["train-builtin", "--threads", "0"],
+        ["train-builtin", "--scale", "2"],
+        ["train-builtin", "--output", "README.md"],
+    ],
+)
+def test_wrong_input_gets_one_sentence(arguments, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("README.md").write_text("a file")
+    assert main(arguments) == 2
+    error = capsys.readouterr().err.strip()
+    assert error
+    assert "\n" not in error
+
+
+@pytest.fixture(scope="module")
+def summary(pipeline):
+    def generate(prompts, seed):
+        return pipeline(prompts, seed=seed).frames
+
+    asked = questions({"plain": 24, "held out": 8}, seed=11)
+    return {s.group: s for s in summarise(answers(generate, asked, batch=8))}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("criterion", "least"), [("colour", 0.9), ("background", 0.9), ("shape", 0.8), ("motion", 0.8)]
+)
+def test_it_follows_its_prompts(summary, criterion, least):
+    assert summary["plain"].right[criterion] >= least
+
+
+@pytest.mark.slow
+def test_it_follows_combinations_that_it_was_never_trained_on(summary):
+    assert summary["held out"].right["all"] >= 0.6
+
+
+@pytest.mark.slow
+def test_without_guidance_it_follows_them_less_or_equally_well(pipeline, summary):
+    asked = questions({"plain": 24}, seed=11)
+    given = answers(lambda prompts, seed: pipeline(prompts, seed=seed, guidance_scale=1.0).frames, asked)
+    assert summarise(given)[0].right["all"] <= summary["plain"].right["all"]
