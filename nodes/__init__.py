@@ -8,7 +8,7 @@ from .decoding import VAEDecodeFrames, VAEEncodeFrames
 from .host import folders
 from .latents import EmptyLatent, LatentLayout
 from .loading import LoraLoader, ModelLoader
-from .long_videos import ContextWindows, DrawWindows, FreeInit, FreeNoise
+from .long_videos import ContextWindows, ContinueVideo, DrawWindows, Film, FreeInit, FreeNoise
 from .sampling import ModelConditioning, VideoSampler
 from .stories import Story
 from .text import TextEncode
@@ -26,6 +26,8 @@ NODES: list[type[io.ComfyNode]] = [
     FreeNoise,
     FreeInit,
     DrawWindows,
+    Film,
+    ContinueVideo,
     VideoSampler,
     VAEDecodeFrames,
     VAEEncodeFrames,

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..t2v_models.film import METHODS
 from ..t2v_models.sampling.drawing import draw_windows
 from ..t2v_models.sampling.noise import FILTERS
+from ..t2v_models.sampling.story import EXAMPLE
 from ..t2v_models.sampling.windows import FUSIONS, Windows
-from .host import long
+from .host import film, long
 from .host.compat import known
 
 CATEGORY = "T2V/long videos"
@@ -154,3 +156,114 @@ class DrawWindows(io.ComfyNode):
     @classmethod
     def execute(cls, frames: int, fps: float, length: int, overlap: int, fusion: str, looped: bool) -> io.NodeOutput:
         return io.NodeOutput(draw_windows(Windows(length, overlap, fusion, looped), frames, fps)[None])
+
+
+class Film(io.ComfyNode):
+    """A story of any length, by the method that suits it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        methods = "; ".join(f"{name}: {what}" for name, what in METHODS.items())
+        return known(
+            io.Schema,
+            node_id="T2VFilm",
+            display_name="T2V Film",
+            category=CATEGORY,
+            description="Makes a long video of a story. Wire the LATENT and the VAE to T2VSaveVideo, which decodes as "
+            "it writes.",
+            search_aliases=["long video", "story", "coarse to fine", "endless", "fifo", "nuwa"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader."),
+                io.String.Input(
+                    "story",
+                    multiline=True,
+                    default=EXAMPLE.replace(" / ", "\n"),
+                    tooltip="One scene per line, as in T2VStory; a single prompt serves too.",
+                ),
+                io.Int.Input("frames", default=64, min=1, max=1000000, tooltip="Length of the film."),
+                io.Float.Input(
+                    "fps", default=0.0, min=0.0, max=240.0, step=0.1, tooltip="Frame rate; 0: the model's own."
+                ),
+                io.Int.Input(
+                    "width", default=0, min=0, max=8192, step=8, tooltip="In pixels; 0: the model's own size."
+                ),
+                io.Int.Input(
+                    "height", default=0, min=0, max=8192, step=8, tooltip="In pixels; 0: the model's own size."
+                ),
+                io.Combo.Input("method", options=list(METHODS), default="windows", tooltip=f"{methods}."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and settings give the same film.",
+                ),
+                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="DDIM steps."),
+                io.Float.Input(
+                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="How closely the story is followed."
+                ),
+                *_window_inputs(looped=True),
+                io.Boolean.Input(
+                    "resume",
+                    default=False,
+                    tooltip="Keep what is finished in output/t2v_unfinished, and go on from it after a stop.",
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(display_name="LATENT", tooltip="The film, for T2VSaveVideo or T2VVAEDecodeFrames."),
+                io.Float.Output(display_name="fps", tooltip="Its frame rate."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, clip, story: str, length: int, overlap: int, fusion: str, looped: bool, cfg: float, **settings
+    ) -> io.NodeOutput:
+        window = Windows(length, overlap, fusion, looped)
+        return io.NodeOutput(*film.make(model, clip, story, window=window, guidance_scale=cfg, **settings))
+
+
+class ContinueVideo(io.ComfyNode):
+    """A clip, and what comes after it."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return known(
+            io.Schema,
+            node_id="T2VContinue",
+            display_name="T2V Continue Video",
+            category=CATEGORY,
+            description="Goes on from a clip by any number of frames; its own stay as they are. Kim et al. 2024, "
+            "FIFO-Diffusion (arXiv:2405.11473).",
+            search_aliases=["extend video", "continue", "endless", "fifo"],
+            inputs=[
+                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                io.Conditioning.Input("positive", tooltip="What the video goes on to show."),
+                io.Conditioning.Input("negative", tooltip="What it must not show; an empty text is usual."),
+                io.Latent.Input("latent", tooltip="The clip, of a sampler or of T2VVAEEncodeFrames."),
+                io.Int.Input("frames", default=16, min=1, max=1000000, tooltip="Frames to add."),
+                io.Int.Input(
+                    "seed",
+                    default=0,
+                    min=0,
+                    max=0xFFFFFFFFFFFFFFFF,
+                    control_after_generate=True,
+                    tooltip="The same seed and settings give the same frames.",
+                ),
+                io.Int.Input(
+                    "steps", default=32, min=1, max=1000, tooltip="Length of the queue, rounded to half windows."
+                ),
+                io.Float.Input(
+                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="How closely the text is followed."
+                ),
+            ],
+            outputs=[io.Latent.Output(display_name="LATENT", tooltip="The clip with the new frames.")],
+        )
+
+    @classmethod
+    def execute(
+        cls, model, positive: list, negative: list, latent: dict, frames: int, seed: int, steps: int, cfg: float
+    ) -> io.NodeOutput:
+        return io.NodeOutput(film.go_on(model, positive, negative, latent, frames, seed=seed, steps=steps, cfg=cfg))

@@ -18,12 +18,11 @@ from torch import Tensor
 
 from .errors import T2VError
 from .pipeline import Pipeline, Progress
-from .sampling.ddim import alphas_cumprod, ddim_step
+from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of
 from .sampling.fifo import fifo
 from .sampling.guidance import classifier_free
 from .sampling.infill import coarse_to_fine, sample_between
 from .sampling.noise import reschedule
-from .sampling.schedulers import build_scheduler
 from .sampling.story import Story, Told, parse_story, same_frames
 from .sampling.windows import Windows, window_weights, windows
 
@@ -108,7 +107,8 @@ class Film:
     def latents(self) -> Iterator[Tensor]:
         """(1, 4, n, h/8, w/8) finished parts, in order."""
         with torch.no_grad():
-            yield from _MAKE[self.method](Denoiser(self.pipeline, self.story, self.settings, self.fps), self)
+            told = (self.story.told(self.pipeline.encode_text, negative=negative) for negative in (False, True))
+            yield from _MAKE[self.method](Denoiser(self.pipeline, *told, self.settings, self.fps), self)
 
     def frames(self) -> Iterator[Tensor]:
         """(n, h, w, 3), 0..1, the frames in order as soon as they are finished."""
@@ -177,16 +177,13 @@ class Store:
 class Denoiser:
     """A pipeline's guided prediction for any frames of a story, each at a noise level of its own."""
 
-    def __init__(self, pipeline: Pipeline, story: Story, settings: Settings, fps: float) -> None:
+    def __init__(self, pipeline: Pipeline, positive: Told, negative: Told, settings: Settings, fps: float) -> None:
         self.pipeline, self.settings, self.fps = pipeline, settings, fps
-        self.positive: Told = story.told(pipeline.encode_text)
-        self.negative: Told = story.told(pipeline.encode_text, negative=True)
+        self.positive, self.negative = positive, negative
         self.abar = alphas_cumprod(pipeline.scheduler_config)
         self.kind: str = pipeline.scheduler_config["prediction_type"]
         self.device = pipeline.device
-        scheduler = build_scheduler("ddim", pipeline.scheduler_config)
-        scheduler.set_timesteps(settings.steps)
-        self.timesteps: Tensor = scheduler.timesteps
+        self.timesteps: Tensor = timesteps_of(pipeline.scheduler_config, settings.steps)
 
     @property
     def guided(self) -> bool:
@@ -331,8 +328,6 @@ def continue_clip(denoise: Denoiser, clip: Tensor, window: int, generator: torch
     """The frames that follow a clip, (1, 4, t, h, w) clean latents, one by one, without end."""
     half = max(1, window // 2)
     steps = max(1, round(len(denoise.timesteps) / half)) * half
-    scheduler = build_scheduler("ddim", denoise.pipeline.scheduler_config)
-    scheduler.set_timesteps(steps)
 
     def predict(x: Tensor, levels: Tensor, numbers: Tensor) -> Tensor:
         return denoise(x.to(denoise.device), levels, numbers).cpu()
@@ -340,7 +335,7 @@ def continue_clip(denoise: Denoiser, clip: Tensor, window: int, generator: torch
     return fifo(
         predict,
         clip,
-        scheduler.timesteps,
+        timesteps_of(denoise.pipeline.scheduler_config, steps),
         denoise.abar,
         denoise.kind,
         window=2 * half,

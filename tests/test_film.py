@@ -93,7 +93,8 @@ def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
 
 def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
     film = Film(pipeline, "a red circle", frames=4, **CALL)
-    denoise = Denoiser(pipeline, film.story, film.settings, film.fps)
+    told = (film.story.told(pipeline.encode_text, negative=negative) for negative in (False, True))
+    denoise = Denoiser(pipeline, *told, film.settings, film.fps)
     clip = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     runs = []
     with torch.no_grad():

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
-from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps
+from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, timesteps_of
 from t2v_models.sampling.fifo import fifo
 from t2v_models.sampling.guidance import classifier_free, rescale
 from t2v_models.sampling.infill import coarse_to_fine, sample_between, strides
@@ -201,6 +201,15 @@ def test_a_ddim_step_equals_diffusers(kind):
         theirs = scheduler.step(prediction, t, x, return_dict=False)[0]
         ours = ddim_step(x, prediction, abar[t].float(), abar[scheduler.timesteps[i + 1]].float(), kind)
         assert (theirs - ours).abs().max() < 1e-5 * theirs.abs().max()
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
+@pytest.mark.parametrize("steps", [1, 7, 20, 50])
+def test_timesteps_equal_diffusers_in_every_spacing(spacing, steps):
+    config = {**CONFIG, "timestep_spacing": spacing}
+    scheduler = build_scheduler("ddim", config)
+    scheduler.set_timesteps(steps)
+    assert torch.equal(scheduler.timesteps, timesteps_of(config, steps))
 
 
 def _constant_model(colour, abar, seen=None):

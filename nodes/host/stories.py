@@ -17,10 +17,12 @@ KEY = "t2v_story"
 def told_by(clip: Any, story: Story, *, negative: bool = False) -> Told:
     """The story's embeddings by a host CLIP; all padded to the longest text."""
 
-    def encode(texts: list[str]) -> Tensor:
-        return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
+    return story.told(lambda texts: encode(clip, texts), negative=negative)
 
-    return story.told(encode, negative=negative)
+
+def encode(clip: Any, texts: list[str]) -> Tensor:
+    """(n, tokens, d): every text by a host CLIP."""
+    return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
 
 
 def conditioning(told: Told) -> list:

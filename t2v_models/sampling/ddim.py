@@ -28,9 +28,27 @@ def alphas_cumprod(config: dict[str, Any]) -> Tensor:
     return abar
 
 
-def ddim_timesteps(steps: int, count: int = 1000) -> Tensor:
-    """(steps,) timesteps from noisy to clean: those of ModelScope, VideoCrafter and diffusers ("leading", offset 1)."""
-    return (torch.arange(steps) * (count // steps) + 1).flip(0)
+def ddim_timesteps(
+    steps: int, spacing: str = "leading", offset: int = 1, *, solver: bool = False, count: int = 1000
+) -> Tensor:
+    """(steps,) whole timesteps from noisy to clean, as diffusers spaces them; "leading" is ModelScope's own way too.
+
+    spacing: "leading", "trailing" or "linspace"; solver: spaced as diffusers' multistep solvers do, as for one step
+    more. Source of the names: Lin et al. 2023 (arXiv:2305.08891), table 2.
+    """
+    if spacing == "trailing":
+        out = torch.arange(count, 0, -count / steps, dtype=torch.float64).round()[:steps] - 1
+    elif spacing == "linspace":
+        out = torch.linspace(0, count - 1, steps + solver, dtype=torch.float64).round().flip(0)[:steps]
+    else:
+        out = (torch.arange(steps + solver) * (count // (steps + solver))).flip(0)[:steps] + offset
+    return out.long().clamp(0, count - 1)
+
+
+def timesteps_of(config: dict[str, Any], steps: int) -> Tensor:
+    """(steps,) DDIM's timesteps for a diffusers scheduler configuration."""
+    count = config.get("num_train_timesteps", 1000)
+    return ddim_timesteps(steps, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0), count=count)
 
 
 def to_clean(x: Tensor, prediction: Tensor, abar: Tensor, kind: str) -> tuple[Tensor, Tensor]:

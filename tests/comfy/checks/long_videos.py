@@ -136,3 +136,29 @@ def check_windows_are_drawn(host):
     (picture,) = host.run("T2VDrawWindows", 64, 8.0, 16, 8, "pyramid", False)
     assert picture.shape[0] == 1
     assert picture.std() > 0.05
+
+
+def check_films_of_every_method_have_every_frame(host):
+    """The latents are kept for a test that compares them with the library's own, outside the host."""
+    import torch
+
+    model, clip, _ = host.tiny("tiny-v")
+    made = {}
+    for method in host.module("t2v_models.film").METHODS:
+        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+        how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+        latent, fps = host.run("T2VFilm", model, clip, "a red circle", method=method, **size, **how)
+        assert latent["samples"].shape == (1, 4, 9, 4, 4)
+        assert fps == 8.0
+        made[method] = latent["samples"].clone()
+    torch.save(made, host.base / "output" / "films.pt")
+
+
+def check_a_continued_clip_begins_with_the_clip(host):
+    model, clip, _ = host.tiny()
+    conds = host.conds(clip, "a red circle", "")
+    samples = _call(host, model, *conds)
+    (longer,) = host.run("T2VContinue", model, *conds, {"samples": samples}, 5, 1, 16, 4.0)
+    assert longer["samples"].shape[2] == samples.shape[2] + 5
+    assert _difference(samples, longer["samples"][:, :, : samples.shape[2]]) < 1e-5
+    assert longer["samples"].isfinite().all()
