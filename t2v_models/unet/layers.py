@@ -27,8 +27,11 @@ def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0)
 def guidance_embedding(scale: Tensor, dim: int) -> Tensor:
     """[sin, cos] of 1000 * scale. scale: (n,) -> (n, dim), float32. Source: LCM (arXiv:2310.04378), T2V-Turbo."""
     half = dim // 2
-    exponent = -math.log(10000.0) * torch.arange(half, dtype=torch.float32, device=scale.device) / (half - 1)
-    angle = 1000.0 * scale[:, None].float() * exponent.exp()[None]
+    # rounded as the originals round: at a scale of 7.5 the angle is 7500, and float32 has few digits left for it
+    exponent = torch.arange(half, dtype=torch.float32, device=scale.device) * -(
+        torch.tensor(10000.0).log() / (half - 1)
+    )
+    angle = 1000.0 * scale.float()[:, None] * exponent.exp()[None]
     return F.pad(torch.cat([angle.sin(), angle.cos()], dim=-1), (0, dim % 2))
 
 

@@ -24,8 +24,10 @@ class Options:
         self.patches: dict[str, list] = self.values.get("patches", {})
         self.replacements: dict[str, dict] = self.values.get("patches_replace", {})
         self.patched = bool(self.patches or self.replacements)
-        spatial_only = ("patches", "patches_replace")
-        self.temporal_values = {key: value for key, value in self.values.items() if key not in spatial_only}
+
+    def plain(self) -> dict[str, Any]:
+        """The values as of now, without the patches: for temporal layers, and as the patches' own argument."""
+        return {key: value for key, value in self.values.items() if key not in ("patches", "patches_replace")}
 
     def at(self, place: str, index: int) -> None:
         """Tell the patches which block runs: place is "input", "middle" or "output"."""
@@ -57,14 +59,13 @@ class Options:
 
     def temporal_attention(self, layer: Attention, x: Tensor) -> Tensor:
         """Attention over frames, within the windows of "temporal_windows" where given. x: (n, t, c) -> the same."""
-        return layer(x, options=self.temporal_values, windows=self.values.get("temporal_windows"))
+        return layer(x, options=self.plain(), windows=self.values.get("temporal_windows"))
 
     def transformer_block(self, block: TransformerBlock, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
         """The spatial transformer block with every patch applied. x: (n, p, c), text: (n, m, d) -> (n, p, c)."""
-        extra = dict(self.temporal_values, n_heads=block.attn1.heads, dim_head=block.attn1.head_dim)
+        extra = dict(self.plain(), n_heads=block.attn1.heads, dim_head=block.attn1.head_dim)
         extra.setdefault("block_index", 0)
         extra["attn_precision"] = None
-        extra["block"] = self.values.get("block")
         x = x + self._attention("attn1", block.attn1, block.norm1(x), None, None, extra)
         for patch in self.patches.get("middle_patch", ()):
             x = patch(x, extra)
