@@ -57,13 +57,17 @@ def clip_names() -> list[str]:
     root = Path(folder_paths.get_input_directory())
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
         inside = Path(folder).relative_to(root)
+        deep = len(inside.parts) >= 3  # links may lead in circles
+        folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
         found += [(inside / name).as_posix() for name in files if name.lower().endswith(ENDINGS)]
         if inside.parts and any(name.lower().endswith(".png") and name[:-4][-1:].isdigit() for name in files):
             found.append(inside.as_posix() + "/")
     return sorted(found, key=str.casefold)
 
+
+EDITOR_READS = 1_900_000
+"""The graph editor looks for a workflow in the first 2 MiB of a video; a larger one also gets a PNG."""
 
 # -- Saving ------------------------------------------------------------------------------------------------------------
 
@@ -179,7 +183,7 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
             if unfinished:
                 unfinished.abort()
         raise
-    if metadata and not form.drop:
+    if metadata and (not form.drop or sum(map(len, metadata.values())) > EDITOR_READS):
         still_png(path.with_suffix(".png"), first, metadata)
     stored = result_of(path, "output" if settings.save_output else "temp")
     shown_result = result_of(proxy, "temp") if proxy else stored
