@@ -37,6 +37,8 @@ EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
 PLAIN = 0.4
 """Share of captions in the plain form."""
+MIDDLE, MIDDLE_SHARE = (250, 750), 0.6
+"""Timesteps to train on most, sigma 0.9 to 19, and the share drawn from them; the rest is drawn from all."""
 STEPS_PER_CHUNK = 200
 
 
@@ -68,11 +70,19 @@ def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tu
     At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions,
     not of frames. Then mostly the usual 16 frames, some longer.
     """
-    shares = (0.4, 0.3, 0.25, 0.05) if step < 0.4 * steps else (0.12, 0.2, 0.55, 0.13)
+    shares = (0.3, 0.45, 0.2, 0.05) if step < 0.6 * steps else (0.15, 0.25, 0.47, 0.13)
     kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
-    low, high = ((1, 1), (2, 8), (16, 16), (9, 24))[kind]
+    low, high = ((1, 1), (4, 9), (16, 16), (2, 24))[kind]
     frames = int(torch.randint(low, high + 1, (), generator=random))
     return max(2, min(8 * size, round(size * 16 / frames))), frames
+
+
+def draw_timesteps(count: int, random: torch.Generator) -> torch.Tensor:
+    """(count,) noise levels, spread evenly within the batch; most are of the middle, where places and ways are decided."""
+    spread = (torch.randperm(count, generator=random) + torch.rand(count, generator=random)) / count
+    low, high = MIDDLE
+    middle = low + (high - low) * spread / MIDDLE_SHARE
+    return torch.where(spread < MIDDLE_SHARE, middle, 1000 * (spread - MIDDLE_SHARE) / (1 - MIDDLE_SHARE)).long()
 
 
 def train(
@@ -101,8 +111,7 @@ def train(
         count, frames = batch_shape(step, schedule.steps, random, size)
         scenes, clean = pool.draw(step // STEPS_PER_CHUNK, count, frames, random)
         ids = tokenize(tokenizer, [prompt_for(scene, frames, random) for scene in scenes])
-        spread = (torch.randperm(count, generator=random) + torch.rand(count, generator=random)) / count
-        timesteps = frame_levels((spread * 1000).long(), frames, random)
+        timesteps = frame_levels(draw_timesteps(count, random), frames, random)
         noise = torch.randn(clean.shape, generator=random)
         signal = levels[timesteps][:, None, :, None, None]
         a, b = signal.sqrt(), (1 - signal).sqrt()
