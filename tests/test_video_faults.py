@@ -326,7 +326,7 @@ def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
         writer.send_signal(signal.SIGKILL)
         done = [line.split()[1] for line in writer.stdout.read().splitlines() if line.startswith("done")]
         writer.wait()
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 180  # it writes out what it has been given, then ends
         while left := [pid for pid in set(psutil.pids()) - before if str(place).encode() in command(pid)]:
             assert time.monotonic() < deadline, f"ffmpeg stays behind: {left}"
             time.sleep(0.02)
