@@ -29,7 +29,7 @@ def _keywords(callable_: Callable) -> frozenset[str] | None:
 
 def known(callable_: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """Call with the keywords that this host knows; options that came later are left out for an older one."""
-    names = _keywords(callable_)
+    names = _keywords(getattr(callable_, "__func__", callable_))  # a cached bound method would keep its object alive
     if names is not None:
         kwargs = {name: value for name, value in kwargs.items() if name in names}
     return callable_(*args, **kwargs)

@@ -46,8 +46,7 @@ def load_clip(
     if config is None or tokenizer is None:
         raise T2VError(
             "The text encoder is neither OpenCLIP ViT-H nor CLIP ViT-L, and there is no config.json or tokenizer "
-            "folder "
-            "beside it: choose the text encoder that the model was trained with."
+            "folder beside it: choose the text encoder that the model was trained with."
         )
     state_dict = _prefixed(state_dict)
     target = types.SimpleNamespace(
@@ -67,12 +66,18 @@ def is_host_native(state_dict: dict[str, Tensor]) -> bool:
 
 
 def _prefixed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CLIPTextModel's names with their ``text_model.``, which newer transformers leave out; buffers dropped."""
+    """CLIPTextModel's names with their ``text_model.``, which newer transformers leave out; buffers dropped.
+
+    Where the projection of the pooled output is missing, which video models do not use, it changes nothing.
+    """
     out = {}
     for key, value in state_dict.items():
         name = key if key.startswith(("text_model.", "text_projection")) else f"text_model.{key}"
         if not name.endswith("position_ids"):
             out[name] = value
+    token = out.get("text_model.embeddings.token_embedding.weight")
+    if token is not None and "text_projection.weight" not in out:  # the host would leave it as whatever was in memory
+        out["text_projection.weight"] = torch.eye(token.shape[1], dtype=token.dtype)
     return out
 
 

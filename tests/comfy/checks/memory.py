@@ -1,0 +1,266 @@
+"""The host's memory manager owns every weight. Run inside a ComfyUI by in_host.py."""
+
+import gc
+import os
+import weakref
+
+import torch
+
+
+def differ(a, b):
+    """Largest difference in units of the values' size, at least 1."""
+    return float((a - b).abs().max() / b.abs().max().clamp(min=1))
+
+
+def ksample(host, model, clip, steps=2):
+    positive, negative = host.conds(clip, "a red circle", "")
+    latent = {"samples": torch.zeros(1, 4, 4, 8, 8)}
+    args = (model, 3, steps, 5.0, "euler", "normal", positive, negative, latent, 1.0)
+    return host.run("KSampler", *args)[0]["samples"]
+
+
+def with_lora(model, strength=0.5):
+    """A clone with a change of random low rank on a spatial, a temporal and a convolution weight."""
+    torch.manual_seed(0)
+    keys = (
+        "diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight",
+        "diffusion_model.input_blocks.1.temporal.transformer_blocks.0.attn2.to_v.weight",
+        "diffusion_model.middle_block.0.temporal_conv.conv2.3.weight",
+    )
+    weights = model.model.state_dict()
+    model = model.clone()
+    patches = {key: ("diff", (torch.randn(weights[key].shape) * 0.1,)) for key in keys}
+    assert len(model.add_patches(patches, strength)) == 3
+    return model
+
+
+def check_every_weight_is_in_a_layer_that_the_host_can_cast(host):
+    model, clip, _ = host.tiny()
+    for name, whole in (("unet", model.model.diffusion_model), ("text", clip.cond_stage_model.clip_t2v.transformer)):
+        for module_name, module in whole.named_modules():
+            for parameter, _ in module.named_parameters(recurse=False):
+                assert hasattr(module, "comfy_cast_weights"), f"{name} {module_name}.{parameter}"
+
+
+def check_a_partial_load_with_a_lora_equals_a_full_one(host):
+    import comfy.model_management as management
+
+    model, clip, _ = host.tiny()
+    patched = with_lora(model)
+    full = ksample(host, patched, clip)
+    assert differ(full, ksample(host, model, clip)) > 1e-3
+    management.unload_all_models()
+    load = management.LoadedModel.model_load
+
+    def little(self, lowvram_model_memory=0, *args, **kwargs):
+        self.model_use_more_vram  # noqa: B018
+        return load(self, 1, *args, **kwargs)
+
+    management.LoadedModel.model_load = little
+    try:
+        part = ksample(host, patched, clip)
+        flagged = [m for m in patched.model.diffusion_model.modules() if getattr(m, "comfy_cast_weights", False)]
+        assert len(flagged) > 50, len(flagged)
+    finally:
+        management.LoadedModel.model_load = load
+        management.unload_all_models()
+    assert differ(part, full) < 1e-6, differ(part, full)
+
+
+def check_no_vram_equals_a_full_load(host):
+    import comfy.model_management as management
+
+    model, clip, _ = host.tiny()
+    full = ksample(host, model, clip)
+    management.unload_all_models()
+    is_cpu, state = management.is_device_cpu, management.vram_state
+    management.is_device_cpu, management.vram_state = (lambda device: False), management.VRAMState.NO_VRAM
+    try:
+        out = ksample(host, model, clip)
+        assert model.loaded_size() == 0 or model.loaded_size() < model.model_size() // 10
+    finally:
+        management.is_device_cpu, management.vram_state = is_cpu, state
+        management.unload_all_models()
+    assert differ(out, full) < 1e-6, differ(out, full)
+
+
+def check_half_precision_weights_compute_in_single_precision_here(host):
+    model, clip, _ = host.tiny()
+    half, _, _ = host.tiny("tiny", "fp16")
+    assert half.model.get_dtype() == torch.float16
+    assert half.model.manual_cast_dtype == torch.float32
+    a, b = ksample(host, half, clip), ksample(host, model, clip)
+    assert a.isfinite().all()
+    assert 0 < differ(a, b) < 0.05, differ(a, b)
+    patched = ksample(host, with_lora(half), clip)
+    assert differ(patched, ksample(host, with_lora(model), clip)) < 0.05
+
+
+def check_eight_bit_storage_runs(host):
+    _, clip, _ = host.tiny()
+    for name in ("fp8_e4m3fn", "fp8_e5m2"):
+        model, _, _ = host.tiny("tiny", name)
+        weight = model.model.diffusion_model.input_blocks[1]["1"].transformer_blocks[0].attn1.to_q.weight
+        assert weight.element_size() == 1
+        assert ksample(host, model, clip).isfinite().all()
+
+
+def check_unloaded_models_are_gone(host):
+    import comfy.model_management as management
+
+    model, clip, vae = host.run("T2VModelLoader", "tiny", "default")
+    ksample(host, model, clip)
+    dead = [weakref.ref(model.model), weakref.ref(clip.cond_stage_model), weakref.ref(vae.first_stage_model)]
+    del model, clip, vae
+    management.unload_all_models()
+    management.cleanup_models_gc()
+    gc.collect()
+    alive = [ref() for ref in dead if ref() is not None]
+    assert not alive, [[type(holder).__name__ for holder in gc.get_referrers(each)] for each in alive]
+
+
+def check_patchers_can_be_made_again_from_disk(host):
+    for part in host.run("T2VModelLoader", "tiny", "default"):
+        patcher = getattr(part, "patcher", part)
+        factory, arguments = patcher.cached_patcher_init[:2]
+        again = factory(*arguments)
+        old, new = patcher.model.state_dict(), again.model.state_dict()
+        assert old.keys() == new.keys()
+        assert all(torch.equal(old[key], new[key]) for key in old)
+        factory(*arguments, disable_dynamic=True)
+
+
+def check_fifty_runs_leave_memory_as_it_was(host):
+    import comfy.model_management as management
+    import psutil
+
+    process = psutil.Process(os.getpid())
+    kept = []
+
+    def once(i):
+        model, clip, vae = host.run("T2VModelLoader", ("tiny", "tiny-v")[i % 2], "default")
+        if i % 3:
+            model = with_lora(model, 0.1 * (i % 3))
+        kept.append(weakref.ref(model))
+        latent = {"samples": ksample(host, model, clip, steps=1)}
+        host.run("T2VVAEDecodeFrames", latent, vae)
+
+    def settle():
+        management.cleanup_models_gc()
+        gc.collect()
+        return process.memory_info().rss
+
+    for i in range(10):
+        once(i)
+    before = settle()
+    for i in range(50):
+        once(i)
+    after = settle()
+    alive = sum(ref() is not None for ref in kept)
+    assert alive <= 2, alive
+    assert after < before * 1.02, (before >> 20, after >> 20)
+    return before >> 20, after >> 20
+
+
+def check_a_decode_in_chunks_equals_one_of_the_whole(host):
+    module = host.module("nodes.host.vae")
+    _, _, vae = host.tiny()
+    samples = torch.randn(1, 4, 7, 8, 8)
+    whole = vae.decode(samples)
+    limit = module.MAX_CHUNK
+    try:
+        module.MAX_CHUNK = 2
+        parts = vae.decode(samples)
+        images = torch.rand(7, 64, 64, 3)
+        encoded = vae.encode(images)
+        module.MAX_CHUNK = limit
+        assert differ(encoded, vae.encode(images)) < 1e-5
+    finally:
+        module.MAX_CHUNK = limit
+    assert differ(parts, whole) < 1e-5
+
+
+def check_out_of_memory_halves_the_chunk_then_tiles(host):
+    _, _, vae = host.tiny()
+    samples = torch.randn(1, 4, 6, 8, 8)
+    whole = vae.decode(samples)
+    model = vae.first_stage_model
+    decode, sizes = model.decode, []
+
+    def limited(limit):
+        def attempt(latent, *args, **kwargs):
+            sizes.append(len(latent))
+            if len(latent) > limit and latent.shape[-1] == 8:
+                raise torch.OutOfMemoryError("CUDA out of memory (a test)")
+            return decode(latent, *args, **kwargs)
+
+        return attempt
+
+    try:
+        model.decode = limited(2)
+        halved = vae.decode(samples)
+        assert sizes == [6, 3, 1, 1, 1, 1, 1, 1] or sizes[:2] == [6, 3], sizes
+        assert differ(halved, whole) < 1e-5
+        model.decode = limited(0)
+        big = torch.randn(1, 4, 2, 8, 8)
+        tiled = vae.decode(big)
+        assert tiled.shape == (2, 64, 64, 3)
+    finally:
+        del model.decode
+    assert tiled.isfinite().all()
+
+
+def check_a_model_that_gives_no_numbers_is_refused_with_the_remedy(host):
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    broken = model.clone()
+    broken.set_model_sampler_post_cfg_function(lambda args: args["denoised"] * float("nan"))
+    (latent,) = host.run("T2VEmptyLatent", 64, 64, 2, 1)
+    try:
+        host.run("T2VVideoSampler", broken, positive, negative, latent, 1, 2, 4.0, "ddim", "diffusers", 1.0)
+    except ValueError as error:
+        message = str(error)
+    else:
+        raise AssertionError("NaN went through")
+    assert all(word in message for word in ("(1, 4, 2, 8, 8)", "float32", "weight_dtype")), message
+    return message
+
+
+def check_wrong_wiring_is_said_in_one_sentence(host):
+    import types
+
+    model, clip, vae = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    empty = {"samples": torch.zeros(1, 4, 2, 8, 8)}
+    settings = (1, 2, 4.0, "ddim", "diffusers", 1.0)
+    other = types.SimpleNamespace(model=types.SimpleNamespace())
+    wide = [[torch.zeros(1, 77, 2048), {}]]
+    cases = {
+        "another model": lambda: host.run("T2VVideoSampler", other, positive, negative, empty, *settings),
+        "a wide text": lambda: host.run("T2VVideoSampler", model, wide, wide, empty, *settings),
+        "16 channels": lambda: host.run(
+            "T2VVideoSampler", model, positive, negative, {"samples": torch.ones(1, 16, 2, 8, 8)}, *settings
+        ),
+        "16 channels in KSampler": lambda: host.run(
+            "KSampler", model, 1, 2, 4.0, "euler", "normal", positive, negative,
+            {"samples": torch.ones(1, 16, 2, 8, 8)}, 1.0,
+        ),
+        "16 channels in the VAE": lambda: host.run("VAEDecode", vae, {"samples": torch.ones(1, 16, 2, 8, 8)}),
+        "an image of another size": lambda: host.run("T2VVAEEncodeFrames", torch.rand(2, 63, 65, 3), vae, 0, 0),
+        "no text encoder": lambda: host.run("T2VTextEncode", None, "a"),
+        "no VAE": lambda: host.run("T2VVAEDecodeFrames", empty, None),
+        "a missing LoRA": lambda: host.run("T2VLoraLoader", model, "nowhere.safetensors", 1.0),
+        "a missing model": lambda: host.run("T2VModelLoader", "nowhere.safetensors", "default"),
+    }  # fmt: skip
+    said = {}
+    for name, case in cases.items():
+        try:
+            case()
+        except Exception as error:
+            said[name] = f"{type(error).__name__}: {error}"
+        else:
+            said[name] = "nothing"
+    for name, message in said.items():
+        assert message.startswith("T2VError"), (name, message)
+        assert "\n" not in message, (name, message)
+    return said
