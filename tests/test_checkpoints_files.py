@@ -24,8 +24,10 @@ def same(ours: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], dtype: 
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter", "native"])
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "module."])
-@pytest.mark.parametrize("form", ["safetensors", "zip", "legacy", "wrapped"])
+@pytest.mark.parametrize(
+    ("prefix", "form"),
+    [("", "safetensors"), ("model.diffusion_model.", "zip"), ("module.", "legacy"), ("", "wrapped")],
+)
 def test_a_single_file_of_any_form_loads(tmp_path: Path, layout: str, prefix: str, form: str) -> None:
     path = tmp_path / "model.any"
     tensors = in_layout(layout, prefix=prefix)
@@ -113,6 +115,23 @@ def test_one_file_with_all_parts(tmp_path: Path) -> None:
     assert same(checkpoint.text_encoder(), text_weights())
 
 
+def test_the_image_parts_of_a_model_travel_along(tmp_path: Path) -> None:
+    tensors = all_in_one()
+    image = {
+        "embedder.model.visual.conv1.weight": torch.randn(8, 3, 2, 2),
+        "image_proj_model.latents": torch.randn(1, 4, 8),
+    }
+    torch.save({"state_dict": tensors | image}, tmp_path / "model.ckpt")
+    convert(tmp_path / "model.ckpt", tmp_path / "folder", "diffusers")
+    convert(tmp_path / "folder", tmp_path / "back.safetensors", "videocrafter")
+    back = load_state_dict(tmp_path / "back.safetensors")
+    unused = {"cond_stage_model.model.text_projection", "cond_stage_model.model.logit_scale"}
+    assert set(back) == set(tensors | image)
+    assert all(torch.equal(back[name], tensor) for name, tensor in (tensors | image).items() if name not in unused)
+    with pytest.raises(T2VError, match="image conditioning"):
+        convert(tmp_path / "folder", tmp_path / "ms", "modelscope")
+
+
 @pytest.mark.parametrize("layout", ["modelscope", "videocrafter", "diffusers"])
 def test_conversion_and_back_is_exact(tmp_path: Path, layout: str) -> None:
     source = diffusers_folder(tmp_path / "source")
@@ -136,6 +155,7 @@ def test_what_we_write_for_pytorch_loads_in_pytorch(tmp_path: Path) -> None:
     assert all(torch.equal(mapped[name], loaded[name]) for name in loaded)
 
 
+@pytest.mark.slow
 def test_diffusers_computes_with_what_we_write(tmp_path: Path) -> None:
     from diffusers import UNet3DConditionModel
 

@@ -34,8 +34,13 @@ def without_fps(config: UNetConfig) -> UNetConfig:
     return dataclasses.replace(config, default_fps=16)
 
 
-@pytest.mark.parametrize("model", PUBLISHED)
-@pytest.mark.parametrize("prefix", ["", "model.diffusion_model.", "state_dict.module.", "unet."])
+@pytest.mark.parametrize(
+    ("model", "prefix"),
+    [
+        *((model, "model.diffusion_model.") for model in PUBLISHED),
+        *(("modelscope", prefix) for prefix in ("", "state_dict.module.", "unet.")),
+    ],
+)
 def test_a_published_model_is_recognised_from_names_and_shapes_alone(model: str, prefix: str) -> None:
     preset, layout, count = PUBLISHED[model]
     checkpoint = open_checkpoint(on_meta(manifests()[model], prefix=prefix))
@@ -57,6 +62,7 @@ def test_every_layout_round_trips_exactly_through_the_canonical_names(model: str
     assert {name: tuple(tensor.load().shape) for name, tensor in back.items()} == manifests()[model]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("layout", LAYOUTS)
 def test_every_model_can_be_written_in_every_layout_and_is_recognised_there(preset: str, layout: str) -> None:
@@ -117,6 +123,7 @@ def test_a_unet_for_images_is_refused() -> None:
         open_checkpoint(tensors)
 
 
+@pytest.mark.slow
 def test_all_parts_of_one_file_come_out_in_the_names_of_their_classes() -> None:
     shapes = manifests()
     tensors = on_meta(shapes["dynamicrafter-512"], prefix="model.diffusion_model.")

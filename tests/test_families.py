@@ -33,6 +33,7 @@ def test_every_family_is_complete(family) -> None:
     assert family.betas == (0.00085, 0.012)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_every_familys_noise_schedule_is_one_that_diffusers_builds(family) -> None:
     import diffusers

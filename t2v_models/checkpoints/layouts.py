@@ -37,10 +37,12 @@ class Layout:
     infer: Callable[[Shapes], dict]
     """The fields of a UNetConfig that the names and shapes tell."""
 
+    @lru_cache(maxsize=16)  # noqa: B019 (layouts live as long as the module)
     def names(self, config: UNetConfig) -> dict[str, str]:
         """Canonical name -> the layout's name."""
         return {name: self.rename(name, config) for name in canonical_shapes(config)}
 
+    @lru_cache(maxsize=16)  # noqa: B019
     def shapes(self, config: UNetConfig) -> dict[str, Shape]:
         """The layout's full manifest: its name -> its shape."""
         return {
