@@ -124,6 +124,24 @@ def test_a_resumed_training_equals_one_without_a_break(tmp_path):
     assert len((tmp_path / "b" / "loss.csv").read_text().splitlines()) == 20
 
 
+def test_every_weight_of_the_denoiser_learns_from_the_first_step():
+    torch.manual_seed(0)
+    model = denoiser.Denoiser(600)
+    ids = torch.randint(0, 600, (2, 77))
+    model(torch.randn(2, 4, 6, 8, 8), torch.tensor([300, 700]), ids).square().mean().backward()
+    still = [name for name, weight in model.unet.named_parameters() if not weight.grad.abs().max() > 0]
+    assert not still, "these never get a gradient"
+
+
+def test_an_untrained_denoiser_tells_the_order_of_frames():
+    torch.manual_seed(0)
+    unet = denoiser.Denoiser(600).unet.eval()
+    x, context = torch.randn(1, 4, 6, 8, 8), torch.randn(1, 77, 128)
+    with torch.no_grad():
+        forwards, backwards = (unet(clip, torch.tensor([500]), context) for clip in (x, x.flip(2)))
+    assert (forwards - backwards.flip(2)).abs().max() > 1e-3, "direction could not be learned"
+
+
 def test_the_pool_is_the_same_when_made_again(tmp_path, pipeline):
     def draw(folder):
         pool = Pool(pipeline.vae, [(1.0, World())], 3, folder, seed=1, clips=8)

@@ -49,9 +49,11 @@ class Denoiser(nn.Module):
         super().__init__()
         self.text_encoder = build_text_encoder(vocabulary_size)
         self.unet = UNet3D(UNET)
-        for name, parameter in self.unet.named_parameters():
-            if ".conv4." in name:  # temporal convolutions begin as nothing, as ModelScope's do
-                nn.init.zeros_(parameter)
+        with torch.no_grad():
+            for name, module in self.unet.named_modules():
+                if name.endswith("conv4.3"):  # temporal convolutions begin as little
+                    module.weight.mul_(0.2)
+                    module.bias.zero_()
 
     def forward(self, x: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
         """x: (b, 4, t, h, w), timesteps: (b,) or (b, t), ids: (b, 77) -> the velocity, shaped as x."""

@@ -17,8 +17,8 @@ from torch import nn
 from .render import render
 from .world import Scene, World, place
 
-LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25}
-"""Frames of a clip and the share of clips that long; shorter ones are cut out of these."""
+LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25, 1: 1.0}
+"""Frames of a clip and how many there are for each clip of a chunk; other lengths are cut out of these."""
 
 
 @dataclass
@@ -95,7 +95,7 @@ class Pool:
     def draw(self, newest: int, count: int, frames: int, random: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
         """(scenes, latents (count, 4, frames, h, w)) cut from the four chunks up to `newest`."""
         lengths = [length for length in LENGTHS if length >= frames]
-        if frames > 12:  # rather the shortest clips that are long enough: their speeds fit
+        if frames > 12 or frames == 1:  # rather the shortest clips that are long enough: their speeds fit
             lengths = [min(lengths)]
         scenes, parts = [], []
         for _ in range(count):

@@ -21,12 +21,12 @@ FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 4.0
 
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 DECODER = Schedule(1500, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
-DENOISER = Schedule(4200, 1.5e-3)
+DENOISER = Schedule(14000, 1.3e-3)
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Lengths of the stages. The defaults made the weights in `t2v_models/builtin`."""
+    """Lengths of the stages; what the weights in `t2v_models/builtin` had is in their README.md."""
 
     autoencoder: Schedule = AUTOENCODER
     decoder: Schedule = DECODER
@@ -111,6 +111,8 @@ def export(output: Path, vae: nn.Module, model: denoiser.Denoiser, tokenizer: Pa
         "steps": STEPS,
         "guidance_scale": GUIDANCE,
         "scheduler": "ddim",
+        "frame_levels": True,
+        "pace": ["slowly", "fast"],
     }
     save_unet(model.unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults)
     half(vae).save_pretrained(output / "vae")

@@ -46,6 +46,9 @@ SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.0025, 0.011), "": (0.0125
 RADII = {1: (0.13, 0.2), 2: (0.1, 0.14)}
 """Smallest and largest radius of an object by the number of objects in the scene."""
 
+LARGEST_ALONE = 0.36
+"""Largest radius in a single frame: a large object can be in few places, so its colour shows through any noise."""
+
 
 def held_out(colour: str, shape: str, motion: str) -> bool:
     """True for the fifth of the combinations that training never shows.
@@ -166,6 +169,8 @@ def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Gen
         return low + (high - low) * float(torch.rand((), generator=random))
 
     time = torch.arange(frames, dtype=torch.float32)
+    if frames == 1 and radii == RADII[1]:
+        radii = (radii[0], LARGEST_ALONE)
     radius = torch.full((frames,), uniform(*radii))
     angle = torch.zeros(frames)
     offset = torch.zeros(frames, 2)
