@@ -99,7 +99,9 @@ def write(url: str, names: list[str]) -> None:
             shot = page.screenshot(clip={"x": x, "y": y, "width": width, "height": height})
             picture = Image.open(io.BytesIO(shot)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
             picture.save(FOLDER / f"{name}.png", optimize=True)
-            (FOLDER / f"{name}.md").write_text(page_of(name, node))
+            page_file = FOLDER / f"{name}.md"
+            if name in USAGE or not page_file.exists():  # the other pages are written by hand
+                page_file.write_text(page_of(name, node))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Writes workflows/: the graphs below in API format, and as the editor saves them, with thumbnails of their videos.
 
     python -m tests.comfy.write_workflows URL_OF_A_RUNNING_COMFYUI [NAME …]
+    python -m tests.comfy.write_workflows --thumbnails URL_OF_A_RUNNING_COMFYUI [NAME …]
 
 The editor itself makes the files (its own import, its own serialisation), so that they are as a user would save them.
 """
@@ -10,8 +11,14 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+import tempfile
+import time
+import urllib.parse
+import urllib.request
 from pathlib import Path
 from typing import Any
+
+from t2v_models.video import VideoReader
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 SAMPLER = {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "diffusers", "denoise": 1.0}
@@ -250,5 +257,40 @@ def write(url: str, names: list[str]) -> None:
             (FOLDER / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
 
 
+def thumbnails(url: str, names: list[str]) -> None:
+    """Run the graphs in API format; four frames of each one's last video become its thumbnail."""
+    for name in names or sorted(path.stem for path in (FOLDER / "api").glob("*.json")):
+        prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text())
+        body = json.dumps({"prompt": prompt}).encode()
+        request = urllib.request.Request(f"{url}/prompt", body, {"Content-Type": "application/json"})
+        queued = json.load(urllib.request.urlopen(request))["prompt_id"]
+        while not (history := json.load(urllib.request.urlopen(f"{url}/history/{queued}"))):
+            time.sleep(1)
+        outputs = history[queued]["outputs"]
+        if not outputs:
+            raise RuntimeError(f"{name}: {history[queued]['status']['messages'][-1]}")
+        entry = outputs[max(outputs, key=int)]["images"][0]
+        query = urllib.parse.urlencode({key: entry[key] for key in ("filename", "subfolder", "type")})
+        with tempfile.NamedTemporaryFile(suffix=Path(entry["filename"]).suffix) as file:
+            file.write(urllib.request.urlopen(f"{url}/view?{query}").read())
+            file.flush()
+            frames = list(VideoReader(file.name))
+        sheet(frames).save(FOLDER / f"{name}.jpg", quality=85)
+
+
+def sheet(frames: list[Any], side: int = 256) -> Any:
+    """Four frames, two by two. frames: each (h, w, 3), uint8."""
+    from PIL import Image
+
+    out = Image.new("RGB", (2 * side, 2 * side))
+    for i in range(4):
+        image = Image.fromarray(frames[round(i * (len(frames) - 1) / 3)])
+        out.paste(image.resize((side, side), Image.Resampling.BICUBIC), (i % 2 * side, i // 2 * side))
+    return out
+
+
 if __name__ == "__main__":
-    write(sys.argv[1], sys.argv[2:])
+    if sys.argv[1] == "--thumbnails":
+        thumbnails(sys.argv[2], sys.argv[3:])
+    else:
+        write(sys.argv[1], sys.argv[2:])
