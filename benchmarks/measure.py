@@ -61,23 +61,35 @@ def _status(field: str) -> int | None:
     return next((1024 * int(line.split()[1]) for line in lines if line.startswith(field)), None)
 
 
-def matmul_rate(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.7) -> float:
-    """FLOP/s of a large linear layer, the best of as many as fit into `seconds`."""
+@dataclass(frozen=True)
+class Rate:
+    """FLOP/s of a large linear layer."""
+
+    by_clock: float
+    by_cpu: float
+    """Per second of processor time, of all threads together."""
+
+
+def matmul_rate(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.7) -> Rate:
+    """The best of as many large linear layers as fit into `seconds`."""
     x, weight = (torch.randn(size, size).to(dtype) for _ in range(2))
     if dtype != torch.float32:  # some processors have no fast way: find out on a small one
         small = x[:192, :192].contiguous()
-        if _fastest(lambda: F.linear(small, small), 0.05) > 0.002:
+        if _fastest(lambda: F.linear(small, small), 0.05)[0] > 0.002:
             x, weight = x[:512, :512].contiguous(), weight[:512, :512].contiguous()
-    return 2 * len(x) ** 3 / _fastest(lambda: F.linear(x, weight), seconds)
+    wall, cpu = _fastest(lambda: F.linear(x, weight), seconds)
+    return Rate(2 * len(x) ** 3 / wall, 2 * len(x) ** 3 / cpu)
 
 
-def _fastest(function: Callable[[], object], seconds: float) -> float:
-    best, end = float("inf"), time.perf_counter() + seconds
-    while best == float("inf") or time.perf_counter() < end:
-        start = time.perf_counter()
+def _fastest(function: Callable[[], object], seconds: float) -> tuple[float, float]:
+    function()
+    wall = cpu = float("inf")
+    end = time.perf_counter() + seconds
+    while wall == float("inf") or time.perf_counter() < end:
+        start, start_cpu = time.perf_counter(), time.process_time()
         function()
-        best = min(best, time.perf_counter() - start)
-    return best
+        wall, cpu = min(wall, time.perf_counter() - start), min(cpu, time.process_time() - start_cpu)
+    return wall, cpu
 
 
 def plain_read(path: Path) -> float:

@@ -1,6 +1,6 @@
 """Our UNet against diffusers' UNet3DConditionModel and ModelScope's UNetSD, on a CPU, with the same random weights.
 
-    python benchmarks/unet.py                     # 1.41 billion parameters: 12 GB of memory, half an hour
+    python benchmarks/unet.py                     # 1.41 billion parameters: 9 GB of memory, 6 GB of disk, half an hour
     python benchmarks/unet.py --quick             # a tenth of them
     python benchmarks/unet.py --output unet.json
 
@@ -21,6 +21,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks.measure import (
+    Rate,
     Run,
     drop_cache,
     machine,
@@ -41,10 +43,11 @@ from benchmarks.measure import (
     reset_peak,
     touch,
 )
-from t2v_models.checkpoints import LAYOUTS, load_unet
+from t2v_models.checkpoints import LAYOUTS, load_unet, open_checkpoint
 from t2v_models.checkpoints.diffusers import to_json
 from t2v_models.checkpoints.layouts import canonical_shapes
-from t2v_models.checkpoints.tensors import as_lazy, load_all
+from t2v_models.checkpoints.tensors import LazyTensor, as_lazy, load_all
+from t2v_models.checkpoints.writing import write_safetensors
 from t2v_models.unet import UNet3D, UNetConfig
 from tests.references.parity import modelscope_unet
 
@@ -57,17 +60,23 @@ Call = Callable[[Tensor, Tensor, Tensor], Tensor]
 Weights = dict[str, Tensor]
 
 
-def random_weights(config: UNetConfig) -> Weights:
-    """Weights that keep a signal's size through the network, under our names."""
+def write_weights(config: UNetConfig, folder: Path) -> Path:
+    """A diffusers folder of weights that keep a signal's size through the network; one tensor in memory at a time."""
     generator = torch.Generator().manual_seed(0)
-    weights = {}
-    for name, shape in canonical_shapes(config).items():
-        if len(shape) > 1:
-            deviation = torch.Size(shape[1:]).numel() ** -0.5
-            weights[name] = torch.empty(shape).normal_(0, deviation, generator=generator)
-        else:
-            weights[name] = torch.full(shape, float(name.endswith("weight")))
-    return weights
+
+    def make(name: str, shape: tuple[int, ...]) -> Tensor:
+        if len(shape) == 1:
+            return torch.full(shape, float(name.endswith("weight")))
+        return torch.empty(shape).normal_(0, torch.Size(shape[1:]).numel() ** -0.5, generator=generator)
+
+    tensors = {
+        name: LazyTensor(torch.float32, shape, partial(make, name, shape))
+        for name, shape in canonical_shapes(config).items()
+    }
+    path = folder / "diffusion_pytorch_model.safetensors"
+    write_safetensors(path, LAYOUTS["diffusers"].from_canonical(tensors, config), {}, lambda count: None)
+    (folder / "config.json").write_text(json.dumps(to_json(config)))
+    return path
 
 
 def contestants(config: UNetConfig, weights: Weights, wanted: list[str]) -> dict[str, Call]:
@@ -146,7 +155,7 @@ def flops(config: UNetConfig, size: tuple[int, int, int]) -> int:
 
 def compare(calls: dict[str, Call], given: list[Tensor], rounds: int, count: int, dtype: torch.dtype) -> dict[str, Any]:
     """Every network in turn, `rounds` times."""
-    runs: dict[str, list[tuple[Run, float]]] = {name: [] for name in calls}
+    runs: dict[str, list[tuple[Run, Rate]]] = {name: [] for name in calls}
     names, rates = list(calls), [matmul_rate(dtype)]
     outputs: dict[str, Tensor] = {}
     for turn in range(rounds):
@@ -157,7 +166,7 @@ def compare(calls: dict[str, Call], given: list[Tensor], rounds: int, count: int
 
             run = measured(step)
             rates.append(matmul_rate(dtype))
-            runs[name].append((run, (rates[-2] + rates[-1]) / 2))
+            runs[name].append((run, _mean(*rates[-2:])))
             print(f"    round {turn + 1}, {name}: {run.seconds:.1f} s ({run.cpu_seconds:.1f} s of processor time)")
     reference = next(iter(outputs.values())).float()
     results = {}
@@ -168,7 +177,10 @@ def compare(calls: dict[str, Call], given: list[Tensor], rounds: int, count: int
             "seconds": statistics.median(seconds),
             "cpu_seconds": statistics.median(run.cpu_seconds for run, _ in measurements),
             "gflops": count / statistics.median(seconds) / 1e9,
-            "share_of_matmul_rate": statistics.median(count / run.seconds / rate for run, rate in measurements),
+            "share_of_matmul_rate": statistics.median(
+                count / run.seconds / rate.by_clock for run, rate in measurements
+            ),
+            "share_by_cpu": statistics.median(count / run.cpu_seconds / rate.by_cpu for run, rate in measurements),
             "peak_megabytes": statistics.median(peaks) / 1e6 if peaks else None,
             "difference": float((outputs[name].float() - reference).abs().max() / reference.abs().max()),
             "all_seconds": seconds,
@@ -179,23 +191,23 @@ def compare(calls: dict[str, Call], given: list[Tensor], rounds: int, count: int
                 for (a, _), (b, _) in zip(measurements, runs[names[0]], strict=True)
             )
             results[name][f"{quantity}_over_{names[0]}"] = statistics.median(ratios)
-    return {"matmul_gflops": statistics.median(rates) / 1e9, "gflop": count / 1e9, "networks": results}
+    matmul = statistics.median(rate.by_clock for rate in rates)
+    return {"matmul_gflops": matmul / 1e9, "gflop": count / 1e9, "networks": results}
 
 
-def loading(config: UNetConfig, weights: Weights, folder: Path) -> dict[str, Any]:
+def _mean(a: Rate, b: Rate) -> Rate:
+    return Rate((a.by_clock + b.by_clock) / 2, (a.by_cpu + b.by_cpu) / 2)
+
+
+def loading(path: Path) -> dict[str, Any]:
     """Seconds and memory to load a safetensors file and touch every tensor, against one plain read of it."""
-    from safetensors.torch import save_file
-
-    path = folder / "diffusion_pytorch_model.safetensors"
-    save_file(_renamed(weights, config, "diffusers"), path)
-    (folder / "config.json").write_text(json.dumps(to_json(config)))
     results: dict[str, Any] = {"file_megabytes": path.stat().st_size / 1e6}
     for cache in ("cold", "warm"):
         rows: dict[str, Any] = {}
         for name in ("plain read", "ours", "diffusers"):
             if cache == "cold" and not drop_cache(path):
                 continue
-            command = [sys.executable, str(Path(__file__).resolve()), "--load", name, str(folder)]
+            command = [sys.executable, str(Path(__file__).resolve()), "--load", name, str(path.parent)]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             if done.returncode == 0:
                 rows[name] = json.loads(done.stdout.splitlines()[-1])
@@ -223,8 +235,8 @@ def load_once(name: str, folder: Path) -> dict[str, float | None]:
 def table(title: str, result: dict[str, Any]) -> str:
     """The networks of one size and type."""
     lines = [
-        f"{title}: {result['gflop'] / 1e3:.2f} TFLOP a step; a matrix product runs at {result['matmul_gflops']:.1f} GFLOP/s",
-        f"  {'network':<18}{'s/step':>9}{'CPU s':>9}{'GFLOP/s':>9}{'of matmul':>11}"
+        f"{title}: {result['gflop'] / 1e3:.2f} TFLOP a step, matmul at {result['matmul_gflops']:.1f} GFLOP/s",
+        f"  {'network':<18}{'s/step':>9}{'CPU s':>9}{'GFLOP/s':>9}{'of matmul':>11}{'by CPU':>8}"
         f"{'peak MB':>9}{'x ours':>8}{'CPU x':>7}",
     ]
     for name, row in result["networks"].items():
@@ -232,7 +244,7 @@ def table(title: str, result: dict[str, Any]) -> str:
         peak = f"{row['peak_megabytes']:.0f}" if row["peak_megabytes"] is not None else "-"
         lines.append(
             f"  {name:<18}{row['seconds']:>9.2f}{row['cpu_seconds']:>9.2f}{row['gflops']:>9.1f}"
-            f"{row['share_of_matmul_rate']:>11.0%}{peak:>9}"
+            f"{row['share_of_matmul_rate']:>11.0%}{row['share_by_cpu']:>8.0%}{peak:>9}"
             f"{row[f'seconds_over_{first}']:>8.2f}{row[f'cpu_seconds_over_{first}']:>7.2f}"
         )
     return "\n".join(lines)
@@ -278,22 +290,22 @@ def main() -> None:
     if given.threads:
         torch.set_num_threads(given.threads)
     config = QUICK if given.quick else FULL
-    weights = random_weights(config)
-    count = sum(weight.numel() for weight in weights.values())
+    count = sum(torch.Size(shape).numel() for shape in canonical_shapes(config).values())
     results: dict[str, Any] = {"machine": machine(), "parameters": count, "steps": {}}
     print(f"{count / 1e6:.0f} million parameters; {results['machine']}")
-    if not given.no_loading:
-        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
-            results["loading"] = loading(config, weights, Path(folder))
-        print(load_table(results["loading"]))
-    with torch.inference_mode():
+    with tempfile.TemporaryDirectory(dir=given.folder) as folder, torch.inference_mode():
+        path = write_weights(config, Path(folder))
+        if not given.no_loading:
+            results["loading"] = loading(path)
+            print(load_table(results["loading"]))
+        weights = open_checkpoint(path.parent).unet()  # mapped: all networks share these pages
+        touch(list(weights.values()))
         for dtype_name in given.dtypes:
             dtype = DTYPES[dtype_name]
-            weights = {name: weights.pop(name).to(dtype) for name in list(weights)}
-            calls = contestants(config, weights, given.networks)
+            calls = contestants(config, {name: value.to(dtype) for name, value in weights.items()}, given.networks)
             for size in given.sizes:
                 title = f"{dtype_name} {'x'.join(map(str, size))}"
-                operations, rate = flops(config, size), matmul_rate(dtype)
+                operations, rate = flops(config, size), matmul_rate(dtype).by_clock
                 if operations / rate > given.limit:
                     results["steps"][title] = {
                         "left_out": f"{operations / rate:.0f} s a step at {rate / 1e9:.1f} GFLOP/s"

@@ -182,6 +182,7 @@ def test_with_and_without_gradients_it_is_the_same_network(unet):
     assert difference(unet(**inputs).detach(), run(unet, inputs)) < TOLERANCE
 
 
+@pytest.mark.slow
 def test_gradients_reach_every_weight_and_agree_with_differences(unet):
     trained = fill(UNet3D(unet.config)).double().requires_grad_(True)
     inputs = {name: value.double() for name, value in call(unet.config, batch=1, size=(2, 4, 4)).items()}
@@ -211,6 +212,7 @@ def _indifferent(name: str) -> bool:
     return "relative_position" in name
 
 
+@pytest.mark.slow
 def test_a_network_learns():
     unet = fill(UNet3D(TINY)).train().requires_grad_(True)
     inputs, target = call(TINY), normal("target", (2, 4, 3, 6, 4))
@@ -313,7 +315,12 @@ COUNTS = {
 }
 
 
-@pytest.mark.parametrize("preset", PRESETS)
+QUICK_PRESETS = ("modelscope", "videocrafter1-i2v")
+
+
+@pytest.mark.parametrize(
+    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_PRESETS)) for name in PRESETS]
+)
 def test_the_published_networks_have_their_number_of_weights_and_their_names(preset):
     network = UNet3D(PRESETS[preset], device="meta")
     shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}

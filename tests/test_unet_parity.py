@@ -62,7 +62,12 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+SLOW = "four levels of the published pattern"
+
+
+@pytest.mark.parametrize(
+    "case", [pytest.param(case, id=id, marks=[pytest.mark.slow] * (id == SLOW)) for id, case in CASES.items()]
+)
 def test_it_computes_what_diffusers_computes(case, tmp_path):
     reference = case.reference()
     reference.save_pretrained(tmp_path)
@@ -98,7 +103,7 @@ def test_the_residuals_of_a_controlnet_are_added_where_diffusers_adds_them():
     ("multipliers", "scales", "blocks", "size"),
     [
         ([1, 2], [1.0], 1, (3, 8, 8)),
-        ([1, 2, 3], [1.0, 0.5], 2, (5, 8, 12)),
+        pytest.param([1, 2, 3], [1.0, 0.5], 2, (5, 8, 12), marks=pytest.mark.slow),
         ([1, 2], [1.0, 0.5], 1, (1, 4, 6)),
     ],
 )
