@@ -78,7 +78,7 @@ def test_freed_models_are_loaded_again(server):
     [
         ({"latent": {"frames": 0, "width": 0, "model": None}}, ["0", "wire the MODEL"]),
         ({"latent": {"width": 100}}, ["100", "multiple of 8"]),
-        ({"latent": {"frames": 60000}}, ["60000 frames", "fewer"]),
+        ({"latent": {"frames": 60000, "width": 128, "height": 128}}, ["60000 frames", "fewer"]),
         ({"latent": {"node": "EmptySD3LatentImage", "width": 64, "height": 64, "batch_size": 2}}, ["16", "4"]),
         ({"sampler": {"steps": 400, "denoise": 0.1}}, ["400 steps", "1000"]),
     ],
