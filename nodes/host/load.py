@@ -18,7 +18,7 @@ from ...t2v_models.errors import T2VError
 from ...t2v_models.families import Defaults, family_for
 from ...t2v_models.pipeline import BUILT_IN as BUILT_IN_FOLDER
 from ...t2v_models.unet import UNetConfig
-from . import folders
+from . import folders, preview
 from .model import CONFIG_KEY, DTYPES, load_model
 from .text_encoder import load_clip
 from .vae import load_vae
@@ -33,7 +33,12 @@ def load(name: str, weight_dtype: str, text_encoder: str, vae: str) -> tuple[Any
     vae_path = None if vae == folders.FROM_MODEL else folders.file_path("vae", vae)
     log.info("T2VModelLoader: loading %s", path)
     model = load_unet(path, DTYPES[weight_dtype])
-    return model, load_text_encoder(path, encoder_path), load_autoencoder(path, vae_path)
+    clip, vae_ = load_text_encoder(path, encoder_path), load_autoencoder(path, vae_path)
+    if vae_ is not None and vae_.own_shape:  # not Stable Diffusion's, whose colours the host knows
+        latent_format = model.model.latent_format
+        colours = preview.latent_colours(vae_, latent_format.scale_factor)
+        latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = colours
+    return model, clip, vae_
 
 
 def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:

@@ -62,6 +62,9 @@ def in_chunks(count: int, chunk: int, work: Callable[[int, int], None], single: 
 class VideoVAE(comfy.sd.VAE):
     """The host's VAE, except that every method also takes clips, and encoding gives one."""
 
+    own_shape = False
+    """Whether it has another shape, and so other latents, than Stable Diffusion's."""
+
     def decode(self, samples_in: Tensor, *args: Any, **kwargs: Any) -> Tensor:
         """samples_in: (b, c, t, h, w) or (n, c, h, w) -> ((b t), H, W, 3), 0..1."""
         self.throw_exception_if_invalid()
@@ -203,6 +206,7 @@ def load_vae(state_dict: dict[str, Tensor], config: dict[str, Any] | None = None
     vae = VideoVAE(sd=state_dict, config=wanted)
     vae.throw_exception_if_invalid()
     vae.latent_channels = state_dict["decoder.conv_in.weight"].shape[1]
+    vae.own_shape = wanted is not None
     if wanted is not None:
         vae.downscale_ratio = vae.upscale_ratio = 2 ** (len(wanted["params"]["ddconfig"]["ch_mult"]) - 1)
     groups = config.get("norm_num_groups", 32)

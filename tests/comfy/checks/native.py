@@ -340,3 +340,15 @@ def check_previews_are_a_sheet_of_frames(host):
         image = preview.sheet(torch.randn(shape), model.model.latent_format)
         assert size is None or image.size == size, image.size
         assert max(image.size) <= 512
+
+
+def check_previews_show_the_colours_of_the_vae(host):
+    preview = host.module("nodes.host.preview")
+    model, _, vae = host.tiny()
+    latent_format = model.model.latent_format
+    assert len(latent_format.latent_rgb_factors) == 4
+    assert len(latent_format.latent_rgb_factors_bias) == 3
+    scale = latent_format.scale_factor
+    latents = vae.encode(torch.tensor([1.0, 0.0, 0.0]).expand(1, 32, 32, 3)) * scale
+    image = preview.sheet(latents, latent_format)
+    assert image.size[0] > 0
