@@ -11,7 +11,16 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from t2v_models.checkpoints import LAYOUTS, apply_loras, host_state_dict, load_unet, lora_weights, read_lora
+from t2v_models.__main__ import main
+from t2v_models.checkpoints import (
+    LAYOUTS,
+    apply_loras,
+    host_state_dict,
+    load_unet,
+    lora_weights,
+    open_checkpoint,
+    read_lora,
+)
 from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_order
 from t2v_models.checkpoints.text_encoder import expected_shapes
 from t2v_models.errors import T2VError
@@ -250,6 +259,16 @@ def test_turbos_list_gives_a_model_with_embedded_guidance(tmp_path: Path) -> Non
     plain = UNet3D(SMALL)
     (report,) = apply_loras(plain, [(tmp_path / "unet_lora.pt", 1.0)])
     assert report.skipped == ("time_cond_proj.weight",)
+
+
+def test_a_conversion_merges_loras_on_the_way(tmp_path: Path) -> None:
+    made = pairs()
+    save_file(kohya(made, "diffusers"), tmp_path / "lora.safetensors")
+    save_file(dict(unet_weights()), tmp_path / "model.safetensors")
+    command = ["convert", str(tmp_path / "model.safetensors"), str(tmp_path / "out.pth"), "--layout", "modelscope"]
+    assert main([*command, "--lora", f"{tmp_path / 'lora.safetensors'}=0.5"]) == 0
+    assert close(open_checkpoint(tmp_path / "out.pth").unet(), expected(made, 0.25))
+    assert main([*command[:2], str(tmp_path / "b.pth"), *command[3:], "--lora", "lora.pt=much"]) == 2
 
 
 def test_the_host_gets_the_same_change_in_kohyas_names(tmp_path: Path) -> None:

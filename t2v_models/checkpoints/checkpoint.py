@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping
@@ -85,7 +86,11 @@ class Checkpoint:
         self._family = family
         self._unet: tuple[UNetConfig, Layout] | None = None
         if "unet" in found.parts:
-            hints = diffusers.config_hints(found.configs.get("unet", {}))
+            saved = _saved_config(found.extra)
+            found.configs["unet"] = found.configs.get("unet") or saved.get("unet", {})
+            if saved.get("scheduler"):
+                found.configs.setdefault("scheduler", saved["scheduler"])
+            hints = diffusers.config_hints(found.configs["unet"])
             self._unet = unet_config(found.parts["unet"], path, hints)
 
     @cached_property
@@ -413,9 +418,28 @@ def _add(found: _Found, tensors: LazyDict, path: Path | None) -> list[str]:
         added.append(kind)
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
-        if last in ("scale_arr", "v_pred") or name == "step":
+        if last in ("scale_arr", "v_pred", "t2v_config") or name == "step":
             found.extra[last] = tensor
     return added
+
+
+def _saved_config(extra: LazyDict) -> dict[str, dict[str, Any]]:
+    """The JSON that our nodes leave among the tensors when the host saves a model: "unet" and "scheduler"."""
+    tensor = extra.get("t2v_config")
+    if tensor is None or tensor.dtype != torch.uint8 or tensor.numel > 1 << 20:
+        return {}
+    try:
+        values = json.loads(bytes(tensor.load().flatten().tolist()))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    found = {name: value for name, value in values.items() if isinstance(value, dict)}
+    unet = found.get("unet", {})
+    for ours, theirs in (("head_dim", "attention_head_dim"), ("norm_groups", "norm_num_groups")):
+        unet.setdefault(theirs, unet.get(ours))
+    family = values.get("family")
+    return found | {"unet": unet | ({"t2v": {"family": family}} if isinstance(family, str) else {})}
 
 
 def _beside(path: Path) -> dict[str, Any]:

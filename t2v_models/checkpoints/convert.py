@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,11 +15,13 @@ import torch
 
 from .. import __name__ as PACKAGE
 from ..errors import T2VError
-from ..unet import UNet3D
+from ..families import family_for
+from ..unet import UNet3D, UNetConfig
 from . import diffusers, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
 from .detect import LAYOUTS
 from .files import SUFFIXES
+from .lora import with_loras
 from .tensors import LazyDict, LazyTensor, as_lazy
 from .writing import Progress, write_pickle, write_safetensors
 
@@ -48,6 +50,7 @@ def convert(
     layout: str,
     *,
     dtype: torch.dtype | None = None,
+    loras: Sequence[tuple[str | os.PathLike[str], float]] = (),
     progress: Callable[[int, int], None] | None = None,
 ) -> list[Path]:
     """Write a checkpoint in another layout.
@@ -58,6 +61,7 @@ def convert(
             "videocrafter" with all parts, of the others the UNet alone. Any other name gives a folder with all parts.
         layout: "diffusers", "modelscope" or "videocrafter".
         dtype: of all weights; as they are where None.
+        loras: (file, strength), merged into the UNet on the way; T2V-Turbo's give it the embedding of the guidance.
         progress: called with the bytes done and their total.
 
     Returns:
@@ -73,7 +77,7 @@ def convert(
     if target.exists():
         raise T2VError(f"{target} exists already: choose another name, or remove it first.")
     single = target.suffix in SUFFIXES
-    files = _plan(checkpoint, layout, dtype, target if single else None)
+    files = _plan(checkpoint, layout, dtype, target if single else None, loras)
     total = sum(file.size for file in files)
     parent = target.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
@@ -115,10 +119,20 @@ def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtyp
     (folder / "config.json").write_text(_json(diffusers.to_json(unet.config, **extra)), "utf-8")
 
 
-def _plan(checkpoint: Checkpoint, layout: str, dtype: torch.dtype | None, single: Path | None) -> list[_File]:
+def _plan(
+    checkpoint: Checkpoint,
+    layout: str,
+    dtype: torch.dtype | None,
+    single: Path | None,
+    loras: Sequence[tuple[str | os.PathLike[str], float]],
+) -> list[_File]:
     """The files to write; `single`: everything that belongs into one."""
     parts = checkpoint.lazy_parts()
-    unet = LAYOUTS[layout].from_canonical(parts.pop("unet"), checkpoint.config)
+    canonical = parts.pop("unet")
+    if loras:
+        canonical = with_loras(canonical, checkpoint.config, loras)
+    config = open_checkpoint(canonical).config if loras else checkpoint.config
+    unet = LAYOUTS[layout].from_canonical(canonical, config)
     if layout == "videocrafter":
         tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
         tensors |= _videocrafter_parts(parts)
@@ -131,7 +145,7 @@ def _plan(checkpoint: Checkpoint, layout: str, dtype: torch.dtype | None, single
     elif layout == "modelscope":
         files = _modelscope_files(unet, parts)
     else:
-        files = _diffusers_files(checkpoint, unet, parts)
+        files = _diffusers_files(checkpoint, config, unet, parts)
     for file in files:
         file.tensors = {name: _cast(name, tensor, dtype) for name, tensor in file.tensors.items()}
     return files
@@ -162,8 +176,10 @@ def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]
     return files
 
 
-def _diffusers_files(checkpoint: Checkpoint, unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]:
-    family, config = checkpoint.family, checkpoint.config
+def _diffusers_files(
+    checkpoint: Checkpoint, config: UNetConfig, unet: LazyDict, parts: dict[str, LazyDict]
+) -> list[_File]:
+    family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
     own = UNet3D.__name__ if diffusers.to_json(config)["_class_name"] != "UNet3DConditionModel" else ""
     size = [family.height // 8, family.width // 8]
     index: dict[str, Any] = {
@@ -172,7 +188,7 @@ def _diffusers_files(checkpoint: Checkpoint, unet: LazyDict, parts: dict[str, La
     }
     settings = {"family": family.name, "frames": family.frames, "fps": family.fps}
     unet_json = diffusers.to_json(config, sample_size=size, t2v=checkpoint.settings() | settings)
-    scheduler = checkpoint.scheduler_config()
+    scheduler = checkpoint.scheduler_config() if family is checkpoint.family else family.scheduler_config()
     index["scheduler"] = ["diffusers", scheduler.get("_class_name", "DDIMScheduler")]
     files = [
         _File("unet/diffusion_pytorch_model.safetensors", unet),

@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -13,7 +14,7 @@ import torch
 from ..errors import T2VError
 from ..unet import PRESETS, UNet3D, UNetConfig
 from .detect import LAYOUTS, find_parts, unet_config
-from .tensors import as_lazy
+from .tensors import LazyDict, LazyTensor, as_lazy
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,29 @@ def apply_loras(
     return reports
 
 
+def with_loras(
+    tensors: LazyDict, config: UNetConfig, loras: Sequence[tuple[str | os.PathLike[str] | Lora, float]]
+) -> LazyDict:
+    """Canonical tensors that are merged with LoRAs when they are loaded; otherwise as `apply_loras`."""
+    result = dict(tensors)
+    for source, strength in loras:
+        lora = source if isinstance(source, Lora) else read_lora(source, config)
+        missing = [name for name in lora.unet if name not in result]
+        if "time_cond_proj.weight" in missing:
+            shape, dtype = lora.unet["time_cond_proj.weight"].shape, next(iter(result.values())).dtype
+            result["time_cond_proj.weight"] = LazyTensor(dtype, shape, partial(torch.zeros, shape, dtype=dtype))
+            missing.remove("time_cond_proj.weight")
+        if len(missing) == len(lora.unet):
+            raise T2VError(_no_key(lora))
+        if missing or lora.unknown:
+            log.warning("%s: %d keys do not fit this model", lora.path, len(missing) + len(lora.unknown))
+        for name, pair in lora.unet.items():
+            if name in result:
+                merge = partial(_merged, pair=pair, strength=strength, what=f"{lora.path}: {name}")
+                result[name] = result[name].then(merge, result[name].shape)
+    return result
+
+
 def lora_weights(lora: Lora) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
     """Canonical weight name -> (up, down, alpha), for a host that merges by itself; alpha / rank is the scale."""
     return {name: (pair.up, _merged_down(pair), pair.scale * pair.rank) for name, pair in lora.unet.items()}
@@ -188,11 +212,15 @@ def _merged_down(pair: LoraPair) -> torch.Tensor:
 
 @torch.no_grad()
 def _add(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) -> None:
+    weight.copy_(_merged(weight, pair, strength, what))
+
+
+def _merged(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) -> torch.Tensor:
     try:
         change = pair.delta(weight.shape) * strength
     except (ValueError, RuntimeError) as error:
         raise T2VError(f"{what} does not fit this model: {error}. It was made for another one.") from error
-    weight.copy_((weight.float() + change.to(weight.device)).to(weight.dtype))
+    return (weight.float() + change.to(weight.device)).to(weight.dtype)
 
 
 def _no_key(lora: Lora) -> str:

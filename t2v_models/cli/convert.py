@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ..errors import T2VError
+
 LAYOUTS = ("diffusers", "modelscope", "videocrafter")
 
 
@@ -21,6 +23,14 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("target", type=Path, metavar="DST", help="the file or folder to write; it must not exist")
     parser.add_argument("--layout", required=True, choices=LAYOUTS)
     parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="of all weights; left out: as they are")
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[=STRENGTH]",
+        help="merge a LoRA into the UNet (strength 1 if left out); may be given several times. T2V-Turbo's unet_lora.pt "
+        "becomes exact only this way",
+    )
     parser.set_defaults(func=run)
 
 
@@ -30,6 +40,7 @@ def run(args: argparse.Namespace) -> str:
 
     from ..checkpoints.convert import DTYPES, convert
 
+    loras = [_lora(text) for text in args.lora]
     with tqdm(unit="B", unit_scale=True, desc=args.target.name, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -37,5 +48,18 @@ def run(args: argparse.Namespace) -> str:
             bar.update(done - bar.n)
 
         dtype = DTYPES[args.dtype] if args.dtype else None
-        files = convert(args.source, args.target, args.layout, dtype=dtype, progress=progress)
+        files = convert(args.source, args.target, args.layout, dtype=dtype, loras=loras, progress=progress)
     return "\n".join(f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in files)
+
+
+def _lora(text: str) -> tuple[str, float]:
+    """FILE or FILE=STRENGTH."""
+    name, found, strength = text.rpartition("=")
+    if not found:
+        return text, 1.0
+    try:
+        return name, float(strength)
+    except ValueError as error:
+        raise T2VError(
+            f"--lora {text}: {strength!r} is no number; write FILE=STRENGTH, such as lora.pt=0.8."
+        ) from error
