@@ -8,26 +8,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ...t2v_models.sampling.ddim import ddim_timesteps
+
 AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 """For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
 
 _SOLVERS = ("dpmpp", "uni", "deis", "ipndm")
 """How the names of samplers begin whose timesteps diffusers spaces as for one step more."""
-
-
-def timesteps(steps: int, spacing: str, offset: int, solver: bool, train_steps: int = 1000) -> Tensor:
-    """Whole timesteps, highest first: (steps,). As diffusers spaces them; "leading" is ModelScope's own way too.
-
-    Source of the names: Lin et al. 2023 (arXiv:2305.08891), table 2.
-    """
-    last = train_steps - 1
-    if spacing == "trailing":
-        out = torch.arange(train_steps, 0, -train_steps / steps, dtype=torch.float64).round()[:steps] - 1
-    elif spacing == "linspace":
-        out = torch.linspace(0, last, steps + solver, dtype=torch.float64).round().flip(0)[:steps]
-    else:
-        out = (torch.arange(steps + solver) * (train_steps // (steps + solver))).flip(0)[:steps] + offset
-    return out.long().clamp(0, last)
 
 
 def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
@@ -38,7 +25,8 @@ def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[s
     """
     table = model_sampling.sigmas.cpu()
     spacing, offset = config.get("timestep_spacing", "leading"), config.get("steps_offset", 1)
-    at = timesteps(steps, spacing, offset, sampler_name.startswith(_SOLVERS), len(table))
+    solver = sampler_name.startswith(_SOLVERS)
+    at = ddim_timesteps(steps, spacing, offset, solver=solver, count=len(table))
     end = torch.zeros(1)
     if sampler_name == "ddim" and not config.get("set_alpha_to_one", False):
         end = table[:1]
