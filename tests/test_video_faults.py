@@ -321,10 +321,10 @@ def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
         writer = subprocess.Popen(
             [sys.executable, "-c", KILLED, str(place), ending], stdout=subprocess.PIPE, cwd=ROOT, text=True
         )
-        writer.stdout.readline()
-        time.sleep(generator.uniform(0, 0.5))
+        said = [writer.stdout.readline() for _ in range(generator.randrange(1, 6))]
+        time.sleep(generator.uniform(0, 0.3))
         writer.send_signal(signal.SIGKILL)
-        done = [line.split()[1] for line in writer.stdout.read().splitlines() if line.startswith("done")]
+        done = [line.split()[1] for line in [*said, *writer.stdout.read().splitlines()] if line.startswith("done")]
         writer.wait()
         deadline = time.monotonic() + 180  # it writes out what it has been given, then ends
         while left := [pid for pid in set(psutil.pids()) - before if str(place).encode() in command(pid)]:

@@ -17,8 +17,8 @@ log = logging.getLogger(__name__)
 DEFAULT_QUALITY = 80
 """The place of every format's default on the common scale from 0 (smallest) to 100 (best)."""
 
-SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+bicubic"
-"""Flags under which swscale converts between RGB and YUV without a drift in colour."""
+SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+lanczos"
+"""Flags under which swscale converts between RGB and YUV without a drift; lanczos keeps the most of 4:2:0 colour."""
 
 
 @dataclass(frozen=True)
@@ -68,16 +68,16 @@ def scale(quality: int, worst: float, default: float, best: float) -> float:
 
 
 def _x264(encoder: str, quality: int) -> list[str]:
-    return ["-preset", "medium", "-crf", f"{scale(quality, 40, 11, 2):.1f}"]
+    return ["-preset", "medium", "-crf", f"{scale(quality, 40, 7, 1):.1f}"]
 
 
 def _x265(encoder: str, quality: int) -> list[str]:
-    crf = f"{scale(quality, 40, 11.5, 2):.1f}"
+    crf = f"{scale(quality, 40, 8.5, 1):.1f}"
     return ["-preset", "fast", "-crf", crf, "-tag:v", "hvc1", "-x265-params", "log-level=error"]
 
 
 def _vp9(encoder: str, quality: int) -> list[str]:
-    crf = f"{scale(quality, 58, 9, 2):.0f}"
+    crf = f"{scale(quality, 58, 6, 1):.0f}"
     return ["-crf", crf, "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1"]
 
 
