@@ -56,7 +56,8 @@ def test_every_template_is_offered_with_its_thumbnail(server):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_opens_whole_and_becomes_its_api_form(server, page, name):
     load(page, template(server, name))
-    missing = page.evaluate("() => app.graph._nodes.filter(n => n.has_errors || n.constructor.nodeData === undefined && !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)")  # fmt: skip  # noqa: E501
+    missing = page.evaluate("() => app.graph._nodes.filter(n => n.has_errors || n.constructor.nodeData === undefined "
+    "&& !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)")  # fmt: skip
     assert missing == []
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     wanted = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text())
@@ -81,7 +82,8 @@ def run(page, steps: int = 2) -> None:
                 else if (widget.name === "seed") widget.value = Math.floor(Math.random() * 1e9);
             window.t2vDone = null;
             app.api.addEventListener("execution_success", () => { window.t2vDone = "done"; }, {once: true});
-            app.api.addEventListener("execution_error", e => { window.t2vDone = e.detail.exception_message; }, {once: true});
+            app.api.addEventListener("execution_error", e => { window.t2vDone = e.detail.exception_message; }, {once: "
+            "true});
             await app.queuePrompt(0, 1);
         }""",
         steps,
@@ -90,13 +92,21 @@ def run(page, steps: int = 2) -> None:
     assert page.evaluate("() => window.t2vDone") == "done"
 
 
+def plays(page) -> None:
+    """Bring the whole graph into view, and wait until a video in it has moved on."""
+    page.evaluate(
+        "() => { app.canvas.ds.scale = 0.5; app.canvas.ds.offset = [40, 200]; app.graph.setDirtyCanvas(true, true); }"
+    )
+    page.wait_for_function("() => [...document.querySelectorAll('video')].some(v => v.readyState >= 2)")
+    page.evaluate("() => document.querySelectorAll('video').forEach(v => { v.muted = true; v.play(); })")
+    page.wait_for_function("() => [...document.querySelectorAll('video')].some(v => v.currentTime > 0 && v.videoWidth)")
+
+
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_runs_and_its_video_plays(server, page, name):
     load(page, template(server, name))
     run(page)
-    page.wait_for_function("() => [...document.querySelectorAll('video')].some(v => v.readyState >= 2)", timeout=60_000)
-    page.evaluate("() => document.querySelectorAll('video').forEach(v => { v.muted = true; v.play(); })")
-    page.wait_for_function("() => [...document.querySelectorAll('video')].some(v => v.currentTime > 0 && v.videoWidth)")
+    plays(page)
 
 
 def search_and_add(page, text: str) -> None:
