@@ -37,6 +37,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from t2v_models.video import DEFAULT_QUALITY, FORMATS, VideoReader, VideoWriter, available_formats
 from t2v_models.video.ffmpeg import ffmpeg_exe
+from t2v_models.video.formats import SCALER
 from tests.video_clips import natural, psnr
 
 CORNERS = np.array([*itertools.product((0, 255), repeat=3), (128, 128, 128)], np.uint8)
@@ -110,7 +111,8 @@ def plain_write(path: Path, clip: np.ndarray, name: str) -> float:
 
 def plain_read(path: Path, shape: tuple[int, int]) -> float:
     start, count = time.perf_counter(), 0
-    command = [ffmpeg_exe(), "-v", "error", "-i", str(path), "-f", "rawvideo", "-pix_fmt", "rgb24", "-"]
+    command = [ffmpeg_exe(), "-v", "error", "-i", str(path), "-vf", f"scale=flags={SCALER},format=rgb24"]
+    command += ["-f", "rawvideo", "-"]
     process = subprocess.Popen(command, stdout=subprocess.PIPE)
     while len(data := process.stdout.read(shape[0] * shape[1] * 3)) == shape[0] * shape[1] * 3:
         np.frombuffer(data, np.uint8).reshape(*shape, 3)
