@@ -66,18 +66,22 @@ def check_a_scale_of_one_is_the_plain_schedule(host):
     assert torch.allclose(a, b, rtol=1e-4)
 
 
-def check_timesteps_are_spaced_as_the_names_say(host):
-    timesteps = host.module("nodes.host.schedules").timesteps
-    assert timesteps(5, "leading", 1, False).tolist() == [801, 601, 401, 201, 1]
-    assert timesteps(4, "leading", 1, True).tolist() == [801, 601, 401, 201]
-    assert timesteps(4, "trailing", 1, False).tolist() == [999, 749, 499, 249]
-    assert timesteps(4, "linspace", 0, False).tolist() == [999, 666, 333, 0]
-    for steps in (1, 7, 50, 999, 1000):
-        for spacing in ("leading", "trailing", "linspace"):
-            given = timesteps(steps, spacing, 1, False)
-            assert len(given) == steps
-            assert (given.diff() <= 0).all()
-            assert given.min() >= 0
+def check_levels_are_spaced_as_the_names_say(host):
+    schedules = host.module("nodes.host.schedules")
+    model, _, _ = host.tiny()
+    sampling = model.model.model_sampling
+
+    def at(steps, sampler, **config):
+        levels = schedules.diffusers(sampling, steps, sampler, config)
+        assert len(levels) == steps + 1
+        return [int(sampling.timestep(level.view(1))) for level in levels[:-1]], float(levels[-1])
+
+    first = float(sampling.sigmas[0])
+    assert at(5, "ddim", timestep_spacing="leading", steps_offset=1) == ([801, 601, 401, 201, 1], first)
+    assert at(5, "ddim", set_alpha_to_one=True)[1] == 0.0
+    assert at(4, "dpmpp_2m", timestep_spacing="leading", steps_offset=1) == ([801, 601, 401, 201], 0.0)
+    assert at(4, "euler", timestep_spacing="trailing") == ([999, 749, 499, 249], 0.0)
+    assert at(4, "euler", timestep_spacing="linspace", steps_offset=0) == ([999, 666, 333, 0], 0.0)
 
 
 def check_align_your_steps_takes_its_own_levels(host):
