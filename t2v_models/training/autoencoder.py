@@ -84,7 +84,7 @@ def train(folder: Path, schedule: Schedule, *, seed: int = 0, batch: int = 32, p
 
 def sharpen(model: nn.Module, folder: Path, schedule: Schedule, *, seed: int = 0, progress: bool = True) -> nn.Module:
     """Train the decoder on, with the encoder and so the latents as they are; can run beside or after stage two."""
-    decoder = nn.ModuleList([model.post_quant_conv, model.decoder])
+    decoder = nn.ModuleList([model.post_quant_conv, model.decoder]).requires_grad_(True)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         image = 2 * stills(6, random, crop=False) - 1

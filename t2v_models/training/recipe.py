@@ -67,7 +67,6 @@ def train_builtin(
     vae.requires_grad_(False)
     options = {"seed": seed, "size": recipe.clips, "clips": recipe.pool, "progress": progress}
     model = denoiser.train(stages["denoiser"], vae, tokenizer, recipe.denoiser, **options)
-    vae.requires_grad_(True)
     vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
     export(output, vae, model, work / "tokenizer")
