@@ -82,8 +82,8 @@ def run(page, steps: int = 2) -> None:
                 else if (widget.name === "seed") widget.value = Math.floor(Math.random() * 1e9);
             window.t2vDone = null;
             app.api.addEventListener("execution_success", () => { window.t2vDone = "done"; }, {once: true});
-            app.api.addEventListener("execution_error", e => { window.t2vDone = e.detail.exception_message; }, {once: "
-            "true});
+            const failed = e => { window.t2vDone = e.detail.exception_message; };
+            app.api.addEventListener("execution_error", failed, {once: true});
             await app.queuePrompt(0, 1);
         }""",
         steps,

@@ -18,7 +18,7 @@ def test_films_equal_the_librarys(run_checks, base: Path, tiny: dict[str, Path])
 
     results = run_checks(CHECKS)
     assert results[""]["ok"], results[""]["error"]
-    graph = torch.load(base / "output" / "films.pt", weights_only=True)
+    graph = torch.load(base / "films.pt", weights_only=True)
     assert set(graph) == set(METHODS)
     pipeline = load_pipeline(tiny["tiny-v"])
     for method, latents in graph.items():

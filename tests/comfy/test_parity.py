@@ -16,7 +16,7 @@ PROMPTS = {"prompt": "a red circle moves right", "negative_prompt": "blue"}
 def graph(run_checks: Callable[[Path], dict], base: Path) -> dict[str, torch.Tensor]:
     results = run_checks(CHECKS)
     assert results[""]["ok"], results[""]["error"]
-    return torch.load(base / "output" / "parity.pt", weights_only=True)
+    return torch.load(base / "parity.pt", weights_only=True)
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-v"])

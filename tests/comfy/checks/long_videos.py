@@ -151,7 +151,7 @@ def check_films_of_every_method_have_every_frame(host):
         assert latent["samples"].shape == (1, 4, 9, 4, 4)
         assert fps == 8.0
         made[method] = latent["samples"].clone()
-    torch.save(made, host.base / "output" / "films.pt")
+    torch.save(made, host.base / "films.pt")
 
 
 def check_a_continued_clip_begins_with_the_clip(host):

@@ -33,5 +33,5 @@ def check_latents_for_the_comparison(host):
         (result,) = host.run("T2VVideoSampler", model, positive, negative, source, 7, 5, 6.0, "ddim", "diffusers", 0.5)
         out[f"{name} video"] = result["samples"].clone()
         out[f"{name} text"] = positive[0][0].clone()
-    torch.save(out, host.base / "output" / "parity.pt")
+    torch.save(out, host.base / "parity.pt")
     return sorted(out)
