@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Mapping
@@ -17,10 +16,11 @@ from ..errors import T2VError
 from ..families import FAMILIES, Defaults, Family, family_called, family_for
 from ..unet import UNet3D, UNetConfig
 from . import diffusers, text_encoder, vae
-from .detect import Part, find_parts, unet_config
+from .detect import Part, unet_config
 from .files import file_metadata, read_file
-from .folders import SUBFOLDERS, is_diffusers, read_json, weights_in
+from .folders import is_diffusers
 from .layouts import Layout
+from .locate import Found, add_parts, config_beside, find_in_diffusers_folder, find_in_folder, saved_config
 from .tensors import FLOAT8, LazyDict, as_lazy, load_all, main_dtype
 
 log = logging.getLogger(__name__)
@@ -63,30 +63,16 @@ class CheckpointInfo:
     """What a safetensors file says of itself."""
 
 
-@dataclass
-class _Found:
-    """The parts of a checkpoint before anything is made of them."""
-
-    parts: dict[str, Part] = field(default_factory=dict)
-    files: dict[str, list[Path]] = field(default_factory=dict)
-    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The JSON beside each part, and "scheduler"."""
-    tokenizer: Path | None = None
-    extra: LazyDict = field(default_factory=dict)
-    """Small tensors around the parts: buffers of the noise schedule."""
-    problems: list[T2VError] = field(default_factory=list)
-
-
 class Checkpoint:
     """A model on disk, opened with `open_checkpoint`; its tensors are read when they are asked for."""
 
-    def __init__(self, path: str, found: _Found, family: str | None = None) -> None:
+    def __init__(self, path: str, found: Found, family: str | None = None) -> None:
         self.path = path
         self._found = found
         self._family = family
         self._unet: tuple[UNetConfig, Layout] | None = None
         if "unet" in found.parts:
-            saved = _saved_config(found.extra)
+            saved = saved_config(found.extra)
             found.configs["unet"] = found.configs.get("unet") or saved.get("unet", {})
             if saved.get("scheduler"):
                 found.configs.setdefault("scheduler", saved["scheduler"])
@@ -305,20 +291,20 @@ def open_checkpoint(
         return path
     if family is not None and family not in FAMILIES:
         raise T2VError(f"Family {family!r} is not known: choose one of {', '.join(FAMILIES)}.")
-    found = _Found()
+    found = Found()
     if isinstance(path, Mapping):
         source = "the state dict"
-        _add(found, as_lazy(path), None)
+        add_parts(found, as_lazy(path), None)
     else:
         path = Path(path)
         source = str(path)
         if path.is_dir() and is_diffusers(path):
-            _open_diffusers(path, found)
+            find_in_diffusers_folder(path, found)
         elif path.is_dir():
-            _open_folder(path, found)
+            find_in_folder(path, found)
         else:
-            _add(found, read_file(path), path)
-            found.configs["unet"] = _beside(path)
+            add_parts(found, read_file(path), path)
+            found.configs["unet"] = config_beside(path)
     if not found.parts:
         if found.problems:
             raise found.problems[0]
@@ -372,83 +358,6 @@ def load_unet(
 def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
     """Every tensor of a file by its own name, safely; views of the mapped file."""
     return load_all(read_file(path))
-
-
-def _open_diffusers(folder: Path, found: _Found) -> None:
-    for name in SUBFOLDERS:
-        part = folder / name
-        if part.is_dir():
-            _open_folder(part, found, optional=name.startswith("image_"))
-    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
-    if scheduler:
-        found.configs["scheduler"] = scheduler
-    if (folder / "tokenizer").is_dir():
-        found.tokenizer = folder / "tokenizer"
-    if not found.parts and not found.problems:
-        raise T2VError(f"{folder} is a diffusers folder without weights: download its unet, vae and text_encoder.")
-
-
-def _open_folder(folder: Path, found: _Found, *, optional: bool = False) -> None:
-    """A folder of files: a part of a diffusers model, or any files side by side."""
-    weights = weights_in(folder)
-    if not weights:
-        if optional:
-            return
-        raise T2VError(f"{folder} holds no weights (no file ends in .safetensors, .pth, .pt, .bin or .ckpt).")
-    config = read_json(folder / "config.json")
-    for path in weights:
-        try:
-            tensors = read_file(path)
-        except T2VError as error:
-            found.problems.append(error)
-            continue
-        for kind in _add(found, tensors, path):
-            found.configs.setdefault(kind, config)
-
-
-def _add(found: _Found, tensors: LazyDict, path: Path | None) -> list[str]:
-    """Adds the parts among a file's tensors; returns their kinds."""
-    added = []
-    for kind, part in find_parts(tensors).items():
-        if kind in found.parts:
-            first = found.files[kind][0]
-            raise T2VError(f"{first.parent} holds more than one {kind}: {first.name} and {path.name}. Give one file.")
-        found.parts[kind] = part
-        found.files[kind] = [path] if path else []
-        added.append(kind)
-    for name, tensor in tensors.items():
-        last = name.rpartition(".")[2]
-        if last in ("scale_arr", "v_pred", "t2v_config") or name == "step":
-            found.extra[last] = tensor
-    return added
-
-
-def _saved_config(extra: LazyDict) -> dict[str, dict[str, Any]]:
-    """The JSON that our nodes leave among the tensors when the host saves a model: "unet" and "scheduler"."""
-    tensor = extra.get("t2v_config")
-    if tensor is None or tensor.dtype != torch.uint8 or tensor.numel > 1 << 20:
-        return {}
-    try:
-        values = json.loads(bytes(tensor.load().flatten().tolist()))
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    found = {name: value for name, value in values.items() if isinstance(value, dict)}
-    unet = found.get("unet", {})
-    for ours, theirs in (("head_dim", "attention_head_dim"), ("norm_groups", "norm_num_groups")):
-        unet.setdefault(theirs, unet.get(ours))
-    family = values.get("family")
-    return found | {"unet": unet | ({"t2v": {"family": family}} if isinstance(family, str) else {})}
-
-
-def _beside(path: Path) -> dict[str, Any]:
-    """A UNet's config.json beside its weights; another model's is passed over."""
-    try:
-        config = read_json(path.parent / "config.json")
-    except T2VError:
-        return {}
-    return config if "attention_head_dim" in config or "block_out_channels" in config else {}
 
 
 def _dtype_name(tensors: LazyDict) -> str:

@@ -1,0 +1,108 @@
+"""Where the parts of a model lie on disk: in one file, in a folder of files, or in a diffusers folder."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import T2VError
+from .detect import Part, find_parts
+from .files import read_file
+from .folders import SUBFOLDERS, read_json, weights_in
+from .tensors import LazyDict
+
+
+@dataclass
+class Found:
+    """The parts of a checkpoint before anything is made of them."""
+
+    parts: dict[str, Part] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+    configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """The JSON beside each part, and "scheduler"."""
+    tokenizer: Path | None = None
+    extra: LazyDict = field(default_factory=dict)
+    """Small tensors around the parts: buffers of the noise schedule."""
+    problems: list[T2VError] = field(default_factory=list)
+
+
+def find_in_diffusers_folder(folder: Path, found: Found) -> None:
+    """Adds the parts in the subfolders of a diffusers folder."""
+    for name in SUBFOLDERS:
+        part = folder / name
+        if part.is_dir():
+            find_in_folder(part, found, optional=name.startswith("image_"))
+    scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
+    if scheduler:
+        found.configs["scheduler"] = scheduler
+    if (folder / "tokenizer").is_dir():
+        found.tokenizer = folder / "tokenizer"
+    if not found.parts and not found.problems:
+        raise T2VError(f"{folder} is a diffusers folder without weights: download its unet, vae and text_encoder.")
+
+
+def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> None:
+    """A folder of files: a part of a diffusers model, or any files side by side."""
+    weights = weights_in(folder)
+    if not weights:
+        if optional:
+            return
+        raise T2VError(f"{folder} holds no weights (no file ends in .safetensors, .pth, .pt, .bin or .ckpt).")
+    config = read_json(folder / "config.json")
+    for path in weights:
+        try:
+            tensors = read_file(path)
+        except T2VError as error:
+            found.problems.append(error)
+            continue
+        for kind in add_parts(found, tensors, path):
+            found.configs.setdefault(kind, config)
+
+
+def add_parts(found: Found, tensors: LazyDict, path: Path | None) -> list[str]:
+    """Adds the parts among a file's tensors; returns their kinds."""
+    added = []
+    for kind, part in find_parts(tensors).items():
+        if kind in found.parts:
+            first = found.files[kind][0]
+            raise T2VError(f"{first.parent} holds more than one {kind}: {first.name} and {path.name}. Give one file.")
+        found.parts[kind] = part
+        found.files[kind] = [path] if path else []
+        added.append(kind)
+    for name, tensor in tensors.items():
+        last = name.rpartition(".")[2]
+        if last in ("scale_arr", "v_pred", "t2v_config") or name == "step":
+            found.extra[last] = tensor
+    return added
+
+
+def saved_config(extra: LazyDict) -> dict[str, dict[str, Any]]:
+    """The JSON that our nodes leave among the tensors when the host saves a model: "unet" and "scheduler"."""
+    tensor = extra.get("t2v_config")
+    if tensor is None or tensor.dtype != torch.uint8 or tensor.numel > 1 << 20:
+        return {}
+    try:
+        values = json.loads(bytes(tensor.load().flatten().tolist()))
+    except (ValueError, RecursionError):
+        return {}
+    if not isinstance(values, dict):
+        return {}
+    found = {name: value for name, value in values.items() if isinstance(value, dict)}
+    unet = found.get("unet", {})
+    for ours, theirs in (("head_dim", "attention_head_dim"), ("norm_groups", "norm_num_groups")):
+        unet.setdefault(theirs, unet.get(ours))
+    family = values.get("family")
+    return found | {"unet": unet | ({"t2v": {"family": family}} if isinstance(family, str) else {})}
+
+
+def config_beside(path: Path) -> dict[str, Any]:
+    """A UNet's config.json beside its weights; another model's is passed over."""
+    try:
+        config = read_json(path.parent / "config.json")
+    except T2VError:
+        return {}
+    return config if "attention_head_dim" in config or "block_out_channels" in config else {}
