@@ -17,7 +17,7 @@ from t2v_models.training.captions import describe, vocabulary
 from t2v_models.training.loop import Schedule, fit
 from t2v_models.training.pool import Pool
 from t2v_models.training.recipe import Recipe, train_builtin
-from t2v_models.training.world import World
+from t2v_models.training.world import Item, Scene, World
 
 PROMPT = "a red circle moves right"
 
@@ -124,18 +124,34 @@ def test_a_resumed_training_equals_one_without_a_break(tmp_path):
     assert len((tmp_path / "b" / "loss.csv").read_text().splitlines()) == 20
 
 
+def test_a_caption_has_an_answer_to_every_question():
+    scene = Scene((Item("red", "star", "up", "fast"),), "blue")
+    named = [
+        None if index == len(known) else known[index]
+        for known, index in zip(text.QUESTIONS, text.answers(scene), strict=True)
+    ]
+    assert named == ["red", "star", "up", "fast", None, None, None, None, "blue"]
+
+
+def test_the_text_encoder_learns_what_captions_say(tmp_path, tokenizer):
+    encoder = text.train(tmp_path, tokenizer, Schedule(30, 3e-3, warmup=5, average=0.5), progress=False)
+    losses = [float(line.split(",")[1]) for line in (tmp_path / "loss.csv").read_text().splitlines()]
+    assert losses[-1] < 0.75 * losses[0]
+    assert not any(weight.requires_grad for weight in encoder.parameters()), "the denoiser must not change it"
+
+
 def test_every_weight_of_the_denoiser_learns_from_the_first_step():
     torch.manual_seed(0)
-    model = denoiser.Denoiser(600)
-    ids = torch.randint(0, 600, (2, 77))
-    model(torch.randn(2, 4, 6, 8, 8), torch.tensor([300, 700]), ids).square().mean().backward()
-    still = [name for name, weight in model.unet.named_parameters() if not weight.grad.abs().max() > 0]
+    unet = denoiser.build()
+    context = torch.randn(2, 77, denoiser.UNET.context_dim)
+    unet(torch.randn(2, 4, 6, 8, 8), torch.tensor([300, 700]), context).square().mean().backward()
+    still = [name for name, weight in unet.named_parameters() if not weight.grad.abs().max() > 0]
     assert not still, "these never get a gradient"
 
 
 def test_an_untrained_denoiser_tells_the_order_of_frames():
     torch.manual_seed(0)
-    unet = denoiser.Denoiser(600).unet.eval()
+    unet = denoiser.build().eval()
     x, context = torch.randn(1, 4, 6, 8, 8), torch.randn(1, 77, 128)
     with torch.no_grad():
         forwards, backwards = (unet(clip, torch.tensor([500]), context) for clip in (x, x.flip(2)))

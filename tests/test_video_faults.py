@@ -19,7 +19,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter
 from t2v_models.video.place import PREFIX
 
-from .video_clips import natural, some_slow, tone
+from .video_clips import coders, natural, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
 psutil = pytest.importorskip("psutil")
@@ -35,20 +35,16 @@ def write(path, clip=CLIP, fps=24, **options):
     return path
 
 
-def children():
-    return [child for child in psutil.Process().children(recursive=True) if child.status() != psutil.STATUS_ZOMBIE]
-
-
 def noise(frames=10_000, side=64):
     return np.random.default_rng(0).integers(0, 256, (8, side, side, 3), np.uint8)[np.arange(frames) % 8]
 
 
 @pytest.fixture(autouse=True)
 def nothing_runs_on():
-    """After every test here: this process has no child that runs."""
+    """After every test here: no ffmpeg of this process runs on."""
     yield
     gc.collect()
-    assert not children()
+    assert not coders()
 
 
 @pytest.mark.parametrize("name", some_slow(FORMATS))
@@ -126,7 +122,7 @@ def test_ffmpeg_killed_under_the_writer_is_a_clear_error(tmp_path, name):
     def frames():
         for n, frame in enumerate(noise()):
             if n == 5:
-                children()[0].kill()
+                coders()[0].kill()
             yield frame
 
     with pytest.raises(T2VError, match=r"ended from outside.*nothing was saved"):
@@ -138,7 +134,7 @@ def test_ffmpeg_killed_under_the_reader_is_a_clear_error(tmp_path):
     path = write(tmp_path / "clip.mkv", noise(200, 128))
     frames = iter(VideoReader(path, size=(1024, 1024)))
     next(frames)
-    children()[0].kill()
+    coders()[0].kill()
     with pytest.raises(T2VError, match=r"ended from outside"):
         list(frames)
 

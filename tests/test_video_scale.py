@@ -11,7 +11,7 @@ import pytest
 
 from t2v_models.video import VideoReader, VideoWriter
 
-from .video_clips import natural
+from .video_clips import coders, natural
 
 pytest.importorskip("imageio_ffmpeg")
 psutil = pytest.importorskip("psutil")
@@ -53,7 +53,7 @@ def test_a_stalled_ffmpeg_stalls_the_writer(tmp_path):
     clip = np.zeros((40, 256, 256, 3), np.uint8)
     video = VideoWriter(tmp_path / "a.mkv", 24)
     video.write(clip[0])
-    (ffmpeg,) = psutil.Process().children()
+    (ffmpeg,) = coders()
     ffmpeg.suspend()
     try:
         thread = threading.Thread(target=lambda: [video.write(frame) for frame in clip[1:]])
@@ -78,7 +78,7 @@ def test_a_reader_that_is_not_read_does_not_run_ahead(tmp_path):
     before = held()
     time.sleep(0.3)
     assert held() - before < 5
-    assert psutil.Process().children(), "ffmpeg has ended: it has decoded everything into memory"
+    assert coders(), "ffmpeg has ended: it has decoded everything into memory"
     assert sum(1 for _ in frames) == 199
 
 

@@ -49,3 +49,18 @@ def tone(seconds: float, rate: int = 48000, channels: int = 2) -> dict:
     noise = np.random.default_rng(3).standard_normal(round(seconds * rate) + 15)
     wave = np.convolve(noise, np.hanning(16) / 16, "valid").astype(np.float32)
     return {"waveform": np.stack([wave * (1 - 0.5 * c) for c in range(channels)])[None], "sample_rate": rate}
+
+
+def coders() -> list:
+    """The ffmpeg processes that this one has running; other tests' processes (a ComfyUI server) are not meant."""
+    import psutil
+
+    gone = (psutil.NoSuchProcess, psutil.ZombieProcess)
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        try:
+            if child.name().startswith("ffmpeg") and child.status() != psutil.STATUS_ZOMBIE:
+                found.append(child)
+        except gone:
+            continue
+    return found

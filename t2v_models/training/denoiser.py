@@ -1,4 +1,4 @@
-"""Stage two: the 3D UNet and the text encoder, trained together on velocity prediction."""
+"""Stage three: the 3D UNet, trained on velocity prediction with the autoencoder and the text encoder as they are."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ..unet import UNet3D, UNetConfig
 from .captions import describe, paraphrase
 from .loop import Schedule, fit
 from .pool import Pool
-from .text import build_text_encoder
+from .text import tokenize
 from .world import Scene, World
 
 UNET = UNetConfig(
@@ -39,25 +39,18 @@ PLAIN = 0.4
 """Share of captions in the plain form."""
 MIDDLE, MIDDLE_SHARE = (250, 750), 0.6
 """Timesteps to train on most, sigma 0.9 to 19, and the share drawn from them; the rest is drawn from all."""
-STEPS_PER_CHUNK = 200
+STEPS_PER_CHUNK = 300
 
 
-class Denoiser(nn.Module):
-    """What stage two trains: a UNet and the text encoder that it listens to."""
-
-    def __init__(self, vocabulary_size: int) -> None:
-        super().__init__()
-        self.text_encoder = build_text_encoder(vocabulary_size)
-        self.unet = UNet3D(UNET)
-        with torch.no_grad():
-            for name, module in self.unet.named_modules():
-                if name.endswith("conv4.3"):  # temporal convolutions begin as little
-                    module.weight.mul_(0.2)
-                    module.bias.zero_()
-
-    def forward(self, x: torch.Tensor, timesteps: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
-        """x: (b, 4, t, h, w), timesteps: (b,) or (b, t), ids: (b, 77) -> the velocity, shaped as x."""
-        return self.unet(x, timesteps, self.text_encoder(ids).last_hidden_state)
+def build() -> UNet3D:
+    """An untrained UNet whose temporal convolutions begin as little, but not as nothing: they must learn."""
+    unet = UNet3D(UNET)
+    with torch.no_grad():
+        for name, module in unet.named_modules():
+            if name.endswith("conv4.3"):
+                module.weight.mul_(0.2)
+                module.bias.zero_()
+    return unet
 
 
 def signal_levels() -> torch.Tensor:
@@ -90,6 +83,7 @@ def draw_timesteps(count: int, random: torch.Generator) -> torch.Tensor:
 def train(
     folder: Path,
     vae: nn.Module,
+    text_encoder: nn.Module,
     tokenizer: Any,
     schedule: Schedule,
     *,
@@ -98,13 +92,13 @@ def train(
     clips: int = 480,
     worlds: list[tuple[float, World]] = WORLDS,
     progress: bool = True,
-) -> Denoiser:
+) -> UNet3D:
     """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips.
 
     `clips` is the size of a chunk of the pool that they are drawn from.
     """
     torch.manual_seed(seed)
-    model = Denoiser(len(tokenizer))
+    unet = build()
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
     pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=clips)
@@ -117,11 +111,13 @@ def train(
         noise = torch.randn(clean.shape, generator=random)
         signal = levels[timesteps][:, None, :, None, None]
         a, b = signal.sqrt(), (1 - signal).sqrt()
-        velocity = model(a * clean + b * noise, timesteps, ids)
+        with torch.no_grad():
+            context = text_encoder(ids).last_hidden_state
+        velocity = unet(a * clean + b * noise, timesteps, context)
         wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
         return (wanted * (velocity - (a * noise - b * clean)).square()).sum() / (wanted.sum() * clean[0, :, 0].numel())
 
-    return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).eval()
+    return fit(unet, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).eval()
 
 
 def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) -> torch.Tensor:
@@ -153,9 +149,3 @@ def prompt_for(scene: Scene, frames: int, random: torch.Generator) -> str:
     if float(torch.rand((), generator=random)) < PLAIN:
         return describe(scene)
     return paraphrase(scene, random, vague=0.3 if frames == 1 else 0.08)
-
-
-def tokenize(tokenizer: Any, prompts: list[str]) -> torch.Tensor:
-    """(n, 77) token numbers."""
-    options = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
-    return tokenizer(prompts, return_tensors="pt", **options).input_ids

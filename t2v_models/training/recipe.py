@@ -1,4 +1,4 @@
-"""How the built-in model is made: autoencoder, decoder, denoiser, and the folder that holds them."""
+"""How the built-in model is made: autoencoder, text encoder, denoiser, decoder, and the folder that holds them."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..unet import UNet3D
 from . import autoencoder, curves, denoiser, text
 from .loop import Schedule
 
@@ -20,8 +21,11 @@ log = logging.getLogger(__name__)
 FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 4.0
 
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
-DECODER = Schedule(1500, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
-DENOISER = Schedule(14000, 1.3e-3)
+TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)
+DECODER = Schedule(1200, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
+DENOISER = Schedule(7000, 1.5e-3)
+
+STAGES = ("autoencoder", "text", "denoiser", "decoder")
 
 
 @dataclass(frozen=True)
@@ -29,8 +33,9 @@ class Recipe:
     """Lengths of the stages; what the weights in `t2v_models/builtin` had is in their README.md."""
 
     autoencoder: Schedule = AUTOENCODER
-    decoder: Schedule = DECODER
+    text: Schedule = TEXT
     denoiser: Schedule = DENOISER
+    decoder: Schedule = DECODER
     clips: int = 8
     """Clips of 16 frames in a step of the denoiser."""
     pool: int = 480
@@ -45,7 +50,7 @@ class Recipe:
             steps = max(2, round(schedule.steps * factor))
             return replace(schedule, steps=steps, warmup=min(schedule.warmup, steps // 2))
 
-        stages = {name: shorter(getattr(self, name)) for name in ("autoencoder", "decoder", "denoiser")}
+        stages = {name: shorter(getattr(self, name)) for name in STAGES}
         return replace(self, **stages, pool=max(20, round(self.pool * factor)))
 
 
@@ -62,14 +67,15 @@ def train_builtin(
     work.mkdir(parents=True, exist_ok=True)
     text.write_tokenizer(work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    stages = {name: work / name for name in ("autoencoder", "decoder", "denoiser")}
+    stages = {name: work / name for name in STAGES}
     vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, seed=seed, batch=16, progress=progress)
     vae.requires_grad_(False)
     options = {"seed": seed, "size": recipe.clips, "clips": recipe.pool, "progress": progress}
-    model = denoiser.train(stages["denoiser"], vae, tokenizer, recipe.denoiser, **options)
+    encoder = text.train(stages["text"], tokenizer, recipe.text, seed=seed, progress=progress)
+    unet = denoiser.train(stages["denoiser"], vae, encoder, tokenizer, recipe.denoiser, **options)
     vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
-    export(output, vae, model, work / "tokenizer")
+    export(output, vae, unet, encoder, work / "tokenizer")
     picture = work / "loss.png"
     curves.draw_curves({name: curves.read_losses(folder) for name, folder in stages.items()}, picture)
     return picture
@@ -91,7 +97,7 @@ def scheduler_config() -> dict[str, Any]:
     }
 
 
-def export(output: Path, vae: nn.Module, model: denoiser.Denoiser, tokenizer: Path) -> None:
+def export(output: Path, vae: nn.Module, unet: UNet3D, encoder: nn.Module, tokenizer: Path) -> None:
     """Write a diffusers folder with fp16 weights; README.md, the model card, is not touched."""
     from ..checkpoints.convert import save_unet
 
@@ -113,9 +119,9 @@ def export(output: Path, vae: nn.Module, model: denoiser.Denoiser, tokenizer: Pa
         "frame_levels": True,
         "pace": ["slowly", "fast"],
     }
-    save_unet(model.unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults)
+    save_unet(unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults)
     half(vae).save_pretrained(output / "vae")
-    save_text_encoder(model.text_encoder, output / "text_encoder")
+    save_text_encoder(encoder, output / "text_encoder")
     shutil.copytree(tokenizer, output / "tokenizer", dirs_exist_ok=True)
     _write_json(output / "scheduler" / "scheduler_config.json", scheduler_config())
     index = {
