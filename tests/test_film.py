@@ -1,11 +1,14 @@
 """Long videos: every method makes every frame, is exact where it must be, and can be stopped and taken up again."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from t2v_models import load_pipeline
 from t2v_models.errors import T2VError
-from t2v_models.film import METHODS, Denoiser, Film, continue_clip
+from t2v_models.film import METHODS, Film
+from t2v_models.film_methods import continue_clip
 from t2v_models.sampling.windows import Windows
 
 from .models import write_diffusers_folder
@@ -51,7 +54,7 @@ def test_the_seed_decides(pipeline, method):
     assert not torch.allclose(one, other, atol=0.1)
 
 
-@pytest.mark.parametrize("method", ["windows", "free-noise", "coarse-to-fine"])
+@pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("stop", [1, 2, 3])
 def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_path):
     whole = latents(Film(pipeline, STORY, frames=11, method=method, **CALL))
@@ -93,8 +96,8 @@ def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
 
 def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
     film = Film(pipeline, "a red circle", frames=4, **CALL)
-    told = (film.story.told(pipeline.encode_text, negative=negative) for negative in (False, True))
-    denoise = Denoiser(pipeline, *told, film.settings, film.fps)
+    with torch.no_grad():
+        denoise = film.denoiser()
     clip = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     runs = []
     with torch.no_grad():
@@ -119,3 +122,18 @@ def test_the_pipeline_yields_a_films_frames_as_they_are_finished(pipeline):
     parts = pipeline(story=STORY, method="coarse-to-fine", frames=10, windows=Windows(4, 2), **call)
     assert next(parts).shape[1:] == (32, 32, 3)
     assert sum(len(part) for part in parts) < 10
+
+
+def test_key_frames_are_told_to_move_fast_and_what_lies_between_slowly(pipeline, monkeypatch):
+    heard = []
+    family = replace(pipeline.family, pace=("slowly", "fast"))
+    monkeypatch.setattr(pipeline, "family", family)
+    encode = pipeline.encode_text
+    monkeypatch.setattr(pipeline, "encode_text", lambda texts: heard.append(texts) or encode(texts))
+    film = Film(pipeline, "a red circle moves right", frames=10, method="coarse-to-fine", fps=6, **CALL)
+    list(film.latents())
+    assert [texts[1] for texts in heard if len(texts) > 1] == [
+        "fast a red circle moves right",
+        "slowly a red circle moves right",
+    ]
+    assert [film.denoiser(stride=stride).fps for stride in (3, 1)] == [2, 6]

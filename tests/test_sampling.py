@@ -7,7 +7,7 @@ import torch
 
 from t2v_models.errors import T2VError
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, timesteps_of
-from t2v_models.sampling.fifo import fifo
+from t2v_models.sampling.fifo import Fifo
 from t2v_models.sampling.guidance import classifier_free, rescale
 from t2v_models.sampling.infill import coarse_to_fine, sample_between, strides
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
@@ -224,10 +224,18 @@ def _constant_model(colour, abar, seen=None):
     return predict
 
 
+def test_a_pace_is_said_before_every_scene_that_says_none():
+    story = parse_story("a red circle moves right / a blue box moves up slowly\nnegative: blurry", 8, 8)
+    told = story.at_pace("fast", ("slowly", "fast"))
+    assert [scene.text for scene in told.scenes] == ["fast a red circle moves right", "a blue box moves up slowly"]
+    assert told.negatives == story.negatives
+    assert story.at_pace("", ()) is story
+
+
 def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
     abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
     clip, seen = torch.randn(1, 4, 5, 3, 3), []
-    frames = fifo(
+    frames = Fifo(
         _constant_model(colour, abar, seen),
         clip,
         ddim_timesteps(16),
@@ -249,7 +257,7 @@ def test_an_endless_video_of_one_level_is_one_ddim_step_a_frame():
     abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
     predict = _constant_model(colour, abar)
     generator = torch.Generator().manual_seed(3)
-    frames = fifo(
+    frames = Fifo(
         predict, torch.zeros(1, 4, 1, 3, 3), ddim_timesteps(1), abar, "epsilon", window=2, generator=generator
     )
     made = [next(frames) for _ in range(3)]
@@ -262,42 +270,68 @@ def test_an_endless_video_of_one_level_is_one_ddim_step_a_frame():
         assert (frame - expected).abs().max() < 1e-6
 
 
+@pytest.mark.parametrize("when", [0, 3, 20])
+def test_an_endless_video_goes_on_from_its_state_bit_for_bit(when):
+    abar = alphas_cumprod(CONFIG)
+    predict = _constant_model(torch.randn(1, 4, 1, 3, 3), abar)
+    clip = torch.randn(1, 4, 5, 3, 3)
+
+    def queue(seed):
+        random = torch.Generator().manual_seed(seed)
+        return Fifo(predict, clip, ddim_timesteps(8), abar, "epsilon", window=8, generator=random)
+
+    first, second = queue(0), queue(1)
+    for _ in range(when):
+        next(first)
+    second.restore({name: value.clone() for name, value in first.state().items()})
+    for _ in range(10):
+        assert torch.equal(next(first), next(second))
+
+
 @pytest.mark.parametrize(("window", "steps"), [(7, 14), (8, 15), (0, 4)])
 def test_a_window_that_cannot_slide_over_the_queue_is_refused(window, steps):
-    frames = fifo(
-        lambda *_: None,
-        torch.zeros(1, 4, 1, 3, 3),
-        ddim_timesteps(steps),
-        alphas_cumprod(CONFIG),
-        "epsilon",
-        window=window,
-        generator=torch.Generator(),
-    )
+    clip, random = torch.zeros(1, 4, 1, 3, 3), torch.Generator()
     with pytest.raises(T2VError, match="an even window is wanted"):
-        next(frames)
+        Fifo(
+            lambda *_: None,
+            clip,
+            ddim_timesteps(steps),
+            alphas_cumprod(CONFIG),
+            "epsilon",
+            window=window,
+            generator=random,
+        )
 
 
 @pytest.mark.parametrize(
-    ("frames", "window", "levels"), [(3376, 16, 3), (64, 16, 2), (16, 16, 1), (17, 16, 2), (1, 16, 1)]
+    ("frames", "window", "levels"),
+    [(3376, 16, 3), (1000, 16, 3), (256, 16, 3), (64, 16, 2), (16, 16, 1), (17, 16, 2), (1, 16, 1)],
 )
 def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
     """With key frames that hold their number, and straight lines between two ends, the right answer is known."""
     assert len(strides(frames, window)) == levels
-    held = []
+    held, cost = [], 0
 
     def keys(numbers):
+        nonlocal cost
         assert len(numbers) <= window
+        cost += len(numbers)
         return torch.tensor(numbers, dtype=torch.float64).view(1, 1, -1, 1, 1)
 
     def fill(ends, numbers):
+        nonlocal cost
         held.append(len(ends))
-        assert all(len(segment) == window for segment in numbers)
-        step = torch.linspace(0, 1, window, dtype=torch.float64)[None, None, :, None, None]
+        (length,) = {len(segment) for segment in numbers}
+        assert length <= window
+        cost += length * len(numbers)
+        step = torch.linspace(0, 1, length, dtype=torch.float64)[None, None, :, None, None]
         return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
 
     parts = list(coarse_to_fine(frames, window, keys, fill, batch=4))
     assert torch.allclose(torch.cat(parts, dim=2).flatten(), torch.arange(frames, dtype=torch.float64))
     assert max(held, default=0) <= 4
+    if frames >= 64:
+        assert cost < 1.21 * frames, "a frame of a short film must cost about as much as one of a long film"
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.film import Denoiser, Film, Settings, continue_clip
+from ...t2v_models.film import Film, Settings
+from ...t2v_models.film_methods import Denoiser, continue_clip
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows
 from . import stories

@@ -7,7 +7,7 @@ lookahead denoising; written from the paper's equations.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -19,17 +19,7 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``predict(x, timesteps, numbers)``: x (k, c, f, h, w), timesteps (k, f), the frames' numbers (k, f) -> like x."""
 
 
-def fifo(
-    predict: Predict,
-    clip: Tensor,
-    timesteps: Tensor,
-    abar: Tensor,
-    kind: str,
-    *,
-    window: int,
-    generator: torch.Generator,
-    final_abar: float | None = None,
-) -> Iterator[Tensor]:
+class Fifo:
     """The frames that follow a clip, one by one, without end.
 
     Args:
@@ -44,61 +34,98 @@ def fifo(
         generator: of the noise (a CPU one).
         final_abar: the signal share at the end, abar[0] where None.
 
-    Yields:
-        (1, c, 1, h, w) the next finished frame.
+    Iterating yields (1, c, 1, h, w), the next finished frame.
 
     Raises:
         T2VError: for a window that cannot slide over that queue, or an empty clip.
     """
-    half, count = window // 2, len(timesteps)
-    if window < 2 or window % 2 or count % half:
-        raise T2VError(
-            f"A window of {window} frames over {count} steps: an even window is wanted, and as many steps as make "
-            f"whole halves of it, {max(1, round(count / max(half, 1))) * max(half, 1)} for one."
-        )
-    if clip.ndim != 5 or clip.shape[0] != 1 or not clip.shape[2]:
-        raise T2VError(
-            f"The clip to go on from has shape {tuple(clip.shape)}: (1, c, t, h, w) is wanted, t at least 1."
-        )
-    device, frame_shape = clip.device, (*clip.shape[:2], 1, *clip.shape[3:])
-    levels = timesteps.flip(0).to(device)  # the front of the queue is the cleanest
-    last = abar[0] if final_abar is None else torch.tensor(final_abar, dtype=abar.dtype)
-    share = abar.to(device)[levels]
-    share_next = torch.cat([last[None].to(device), share[:-1]])
-    share, share_next = (s.to(clip.dtype)[:, None, None] for s in (share, share_next))  # (n, 1, 1), by frame
 
-    def fresh() -> Tensor:
-        return torch.randn(frame_shape, generator=generator).to(device, clip.dtype)
+    def __init__(
+        self,
+        predict: Predict,
+        clip: Tensor,
+        timesteps: Tensor,
+        abar: Tensor,
+        kind: str,
+        *,
+        window: int,
+        generator: torch.Generator,
+        final_abar: float | None = None,
+    ) -> None:
+        half, count = window // 2, len(timesteps)
+        if window < 2 or window % 2 or count % half:
+            raise T2VError(
+                f"A window of {window} frames over {count} steps: an even window is wanted, and as many steps as make "
+                f"whole halves of it, {max(1, round(count / max(half, 1))) * max(half, 1)} for one."
+            )
+        if clip.ndim != 5 or clip.shape[0] != 1 or not clip.shape[2]:
+            raise T2VError(
+                f"The clip to go on from has shape {tuple(clip.shape)}: (1, c, t, h, w) is wanted, t at least 1."
+            )
+        self.predict, self.clip, self.kind, self.window, self.generator = predict, clip, kind, window, generator
+        self.levels = timesteps.flip(0).to(clip.device)  # the front of the queue is the cleanest
+        last = abar[0] if final_abar is None else torch.tensor(final_abar, dtype=abar.dtype)
+        share = abar.to(clip.device)[self.levels]
+        share_next = torch.cat([last[None].to(clip.device), share[:-1]])
+        self.share, self.share_next = (s.to(clip.dtype)[:, None, None] for s in (share, share_next))  # (n, 1, 1)
+        length = clip.shape[2]
+        self.numbers = torch.arange(length - count, length, device=clip.device)
+        self.noises = torch.cat([self._fresh() for _ in range(count)], dim=2)
+        known = torch.cat([self._known(int(n)) for n in self.numbers], dim=2)
+        self.queue = add_noise(known, self.noises, self.share)
+        self.done = torch.cat([self._known(int(self.numbers[0]) - half + i) for i in range(half)], dim=2)
 
-    def known(number: int) -> Tensor:
-        return clip[:, :, max(0, number) : max(0, number) + 1]
+    def __iter__(self) -> Fifo:
+        return self
 
-    length = clip.shape[2]
-    numbers = torch.arange(length - count, length, device=device)
-    noises = [fresh() for _ in range(count)]
-    queue = torch.cat([add_noise(known(int(n)), e, s) for n, e, s in zip(numbers, noises, share, strict=True)], dim=2)
-    done = torch.cat([known(int(numbers[0]) - half + i) for i in range(half)], dim=2)
-    starts = range(0, count, half)
-    while True:
-        line = torch.cat([done, queue], dim=2)
-        line_levels = torch.cat([torch.zeros_like(levels[:half]), levels])
-        line_numbers = torch.cat([numbers[:1] - half + torch.arange(half, device=device), numbers])
-        windows = torch.cat([line[:, :, s : s + window] for s in starts])
-        window_levels = torch.stack([line_levels[s : s + window] for s in starts])
-        window_numbers = torch.stack([line_numbers[s : s + window] for s in starts]).clamp(min=0)
-        prediction = predict(windows, window_levels, window_numbers)[:, :, half:]
+    def __next__(self) -> Tensor:
+        while True:
+            number, finished = int(self.numbers[0]), self._round()
+            if number >= self.clip.shape[2]:
+                return finished
+
+    def state(self) -> dict[str, Tensor]:
+        """All that the frames to come depend on, besides the arguments."""
+        kept = {name: getattr(self, name) for name in ("queue", "done", "noises", "numbers")}
+        return {**kept, "generator": self.generator.get_state()}
+
+    def restore(self, state: dict[str, Tensor]) -> None:
+        """Go on from a `state`: the same frames follow, bit for bit."""
+        for name in ("queue", "done", "noises", "numbers"):
+            setattr(self, name, state[name].to(self.clip.device))
+        self.generator.set_state(state["generator"])
+
+    def _round(self) -> Tensor:
+        """Every frame one level down; returns the front one, which is finished."""
+        half, count, device = self.window // 2, len(self.levels), self.clip.device
+        line = torch.cat([self.done, self.queue], dim=2)
+        line_levels = torch.cat([torch.zeros_like(self.levels[:half]), self.levels])
+        line_numbers = torch.cat([self.numbers[:1] - half + torch.arange(half, device=device), self.numbers])
+        spans = [slice(start, start + self.window) for start in range(0, count, half)]
+        prediction = self.predict(
+            torch.cat([line[:, :, span] for span in spans]),
+            torch.stack([line_levels[span] for span in spans]),
+            torch.stack([line_numbers[span] for span in spans]).clamp(min=0),
+        )[:, :, half:]
         prediction = torch.cat(list(prediction.split(1)), dim=2)
-        queue = ddim_step(queue, prediction, share, share_next, kind)
-        for i, number in enumerate(numbers.tolist()):
-            if number >= length:
+        self.queue = ddim_step(self.queue, prediction, self.share, self.share_next, self.kind)
+        for i, number in enumerate(self.numbers.tolist()):
+            if number >= self.clip.shape[2]:
                 break
-            queue[:, :, i : i + 1] = add_noise(known(number), noises[i], share_next[i])
-        finished = queue[:, :, :1]
-        if int(numbers[0]) >= length:
-            yield finished
-        else:
-            finished = known(int(numbers[0]))
-        done = torch.cat([done, finished], dim=2)[:, :, 1:]
-        noises = [*noises[1:], fresh()]
-        queue = torch.cat([queue[:, :, 1:], noises[-1]], dim=2)
-        numbers = numbers + 1
+            noise = self.noises[:, :, i : i + 1]
+            self.queue[:, :, i : i + 1] = add_noise(self._known(number), noise, self.share_next[i])
+        first = int(self.numbers[0])
+        finished = self.queue[:, :, :1] if first >= self.clip.shape[2] else self._known(first)
+        self.done = torch.cat([self.done, finished], dim=2)[:, :, 1:]
+        fresh = self._fresh()
+        self.noises = torch.cat([self.noises[:, :, 1:], fresh], dim=2)
+        self.queue = torch.cat([self.queue[:, :, 1:], fresh], dim=2)
+        self.numbers = self.numbers + 1
+        return finished
+
+    def _fresh(self) -> Tensor:
+        shape = (*self.clip.shape[:2], 1, *self.clip.shape[3:])
+        return torch.randn(shape, generator=self.generator).to(self.clip)
+
+    def _known(self, number: int) -> Tensor:
+        return self.clip[:, :, max(0, number) : max(0, number) + 1]

@@ -8,6 +8,7 @@ the whole length, then every two neighbours become the fixed ends of a new clip,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import pairwise
 
@@ -77,13 +78,19 @@ def sample_between(
 
 
 def strides(frames: int, window: int) -> list[int]:
-    """Distances between the frames of each level, coarse to fine: powers of window - 1, down to 1."""
+    """Distances between the frames of each level, coarse to fine, down to 1; each is a multiple of the next.
+
+    A clip between two frames of one level has at most `window` frames of the next, and the last one passes the end by
+    as little as can be: 16-frame windows over 64 frames give [13, 1], over 3376 frames [225, 15, 1].
+    """
     if window < 3:
         raise T2VError(f"Windows of {window} frames leave none to fill in: at least 3 are wanted.")
-    powers = [1]
-    while powers[0] * (window - 1) < frames - 1:
-        powers.insert(0, powers[0] * (window - 1))
-    return powers
+    steps, gaps = [1], frames - 1
+    while gaps > window - 1:
+        step = math.ceil(gaps / math.ceil(gaps / (window - 1)))
+        steps.insert(0, steps[0] * step)
+        gaps = math.ceil(gaps / step)
+    return steps
 
 
 def key_numbers(frames: int, stride: int) -> list[int]:
@@ -107,7 +114,7 @@ def coarse_to_fine(frames: int, window: int, keys: KeyFrames, fill: Fill, *, bat
     levels = strides(frames, window)
     numbers = key_numbers(frames, levels[0])
     left = frames
-    for part in _refine(keys(numbers), numbers, levels[1:], fill, batch):
+    for part in _refine(keys(numbers), numbers, levels[1:], fill, batch, frames):
         part = part[:, :, :left]
         left -= part.shape[2]
         yield part
@@ -115,23 +122,29 @@ def coarse_to_fine(frames: int, window: int, keys: KeyFrames, fill: Fill, *, bat
             return
 
 
-def _refine(clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int) -> Iterator[Tensor]:
+def _refine(
+    clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int, frames: int
+) -> Iterator[Tensor]:
     """From the first frame of a clip at those numbers to its last, at full rate."""
-    yield from _to_last(clip, numbers, finer, fill, batch)
+    yield from _to_last(clip, numbers, finer, fill, batch, frames)
     yield clip[:, :, -1:]
 
 
-def _to_last(clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int) -> Iterator[Tensor]:
+def _to_last(
+    clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int, frames: int
+) -> Iterator[Tensor]:
     """The same without the last frame, which is the next clip's first."""
     if len(numbers) == 1:
         return
     if not finer:
         yield clip[:, :, :-1]
         return
-    pairs = list(pairwise(numbers))
+    pairs = [pair for pair in pairwise(numbers) if pair[0] < frames - 1]  # what begins at the end is not filled
     for start in range(0, len(pairs), batch):
         group = pairs[start : start + batch]
         ends = torch.cat([clip[:, :, start + i : start + i + 2] for i in range(len(group))])
         segments = [list(range(first, last + 1, finer[0])) for first, last in group]
         for filled, segment in zip(fill(ends, segments).split(1), segments, strict=True):
-            yield from _to_last(filled, segment, finer[1:], fill, batch)
+            yield from _to_last(filled, segment, finer[1:], fill, batch, frames)
+    if len(pairs) < len(numbers) - 1:
+        yield clip[:, :, len(pairs) : len(pairs) + 1]

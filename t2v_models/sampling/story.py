@@ -57,6 +57,17 @@ class Story:
         """(frames, scenes): how much of each scene's text each frame has; rows sum to 1."""
         return _blend(self.scenes, self.frames)
 
+    def at_pace(self, word: str, known: Sequence[str]) -> Story:
+        """The same with a word for the pace before each scene that has none of the `known` ones."""
+        if not word:
+            return self
+
+        def told(scene: Scene) -> Scene:
+            said = set(known) & set(scene.text.lower().split())
+            return scene if said or not scene.text else replace(scene, text=f"{word} {scene.text}")
+
+        return replace(self, scenes=tuple(told(scene) for scene in self.scenes))
+
     def told(self, encode: Callable[[Sequence[str]], Tensor], *, negative: bool = False) -> Told:
         """The embeddings that the frames look at. encode: texts -> (texts, n, d).
 
