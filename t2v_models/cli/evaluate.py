@@ -27,6 +27,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--pairs", type=int, metavar="N", help="two objects (40)")
     parser.add_argument("--unguided", type=int, metavar="N", help="plain prompts again, with guidance 1 (24)")
     parser.add_argument("--schedulers", type=int, default=0, metavar="N", help="plain prompts for every scheduler (0)")
+    parser.add_argument("--stories", type=int, default=0, metavar="N", help="long videos of four scenes (0)")
+    parser.add_argument("--method", default="windows", metavar="NAME", help="how the stories are made; see generate")
     parser.add_argument("--steps", type=int, help="denoising steps; default the model's")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="default the model's")
     parser.add_argument("--scheduler", metavar="NAME", help="default the model's")
@@ -43,19 +45,25 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> str:
     """Evaluate; returns the table."""
     counts = {group: getattr(args, group.replace(" ", "_")) for group in GROUPS}
-    if any(count is not None and count < 0 for count in (*counts.values(), args.schedulers)) or args.batch < 1:
+    if (
+        any(count is not None and count < 0 for count in (*counts.values(), args.schedulers, args.stories))
+        or args.batch < 1
+    ):
         raise T2VError("A number of prompts is negative, or --batch less than 1: give 0 to leave a group out.")
     if args.output.exists() and not args.output.is_dir():
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
-    named = any(count is not None for count in counts.values()) or args.schedulers
+    named = any(count is not None for count in counts.values()) or args.schedulers or args.stories
     counts = {
         group: (0 if named else usual) if counts[group] is None else counts[group] for group, usual in GROUPS.items()
     }
 
+    from ..film import METHODS
     from ..sampling.schedulers import SCHEDULERS, check_scheduler
 
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
+    if args.method not in METHODS:
+        raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
 
     from dataclasses import replace
 
@@ -75,7 +83,7 @@ def run(args: argparse.Namespace) -> str:
     if args.schedulers:
         again = questions({"plain": args.schedulers}, args.seed)
         rounds += [([replace(q, group=name) for q in again], {"scheduler": name}) for name in SCHEDULERS]
-    if not rounds:
+    if not rounds and not args.stories:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
 
     args.output.mkdir(parents=True, exist_ok=True)
@@ -96,8 +104,38 @@ def run(args: argparse.Namespace) -> str:
             for answer in answers(truth(group) if args.truth else generate, group, batch=args.batch):
                 given.append(answer)
                 bar.update()
+    if args.stories:
+        told = _stories(args, pipeline)
+        if not given:
+            return told
     summaries = summarise(given)
     report.write_csv(given, args.output / "results.csv")
     report.contact_sheet(given, args.output / "sheet.png")
     report.plot(summaries, given, args.output / "plot.png")
-    return f"{report.table(summaries)}\n\nresults.csv, sheet.png and plot.png are in {args.output}."
+    table = report.table(summaries) + (f"\n\n{told}" if args.stories else "")
+    return f"{table}\n\nresults.csv, sheet.png and plot.png are in {args.output}."
+
+
+def _stories(args: argparse.Namespace, pipeline: Any) -> str:
+    """Make and judge stories; returns their table, and draws each as a row of frames to stories.png."""
+    import torch
+    from tqdm import tqdm
+
+    from ..evaluation import report, stories
+    from ..film import Film
+
+    if pipeline is None:
+        raise T2VError("--truth draws single clips only: leave --stories out.")
+    rows: list[tuple[str, torch.Tensor]] = []
+
+    def make(story: str, frames: int, seed: int) -> torch.Tensor:
+        how = {"steps": args.steps, "guidance_scale": args.guidance, "seed": seed}
+        video = torch.cat(list(Film(pipeline, story, frames=frames, method=args.method, **how).frames()))
+        rows.append((story, video[::4].clone()))
+        return video
+
+    asked = stories.tales(args.stories, seed=args.seed)
+    given = list(tqdm(stories.verdicts(make, asked), total=len(asked), desc="stories", unit=""))
+    report.strips([(" / ".join(story.splitlines()), video, v.whole) for (story, video), v in zip(rows, given, strict=True)],
+                  args.output / "stories.png")  # fmt: skip
+    return stories.table(given)

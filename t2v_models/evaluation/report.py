@@ -54,25 +54,28 @@ def _short(value: float | None) -> str:
 
 def contact_sheet(given: list[Answer], path: Path, *, columns: int = 3, most: int = 48) -> None:
     """A row of frames per video under its prompt, in red where something is wrong: right ones, then wrong ones."""
-    from PIL import Image, ImageDraw, ImageFont
-
     wrong = [answer for answer in given if not answer.score.right["all"]]
     right = [answer for answer in given if answer.score.right["all"]]
     stride = max(1, len(right) // max(1, most - len(wrong[: most // 2])))
     shown = (right[::stride] + wrong[: most // 2])[:most]
-    frames = max(len(answer.frames) for answer in shown)
-    height, width = shown[0].frames.shape[1:3]
+    rows = [(answer.question.prompt[:64], answer.frames, answer.score.right["all"]) for answer in shown]
+    strips(rows, path, columns=columns)
+
+
+def strips(rows: list[tuple[str, torch.Tensor, bool]], path: Path, *, columns: int = 1) -> None:
+    """Rows of (text, frames (k, h, w, 3) in 0..1, whether it is right) as one picture; the text of wrong ones is red."""
+    from PIL import Image, ImageDraw, ImageFont
+
+    frames = max(len(video) for _, video, _ in rows)
+    height, width = rows[0][1].shape[1:3]
     cell = (frames * width + 12, height + 24)
-    rows = -(-len(shown) // columns)
-    image = Image.new("RGB", (columns * cell[0] + 12, rows * cell[1] + 12), PAPER)
+    image = Image.new("RGB", (columns * cell[0] + 12, -(-len(rows) // columns) * cell[1] + 12), PAPER)
     draw = ImageDraw.Draw(image)
     font = ImageFont.load_default(11)
-    for index, answer in enumerate(shown):
+    for index, (text, video, right) in enumerate(rows):
         x, y = 12 + (index % columns) * cell[0], 6 + (index // columns) * cell[1]
-        strip = torch.cat(list(answer.frames), 1)
-        strip = (strip.clamp(0, 1) * 255).round().byte().numpy()
-        colour = INK if answer.score.right["all"] else WRONG
-        draw.text((x, y + 2), answer.question.prompt[:64], colour, font)
+        strip = (torch.cat(list(video), 1).clamp(0, 1) * 255).round().byte().numpy()
+        draw.text((x, y + 2), text, INK if right else WRONG, font)
         image.paste(Image.fromarray(strip), (x, y + 18))
     image.save(path)
 
