@@ -1,0 +1,177 @@
+"""What long videos cost: time a frame and peak memory by length, and the methods side by side.
+
+    python benchmarks/length.py
+    python benchmarks/length.py --method endless --frames 64 256
+    python benchmarks/length.py --only methods
+
+Every length is made by a process of its own, from the story to the finished file. The methods are compared in one
+process, one denoising step of 64 frames each in turn, so that a busy machine slows all alike.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+if __name__ == "__main__":
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from benchmarks.measure import measured, peak_memory, reset_peak
+
+STORY = """0-25%: a red circle moves right
+25%-50%: a yellow star moves down
+50%-75%: a green square moves left
+75%-100%: a blue circle moves up"""
+LENGTHS = (64, 256, 1024, 3376)
+WARMUP = 17
+"""Frames of a film before the measured one: the first calls of everything cost more."""
+
+
+def film(pipeline: Any, frames: int, method: str, output: Path) -> None:
+    """Make the story in so many frames, from text to file."""
+    from t2v_models.film import Film
+    from t2v_models.video import VideoWriter
+
+    made = Film(pipeline, STORY, frames=frames, method=method)
+    with VideoWriter(output, made.fps, overwrite=True) as writer:
+        for part in made.frames():
+            for frame in part.numpy():
+                writer.write(frame)
+
+
+def one_length(model: str, frames: int, method: str) -> dict[str, float]:
+    """Run in a process of its own: seconds and peak memory of one film, the model's weights included."""
+    from t2v_models import load_pipeline
+
+    pipeline = load_pipeline(model)
+    with tempfile.TemporaryDirectory() as folder:
+        film(pipeline, WARMUP, method, Path(folder) / "warm.mp4")
+        reset_peak()
+        begun = time.perf_counter()
+        film(pipeline, frames, method, Path(folder) / "film.mp4")
+        seconds = time.perf_counter() - begun
+    return {"frames": frames, "seconds": seconds, "peak_mb": (peak_memory() or 0) / 1e6}
+
+
+def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]]:
+    """A row per length."""
+    rows = []
+    for frames in wanted:
+        command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames", str(frames)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        rows.append(json.loads(done.stdout.splitlines()[-1]))
+        row = rows[-1]
+        print(
+            f"{frames:6d} frames  {row['seconds']:8.1f} s  {1000 * row['seconds'] / frames:7.1f} ms a frame  "
+            f"{row['peak_mb']:7.0f} MB",
+            flush=True,
+        )
+    return rows
+
+
+def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
+    """Seconds of one guided denoising step over `frames` frames, by the way it is done; the median of the rounds."""
+    import torch
+
+    from t2v_models import load_pipeline
+    from t2v_models.sampling.windows import Windows
+
+    pipeline = load_pipeline(model)
+    own = pipeline.defaults
+    window = Windows(own.frames, own.frames // 2).over(frames)
+    ways = {
+        "plain pass": pipeline.unet,
+        "windowed attention": Windows(own.frames, own.frames // 2, free_noise=True).over(frames).around(pipeline.unet),
+        "windows": window.around(pipeline.unet),
+    }
+    x = torch.randn(1, pipeline.unet.config.out_channels, frames, own.height // 8, own.width // 8)
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    with torch.no_grad():
+        context = pipeline.encode_text(["", "a red circle moves right"])
+        for turn in range(rounds + 1):
+            for name, unet in ways.items():
+                run = measured(lambda unet=unet: unet(x, torch.tensor([500]), context))
+                if turn:
+                    seconds[name].append(run.seconds)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
+def overlap_factor(frames: int, length: int, overlap: int) -> float:
+    """Frames that all windows have together, to each of the clip."""
+    from t2v_models.sampling.windows import windows
+
+    return sum(map(len, windows(frames, length, overlap))) / frames
+
+
+def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
+    """Time a frame and peak memory over the length, from zero up, as a picture."""
+    from math import log2
+
+    from PIL import Image, ImageDraw, ImageFont
+
+    image = Image.new("RGB", (900, 360), "white")
+    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
+    pen.text((60, 10), title, "black", font)
+    panels = [
+        ("ms a frame", [1000 * row["seconds"] / row["frames"] for row in rows]),
+        ("MB at the peak", [row["peak_mb"] for row in rows]),
+    ]
+    first, last = (log2(rows[i]["frames"]) for i in (0, -1))
+    for panel, (name, values) in enumerate(panels):
+        left, right, top, bottom = 60 + 440 * panel, 420 + 440 * panel, 60, 310
+        highest = 1.25 * max(values)
+        pen.text((left, 36), name, "black", font)
+        pen.line([(left, top), (left, bottom), (right, bottom)], "gray")
+        points = []
+        for row, value in zip(rows, values, strict=True):
+            x = left + 30 + (right - left - 60) * (log2(row["frames"]) - first) / max(last - first, 1e-9)
+            y = bottom - (bottom - top) * value / highest
+            points.append((x, y))
+            pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=(38, 84, 166))
+            pen.text((x - 14, bottom + 8), f"{row['frames']:.0f}", "black", font)
+            pen.text((x - 14, y - 22), f"{value:.0f}", "black", font)
+        pen.line(points, (38, 84, 166), 2)
+    image.save(path)
+
+
+def main() -> None:
+    """Measure, print, and write what was measured."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="built-in")
+    parser.add_argument("--method", default="coarse-to-fine", help="of the films (default coarse-to-fine)")
+    parser.add_argument("--frames", type=int, nargs="+", default=list(LENGTHS))
+    parser.add_argument("--rounds", type=int, default=7, help="of the methods side by side (default 7)")
+    parser.add_argument("--only", choices=("lengths", "methods"))
+    parser.add_argument("--output", type=Path, default=Path("length.json"), help="figures; the picture lies beside it")
+    parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.child:
+        print(json.dumps(one_length(args.model, args.frames[0], args.method)))
+        return
+    found: dict[str, Any] = {}
+    if args.only != "methods":
+        rows = found["lengths"] = lengths(args.model, args.method, args.frames)
+        costs = [row["seconds"] / row["frames"] for row in rows]
+        print(
+            f"time a frame: most to least {max(costs) / min(costs):.3f}; "
+            f"peak memory, longest to shortest: {rows[-1]['peak_mb'] / max(rows[0]['peak_mb'], 1e-9):.3f}"
+        )
+        draw(rows, f"{args.model}, {args.method}", args.output.with_suffix(".png"))
+    if args.only != "lengths":
+        found["methods"] = methods(args.model, 64, args.rounds)
+        plain = found["methods"]["plain pass"]
+        for name, seconds in found["methods"].items():
+            print(f"{name:20s} {seconds:.3f} s a step of 64 frames, {seconds / plain:.3f} of the plain pass")
+        print(f"overlap factor of the windows: {overlap_factor(64, 16, 8):.3f}")
+    args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
