@@ -6,6 +6,7 @@ meets a pipeline, a story and a folder in which unfinished work is kept.
 
 from __future__ import annotations
 
+import hashlib
 import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,9 +55,11 @@ class Film:
         story: one text, or scenes as `t2v_models.sampling.story` describes.
         negative_prompt: what to keep away from all the time, besides the story's own negative lines.
         frames, width, height, fps, steps, guidance_scale: the model's defaults where None.
-        method: a key of `METHODS`.
+        method: a key of `METHODS`; "windows" where None.
         window: length, overlap, fusion and loop of the windows; the model's own length where None.
         seed: decides everything.
+        clip: (t, h, w, 3), 0..1, frames that the film goes on from, for the method "endless" (and its default): they
+            stay as they are, `frames` more follow, and the story's time begins with them.
         resume: a folder for what is finished so far; a film that was stopped goes on from there and comes out the same,
             bit for bit.
         progress: called with (done, total) units of work; it may raise to stop.
@@ -77,19 +80,31 @@ class Film:
         fps: float | None = None,
         steps: int | None = None,
         guidance_scale: float | None = None,
-        method: str = "windows",
+        method: str | None = None,
         window: Windows | None = None,
         seed: int = 0,
+        clip: Tensor | None = None,
         resume: Path | None = None,
         progress: Progress | None = None,
     ) -> None:
+        method = method or ("windows" if clip is None else "endless")
         if method not in METHODS:
             raise T2VError(f"Method {method!r} is not known: choose one of {', '.join(METHODS)}.")
+        if clip is not None and (method != "endless" or clip.ndim != 4 or clip.shape[-1] != 3 or not len(clip)):
+            raise T2VError(
+                f"A clip of shape {tuple(clip.shape)} is given to go on from, by the method {method!r}: frames of shape "
+                "(t, h, w, 3) and the method 'endless' are wanted."
+            )
         if negative_prompt:
             story = f"{story}\nnegative: {negative_prompt}"
         choose = pipeline.defaults
         self.pipeline, self.method, self.progress = pipeline, method, progress
         self.fps = choose.fps if fps is None else fps
+        self.condition = (choose.fps_condition or choose.fps) if fps is None else fps
+        self.clip = clip
+        if clip is not None:
+            height, width = clip.shape[1:3]
+            frames = len(clip) + (choose.frames if frames is None else frames)
         self.shape = pipeline.checked_shape(1, frames, width, height)
         self.story: Story = parse_story(story, self.shape[2], self.fps)
         self.settings = Settings(
@@ -98,7 +113,10 @@ class Film:
             seed=seed,
             window=(window or Windows(choose.frames, choose.frames // 2)).over(self.shape[2]),
         )
-        self.store = Store(resume, {"story": story, "method": method, "shape": self.shape, "settings": self.settings})
+        about = {"story": story, "method": method, "shape": self.shape, "settings": self.settings}
+        if clip is not None:
+            about["clip"] = hashlib.sha256(clip.contiguous().numpy().tobytes()).hexdigest()
+        self.store = Store(resume, about)
 
     def latents(self) -> Iterator[Tensor]:
         """(1, 4, n, h/8, w/8) finished parts, in order."""
@@ -107,7 +125,11 @@ class Film:
 
     def frames(self) -> Iterator[Tensor]:
         """(n, h, w, 3), 0..1, the frames in order as soon as they are finished."""
-        for part in self.latents():
+        parts = self.latents()
+        if self.clip is not None:
+            next(parts)
+            yield self.clip
+        for part in parts:
             yield from self.pipeline.decode(part[0])
         self.store.clear()
 
@@ -119,7 +141,7 @@ class Film:
         """
         story = self.story.at_pace(pace, self.pipeline.family.pace or ())
         told = (story.told(self.pipeline.encode_text, negative=negative) for negative in (False, True))
-        return Denoiser(self.pipeline, *told, self.settings, self.fps / stride)
+        return Denoiser(self.pipeline, *told, self.settings, self.condition / stride)
 
     def tick(self, done: int, total: int) -> None:
         """Report progress."""

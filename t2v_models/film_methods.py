@@ -160,12 +160,14 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
 
 
 def _endless(film: Film) -> Iterator[Tensor]:
-    """A first clip, then one frame after the other; after every window of frames the queue can be taken up again."""
+    """A first clip, made or given, then frame after frame; after every window of them the queue can be taken up again."""
     settings, frames, denoise = film.settings, film.shape[2], film.denoiser()
     length = settings.window.length
-    count = min(length, frames)
+    count = min(length, frames) if film.clip is None else len(film.clip)
 
     def beginning() -> Tensor:
+        if film.clip is not None:
+            return film.pipeline.encode_video(film.clip[None])
         x = torch.randn((*film.shape[:2], count, *film.shape[3:]), generator=film.noise(0))
         for i in range(len(denoise.timesteps)):
             share, after = denoise.share(i)

@@ -137,3 +137,19 @@ def test_key_frames_are_told_to_move_fast_and_what_lies_between_slowly(pipeline,
         "slowly a red circle moves right",
     ]
     assert [film.denoiser(stride=stride).fps for stride in (3, 1)] == [2, 6]
+
+
+def test_a_given_clip_stays_as_it_is_and_the_film_goes_on_from_it(pipeline):
+    clip = torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(2))
+    film = Film(pipeline, "a red circle", frames=6, clip=clip, steps=4, guidance_scale=3.0, window=Windows(4, 2))
+    made = torch.cat(list(film.frames()))
+    assert film.method == "endless"
+    assert made.shape == (11, 32, 32, 3)
+    assert torch.equal(made[:5], clip)
+    other = Film(pipeline, "a red circle", frames=6, clip=1 - clip, steps=4, guidance_scale=3.0, window=Windows(4, 2))
+    assert not torch.allclose(torch.cat(list(other.frames()))[5:], made[5:], atol=1e-3), "the clip must matter"
+
+
+def test_only_the_endless_method_takes_a_clip(pipeline):
+    with pytest.raises(T2VError, match="endless"):
+        Film(pipeline, "a red circle", method="windows", clip=torch.rand(5, 32, 32, 3))

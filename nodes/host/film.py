@@ -38,9 +38,10 @@ class HostUNet:
     def __call__(
         self, x: Tensor, levels: Tensor, context: Tensor, *, options: dict[str, Any] | None = None, **_: Any
     ) -> Tensor:
-        """x: (b, 4, t, h, w), levels: (b,) or (b, t), context: (k b, …) -> (k b, 4, t, h, w)."""
+        """x: (b, 4, t, h, w), levels: (b,) or (b, t), context: (k b, …), values: see `conditions` -> (k b, 4, t, h, w)."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         given = self.patcher.model_options.get("transformer_options", {})
+        given = {**given, "t2v_values": {**given.get("t2v_values", {}), **values}}
         device = self.patcher.load_device
         return self.inner.diffusion_model(
             x.to(device),
@@ -64,8 +65,8 @@ class HostPipeline:
         self.device = model.load_device
 
     def conditions(self, count: int, fps: float | None, guidance_scale: float) -> dict[str, Any]:
-        """Nothing: the host's UNet has its values from the MODEL."""
-        return {}
+        """The frame rate, where this UNet has an embedding for it; the host's UNet has its other values from the MODEL."""
+        return {"fps": fps} if self.unet.config.fps_embedding and fps else {}
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """(n, tokens, d)."""
@@ -92,9 +93,8 @@ def make(
             bar.append(comfy.utils.ProgressBar(total))
         bar[0].update_absolute(done, total)
 
-    fps = fps or pipeline.defaults.fps
     folder = _unfinished(story, window, fps, settings) if resume else None
-    film = Film(pipeline, story, window=window, fps=fps, resume=folder, progress=progress, **settings)
+    film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, progress=progress, **settings)
     pipeline.unet.load((film.settings.batch * 2, *film.shape[1:2], min(window.length, film.shape[2]), *film.shape[3:]))
     latents = torch.empty(film.shape)
     at = 0
@@ -102,7 +102,7 @@ def make(
         latents[:, :, at : at + part.shape[2]] = part
         at += part.shape[2]
     film.store.clear()
-    return {"samples": pipeline.unet.inner.process_latent_out(latents)}, fps
+    return {"samples": pipeline.unet.inner.process_latent_out(latents)}, film.fps
 
 
 def go_on(

@@ -6,8 +6,12 @@ import argparse
 import os
 import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..errors import T2VError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -56,6 +60,13 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     film.add_argument("--method", metavar="NAME", help="windows, free-noise, coarse-to-fine or endless")
     film.add_argument(
+        "--continue",
+        dest="clip",
+        type=Path,
+        metavar="FILE",
+        help="a video to go on from: its frames stay, --frames more follow",
+    )
+    film.add_argument(
         "--resume", action="store_true", help="keep what is finished beside the output, and go on from it"
     )
     parser.set_defaults(func=run)
@@ -73,8 +84,11 @@ def run(args: argparse.Namespace) -> str:
     format_of(args.output)  # an unknown extension is better known now than after the sampling
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
+    if args.clip is not None and args.method is None:
+        args.method = "endless"
     if args.method is not None:
         check_method(args)
+    clip, rate = (None, args.fps) if args.clip is None else _clip(args)
 
     import torch
     from tqdm import tqdm
@@ -94,7 +108,7 @@ def run(args: argparse.Namespace) -> str:
                 "frames": args.frames,
                 "width": width,
                 "height": height,
-                "fps": args.fps,
+                "fps": rate,
                 "steps": args.steps,
                 "guidance_scale": args.guidance,
                 "seed": args.seed + i,
@@ -107,7 +121,8 @@ def run(args: argparse.Namespace) -> str:
                 from ..film import Film
 
                 unfinished = output.with_name(f"{output.name}.unfinished") if args.resume else None
-                film = Film(pipeline, prompt, args.negative_prompt, method=args.method, resume=unfinished, **call)
+                call |= {"method": args.method, "resume": unfinished, "clip": clip}
+                film = Film(pipeline, prompt, args.negative_prompt, **call)
                 frames, fps = film.frames(), film.fps
             about = {"prompt": prompt, "seed": str(args.seed + i)}
             with VideoWriter(output, fps, overwrite=True, metadata=about) as writer:
@@ -123,8 +138,23 @@ def check_method(args: argparse.Namespace) -> None:
 
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
+    if args.clip is not None and args.method != "endless":
+        raise T2VError(f"--method is {args.method!r}: --continue works with endless, so leave --method out.")
     if args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: films are made with ddim, so leave it out.")
+
+
+def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
+    """The frames (t, h, w, 3), 0..1, to go on from, and their rate."""
+    import numpy as np
+    import torch
+
+    from ..video import VideoReader
+
+    width, height = _size(args.size)
+    reader = VideoReader(args.clip, fps=args.fps, size=(width, height) if width else None)
+    frames = torch.from_numpy(np.stack(list(reader))).float() / 255
+    return frames, args.fps or float(reader.info.fps)
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:

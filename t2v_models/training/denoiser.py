@@ -65,7 +65,7 @@ def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tu
     At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions,
     not of frames. Then mostly the usual 16 frames, some longer.
     """
-    shares = (0.3, 0.45, 0.2, 0.05) if step < 0.6 * steps else (0.15, 0.25, 0.47, 0.13)
+    shares = (0.3, 0.45, 0.2, 0.05) if step < 0.35 * steps else (0.15, 0.25, 0.47, 0.13)
     kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
     low, high = ((1, 1), (4, 9), (16, 16), (2, 24))[kind]
     frames = int(torch.randint(low, high + 1, (), generator=random))

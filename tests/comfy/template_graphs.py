@@ -1,0 +1,298 @@
+"""The graphs of workflows/, as `write_workflows` and the tests know them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+SAMPLER = {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "diffusers", "denoise": 1.0}
+CORE_SAMPLER = {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+SAVE = {
+    "fps": 8.0,
+    "format": "h264-mp4",
+    "quality": 80,
+    "loop_count": 0,
+    "pingpong": False,
+    "save_output": True,
+}
+WINDOWS = {"length": 16, "overlap": 8, "fusion": "pyramid", "looped": False}
+CORE_SAVE = {"format": "auto", "codec": "auto"}
+
+Nodes = dict[str, tuple[str, dict[str, Any], tuple[int, int], str]]
+"""Id -> class, inputs (a link is (id, slot)), position, title."""
+
+
+def _base(prompt: str, text_node: str = "T2VTextEncode", frames: int = 0) -> Nodes:
+    return {
+        "1": ("T2VModelLoader", {"model": "built-in", "weight_dtype": "default"}, (20, 180), ""),
+        "2": (text_node, {"clip": ("1", 1), "text": prompt}, (400, 80), "What the video shows"),
+        "3": (text_node, {"clip": ("1", 1), "text": ""}, (400, 320), "What it must not show"),
+        "4": (
+            "T2VEmptyLatent",
+            {"width": 0, "height": 0, "frames": frames, "batch_size": 1, "model": ("1", 0)},
+            (400, 560),
+            "",
+        ),
+    }
+
+
+def _sampler(latent: str, **changes: Any) -> dict[str, Any]:
+    return {"model": ("1", 0), "positive": ("2", 0), "negative": ("3", 0), "latent": (latent, 0), **SAMPLER, **changes}
+
+
+def _story(model: str, story: str) -> dict[str, Any]:
+    return {"model": (model, 0), "positive": (story, 0), "negative": (story, 1)}
+
+
+GRAPHS: dict[str, tuple[Nodes, str]] = {
+    "text_to_video": (
+        {
+            **_base("a red circle moves right"),
+            "5": ("T2VVideoSampler", _sampler("4"), (840, 180), ""),
+            "6": ("T2VVAEDecodeFrames", {"latent": ("5", 0), "vae": ("1", 2)}, (1240, 80), ""),
+            "7": ("T2VSaveVideo", {**SAVE, "filename_prefix": "video/T2V", "images": ("6", 0)}, (1240, 200), ""),
+        },
+        "**Text to video.** The built-in model knows coloured circles, squares, triangles and stars that move: try "
+        "`a yellow star moves up on a blue background`. Other models: put them into `models/text2video` and choose one "
+        "in T2V Model Loader.",
+    ),
+    "text_to_video_core_nodes": (
+        {
+            **_base("a blue square moves up", "CLIPTextEncode"),
+            "5": (
+                "KSampler",
+                {
+                    "model": ("1", 0),
+                    "positive": ("2", 0),
+                    "negative": ("3", 0),
+                    "latent_image": ("4", 0),
+                    **CORE_SAMPLER,
+                },
+                (840, 180),
+                "",
+            ),
+            "6": ("VAEDecode", {"samples": ("5", 0), "vae": ("1", 2)}, (1240, 80), ""),
+            "7": ("CreateVideo", {"images": ("6", 0), "fps": 8.0}, (1240, 180), ""),
+            "8": (
+                "SaveVideo",
+                {"video": ("7", 0), "filename_prefix": "video/T2V-core", **CORE_SAVE},
+                (1240, 320),
+                "",
+            ),
+        },
+        "**The same with ComfyUI's own nodes.** MODEL, CLIP and VAE are the usual ones: KSampler, LoRA and patch nodes "
+        "work with them.",
+    ),
+    "video_to_video": (
+        {
+            **_base("a red circle moves right"),
+            "5": ("T2VVideoSampler", _sampler("4"), (840, 180), "The first video"),
+            "6": ("T2VVAEDecodeFrames", {"latent": ("5", 0), "vae": ("1", 2)}, (1240, 80), ""),
+            "7": (
+                "T2VVAEEncodeFrames",
+                {"images": ("6", 0), "vae": ("1", 2), "width": 0, "height": 0},
+                (1240, 200),
+                "Any frames can come in here",
+            ),
+            "8": (
+                "T2VTextEncode",
+                {"clip": ("1", 1), "text": "a green square moves right"},
+                (1240, 400),
+                "What to make of it",
+            ),
+            "9": (
+                "T2VVideoSampler",
+                {**_sampler("7", seed=2, steps=14, denoise=0.7), "positive": ("8", 0)},
+                (1680, 180),
+                "The second video",
+            ),
+            "10": ("T2VVAEDecodeFrames", {"latent": ("9", 0), "vae": ("1", 2)}, (2080, 80), ""),
+            "11": (
+                "T2VSaveVideo",
+                {**SAVE, "filename_prefix": "video/T2V-changed", "images": ("10", 0)},
+                (2080, 200),
+                "",
+            ),
+        },
+        "**Video to video.** The frames of one video are encoded and partly replaced: denoise says how much. Use "
+        "T2V Load Video instead of the first sampler for a video of your own.",
+    ),
+    "two_passes": (
+        {
+            **_base("a white star moves down on a red background"),
+            "5": ("T2VVideoSampler", _sampler("4"), (840, 180), "Small"),
+            "6": ("T2VVAEDecodeFrames", {"latent": ("5", 0), "vae": ("1", 2)}, (1240, 80), ""),
+            "7": (
+                "ImageScaleBy",
+                {"image": ("6", 0), "upscale_method": "bicubic", "scale_by": 1.5},
+                (1240, 200),
+                "Upscale",
+            ),
+            "8": (
+                "T2VVAEEncodeFrames",
+                {"images": ("7", 0), "vae": ("1", 2), "width": 0, "height": 0},
+                (1240, 360),
+                "",
+            ),
+            "9": ("T2VVideoSampler", _sampler("8", seed=2, steps=6, denoise=0.3), (1680, 180), "Refine"),
+            "10": ("T2VVAEDecodeFrames", {"latent": ("9", 0), "vae": ("1", 2)}, (2080, 80), ""),
+            "11": (
+                "T2VSaveVideo",
+                {**SAVE, "filename_prefix": "video/T2V-large", "images": ("10", 0)},
+                (2080, 200),
+                "",
+            ),
+        },
+        "**Two passes.** A small video is upscaled and refined, as ZeroScope 576w and XL are meant: load XL in a "
+        "second T2V Model Loader for the second sampler, upscale 576x320 to 1024x576, denoise 0.6 to 0.85.",
+    ),
+    "image_chain": (
+        {
+            **_base("a yellow triangle moves left"),
+            "5": ("T2VVideoSampler", _sampler("4"), (840, 180), ""),
+            "6": ("T2VVAEDecodeFrames", {"latent": ("5", 0), "vae": ("1", 2)}, (1240, 80), "Frames are images"),
+            "7": (
+                "ImageScaleBy",
+                {"image": ("6", 0), "upscale_method": "lanczos", "scale_by": 4.0},
+                (1240, 200),
+                "",
+            ),
+            "8": (
+                "ImageSharpen",
+                {"image": ("7", 0), "sharpen_radius": 2, "sigma": 1.0, "alpha": 0.5},
+                (1240, 360),
+                "",
+            ),
+            "9": ("CreateVideo", {"images": ("8", 0), "fps": 8.0}, (1640, 80), ""),
+            "10": (
+                "SaveVideo",
+                {"video": ("9", 0), "filename_prefix": "video/T2V-images", **CORE_SAVE},
+                (1640, 220),
+                "",
+            ),
+        },
+        "**An image chain.** Every image node takes the frames: upscale, sharpen, mask, blend, save one by one.",
+    ),
+    "story": (
+        {
+            "1": ("T2VModelLoader", {"model": "built-in", "weight_dtype": "default"}, (20, 180), ""),
+            "2": (
+                "T2VStory",
+                {
+                    "clip": ("1", 1),
+                    "story": "0-2s: a red circle moves right\n2s-4s: a yellow circle moves down\n"
+                    "4s-6s: a green circle moves left\n6s-8s: a blue circle moves up",
+                    "frames": 64,
+                    "fps": 8.0,
+                },
+                (400, 80),
+                "Four scenes",
+            ),
+            "3": ("PreviewImage", {"images": ("2", 2)}, (860, -140), "The story's timeline"),
+            "4": ("T2VWindows", {"model": ("1", 0), **WINDOWS}, (400, 420), ""),
+            "5": (
+                "T2VEmptyLatent",
+                {"width": 0, "height": 0, "frames": 64, "batch_size": 1, "model": ("1", 0)},
+                (400, 640),
+                "",
+            ),
+            "6": ("T2VVideoSampler", {**_story("4", "2"), "latent": ("5", 0), **SAMPLER}, (860, 180), ""),
+            "7": (
+                "T2VSaveVideo",
+                {**SAVE, "filename_prefix": "video/T2V-story", "latent": ("6", 0), "vae": ("1", 2)},
+                (1260, 180),
+                "",
+            ),
+        },
+        "**A story of four scenes.** The prompt changes over the frames, the clip is denoised in overlapping windows, "
+        "so what moves goes on from where it was. Spans are in seconds, % or frames.",
+    ),
+    "seamless_loop": (
+        {
+            **_base("a yellow star bounces", frames=32),
+            "5": ("T2VWindows", {"model": ("1", 0), **WINDOWS, "looped": True}, (400, 780), "Windows over the end"),
+            "6": ("T2VVideoSampler", {**_sampler("4"), "model": ("5", 0)}, (840, 180), ""),
+            "7": (
+                "T2VSaveVideo",
+                {
+                    **SAVE,
+                    "filename_prefix": "video/T2V-loop",
+                    "latent": ("6", 0),
+                    "vae": ("1", 2),
+                    "format": "webp",
+                },
+                (1240, 180),
+                "",
+            ),
+        },
+        "**A seamless loop.** Windows that go on over the end to the beginning: the last frame leads into the first.",
+    ),
+    "long_film": (
+        {
+            "1": ("T2VModelLoader", {"model": "built-in", "weight_dtype": "default"}, (20, 180), ""),
+            "2": (
+                "T2VFilm",
+                {
+                    "model": ("1", 0),
+                    "clip": ("1", 1),
+                    "story": "0-25%: a red circle moves right\n25%-50%: a yellow star moves down\n"
+                    "50%-75%: a green square moves left\n75%-100%: a blue circle moves up",
+                    "frames": 3376,
+                    "fps": 0.0,
+                    "width": 0,
+                    "height": 0,
+                    "method": "coarse-to-fine",
+                    "seed": 1,
+                    "steps": 20,
+                    "cfg": 4.0,
+                    **WINDOWS,
+                    "resume": True,
+                },
+                (400, 80),
+                "3376 frames",
+            ),
+            "3": (
+                "T2VSaveVideo",
+                {
+                    **SAVE,
+                    "filename_prefix": "video/T2V-film",
+                    "latent": ("2", 0),
+                    "vae": ("1", 2),
+                    "fps": ("2", 1),
+                },
+                (860, 80),
+                "Decodes as it writes",
+            ),
+        },
+        "**A film of 3376 frames.** Key frames first, then what lies between, and between that again. With resume on, "
+        "a run that was stopped goes on where it was. Try fewer frames first.",
+    ),
+    "continued_clip": (
+        {
+            **_base("a red circle moves right slowly"),
+            "5": ("T2VVideoSampler", _sampler("4"), (840, 180), "The clip"),
+            "6": (
+                "T2VContinue",
+                {
+                    "model": ("1", 0),
+                    "positive": ("2", 0),
+                    "negative": ("3", 0),
+                    "latent": ("5", 0),
+                    "frames": 16,
+                    "seed": 1,
+                    "steps": 32,
+                    "cfg": 4.0,
+                },
+                (1240, 180),
+                "What comes after it",
+            ),
+            "7": (
+                "T2VSaveVideo",
+                {**SAVE, "filename_prefix": "video/T2V-continued", "latent": ("6", 0), "vae": ("1", 2)},
+                (1640, 180),
+                "",
+            ),
+        },
+        "**A continued clip.** Frames follow a clip one by one, as many as you like. For a video of your own wire "
+        "T2V Load Video to T2V VAE Encode Frames, in place of the first sampler.",
+    ),
+}
