@@ -36,7 +36,7 @@ class HostUNet:
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
 
     def __call__(
-        self, x: Tensor, levels: Tensor, context: Tensor, *, options: dict[str, Any] | None = None, **_: Any
+        self, x: Tensor, levels: Tensor, context: Tensor, *, options: dict[str, Any] | None = None, **values: Any
     ) -> Tensor:
         """x: (b, 4, t, h, w), levels: (b,) or (b, t), context: (k b, …), values: see `conditions` -> (k b, 4, t, h, w)."""
         comfy.model_management.throw_exception_if_processing_interrupted()
