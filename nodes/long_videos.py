@@ -42,8 +42,7 @@ class ContextWindows(io.ComfyNode):
             node_id="T2VWindows",
             display_name="T2V Windows",
             category=CATEGORY,
-            description="Denoises a clip of any length in overlapping windows, with any sampler. Clips no longer than "
-            "a window are left alone.",
+            description="Denoises a clip of any length in overlapping windows, with any sampler.",
             search_aliases=["context windows", "long video", "loop"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),

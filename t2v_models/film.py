@@ -21,7 +21,7 @@ from .errors import T2VError
 from .film_methods import MAKE, Denoiser
 from .pipeline import Pipeline, Progress
 from .sampling.story import Story, parse_story
-from .sampling.windows import Windows
+from .sampling.windows import Windows, windows
 
 log = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ class Film:
         negative_prompt: what to keep away from all the time, besides the story's own negative lines.
         frames, width, height, fps, steps, guidance_scale: the model's defaults where None.
         method: a key of `METHODS`; "windows" where None.
-        window: length, overlap, fusion and loop of the windows; the model's own length where None.
+        window: length, overlap, fusion and loop of the windows; the model's own length, or the film's, where None.
         seed: decides everything.
         clip: (t, h, w, 3), 0..1, frames that the film goes on from, for the method "endless" (and its default): they
             stay as they are, `frames` more follow, and the story's time begins with them.
@@ -111,7 +111,7 @@ class Film:
             steps=choose.steps if steps is None else steps,
             guidance_scale=choose.guidance_scale if guidance_scale is None else guidance_scale,
             seed=seed,
-            window=(window or Windows(choose.frames, choose.frames // 2)).over(self.shape[2]),
+            window=_checked(window, choose.frames, self.shape[2]),
         )
         about = {"story": story, "method": method, "shape": self.shape, "settings": self.settings}
         if clip is not None:
@@ -155,6 +155,15 @@ class Film:
         for number in key:
             value = (value * 1_000_003 + number + 1) % (2**63 - 1)
         return generator.manual_seed(value)
+
+
+def _checked(window: Windows | None, own: int, frames: int) -> Windows:
+    """The windows over that many frames; where none are given the model's own length, or the film's if that is less."""
+    if window is None:
+        length = min(own, frames)
+        window = Windows(length, length // 2)
+    windows(frames, window.length, window.overlap)  # refuses what cannot cover the film
+    return window.over(frames)
 
 
 class Store:

@@ -29,7 +29,8 @@ def latents(film):
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("frames", [1, 4, 11])
 def test_every_method_makes_every_frame(pipeline, method, frames):
-    film = Film(pipeline, STORY, frames=frames, method=method, **CALL)
+    window = Windows(4, 2) if frames >= 4 else None
+    film = Film(pipeline, STORY, frames=frames, method=method, **{**CALL, "window": window})
     made = torch.cat(list(film.frames()))
     assert made.shape == (frames, 32, 32, 3)
     assert torch.isfinite(made).all()
@@ -110,7 +111,12 @@ def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
 
 @pytest.mark.parametrize(
     ("wrong", "message"),
-    [({"method": "magic"}, "not known"), ({"frames": 0}, "frames is 0"), ({"window": Windows(4, 4)}, "overlap is 4")],
+    [
+        ({"method": "magic"}, "not known"),
+        ({"frames": 0}, "frames is 0"),
+        ({"window": Windows(4, 4)}, "overlap is 4"),
+        ({"frames": 3}, "first window has 4 frames, but the clip has 3"),
+    ],
 )
 def test_a_wrong_value_is_refused_with_what_is_wanted(pipeline, wrong, message):
     with pytest.raises(T2VError, match=message):

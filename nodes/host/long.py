@@ -37,7 +37,7 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
                 f"A latent of shape {tuple(x_in.shape)} has its frames as a batch: windows want the 5 dimensions of "
                 "T2VEmptyLatent (T2VLatentLayout converts)."
             )
-        return x_in.shape[2] > self.settings.length
+        return len(windows(x_in.shape[2], self.settings.length, self.settings.overlap)) > 1
 
     def _spans(self, frames: int, handler: Any, model_options: dict[str, Any]) -> list[list[int]]:
         settings = self.settings

@@ -83,9 +83,9 @@ def strides(frames: int, window: int) -> list[int]:
     A clip between two frames of one level has at most `window` frames of the next, and the last one passes the end by
     as little as can be: 16-frame windows over 64 frames give [13, 1], over 3376 frames [225, 15, 1].
     """
-    if window < 3:
-        raise T2VError(f"Windows of {window} frames leave none to fill in: at least 3 are wanted.")
     steps, gaps = [1], frames - 1
+    if gaps > window - 1 and window < 3:
+        raise T2VError(f"Windows of {window} frames leave none to fill in: at least 3 are wanted.")
     while gaps > window - 1:
         step = math.ceil(gaps / math.ceil(gaps / (window - 1)))
         steps.insert(0, steps[0] * step)

@@ -24,7 +24,7 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
     """The frames of each window: `length` neighbours, every one `overlap` into the next.
 
     The last window is moved back so that it ends with the clip; looped, windows go on over the end to the first frame.
-    A clip no longer than a window is one window.
+    A clip as long as a window is one window.
 
     Args:
         frames, length, overlap: in frames, 0 <= overlap < length.
@@ -40,7 +40,12 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
         raise T2VError(
             f"The overlap is {overlap} of a window of {length} frames: 0 to {length - 1} is wanted, 4 of 16, for one."
         )
-    if frames <= length:
+    if length > frames:
+        raise T2VError(
+            f"The first window has {length} frames, but the clip has {frames}: make the clip longer, or the windows at "
+            f"most {frames} frames with an overlap of {frames // 2}, for one."
+        )
+    if frames == length:
         return [list(range(frames))]
     stride = length - overlap
     if looped:

@@ -130,6 +130,8 @@ def check_windows_that_cannot_cover_and_frames_as_batch_are_refused(host):
     settings = (1, 2, 4.0, "ddim", "diffusers", 1.0)
     said = _refusal(lambda: host.run("T2VVideoSampler", patched, *conds, frames, *settings))
     assert "5 dimensions" in said
+    said = _refusal(lambda: _call(host, patched, *conds, frames=3))
+    assert "first window has 4 frames, but the clip has 3" in said
 
 
 def check_windows_are_drawn(host):
