@@ -1,0 +1,80 @@
+"""Long videos of the built-in model: known right answers, whole loops, and the same file after a kill."""
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from t2v_models import load_pipeline
+from t2v_models.evaluation.stories import centres, flicker, tales, verdicts
+from t2v_models.film import METHODS, Film
+from t2v_models.sampling.windows import Windows
+
+ROOT = Path(__file__).resolve().parents[1]
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def pipeline():
+    return load_pipeline("built-in")
+
+
+def whole(film: Film) -> torch.Tensor:
+    return torch.cat(list(film.frames()))
+
+
+def generate(folder: Path, method: str, *more: str) -> list[str]:
+    story = folder / "story.txt"
+    story.write_text("0-50%: a red circle moves right\n50%-100%: a blue circle moves down\n", encoding="utf-8")
+    options = ["--story", str(story), "--frames", "40", "--steps", "8", "--method", method, "--resume"]
+    command = [sys.executable, "-m", "t2v_models", "generate", *options, "--output", str(folder / "film.mp4")]
+    return [*command, *more]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_film_that_was_killed_goes_on_to_the_same_file_bit_for_bit(tmp_path, method):
+    once, again = tmp_path / "once", tmp_path / "again"
+    for folder in (once, again):
+        folder.mkdir()
+    subprocess.run(generate(once, method), check=True, cwd=ROOT, capture_output=True)
+    running = subprocess.Popen(generate(again, method), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    unfinished = again / "film.mp4.unfinished"
+    deadline = time.monotonic() + 240
+    while len(list(unfinished.glob("*.safetensors"))) < 1 and running.poll() is None:
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    running.kill()
+    running.wait()
+    assert not (again / "film.mp4").exists(), "it was finished before it could be killed"
+    subprocess.run(generate(again, method), check=True, cwd=ROOT, capture_output=True)
+    assert (again / "film.mp4").read_bytes() == (once / "film.mp4").read_bytes()
+    assert not list(unfinished.iterdir())
+
+
+def test_stories_are_told_scene_by_scene_without_a_jump(pipeline):
+    def make(story: str, frames: int, seed: int) -> torch.Tensor:
+        return whole(Film(pipeline, story, frames=frames, seed=seed))
+
+    given = list(verdicts(make, tales(8, seed=3)))
+    scenes = [scene["all"] for verdict in given for scene in verdict.right]
+    assert sum(scenes) >= 0.9 * len(scenes)
+    assert sum(verdict.border <= 2 for verdict in given) >= 7
+
+
+def test_a_loop_leads_from_its_last_frame_to_its_first(pipeline):
+    film = Film(pipeline, "a yellow star bounces", frames=32, seed=1, window=Windows(16, 8, looped=True))
+    frames = whole(film)
+    round_again = torch.cat([frames, frames[:1]])
+    assert flicker(round_again)[-1] <= flicker(frames).max()
+    step = centres(round_again).diff(dim=0).norm(dim=-1)
+    assert step[-1] <= step[:-1].max()
+
+
+def test_no_window_shows_in_the_flicker_of_a_film_of_one_prompt(pipeline):
+    frames = whole(Film(pipeline, "a red circle moves right slowly", frames=64, seed=2))
+    curve = flicker(frames)
+    borders = [at - 1 for start in range(0, 48, 8) for at in (start, start + 16) if 0 < at < 64]
+    assert curve[borders].mean() <= 1.25 * curve.median()
