@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import inputs
 from .host import decoding
 from .host.compat import known
 
@@ -26,7 +27,7 @@ class VAEDecodeFrames(io.ComfyNode):
             search_aliases=["vae decode", "latent to frames", "latent to video"],
             inputs=[
                 io.Latent.Input("latent", tooltip="A video latent, or frames as a batch."),
-                io.Vae.Input("vae", tooltip="The VAE of T2VModelLoader, or any Stable Diffusion VAE."),
+                inputs.vae(),
             ],
             outputs=[
                 io.Image.Output(
@@ -54,23 +55,8 @@ class VAEEncodeFrames(io.ComfyNode):
             search_aliases=["vae encode", "video to latent", "vid2vid"],
             inputs=[
                 io.Image.Input("images", tooltip="The frames, as a batch of images of one size."),
-                io.Vae.Input("vae", tooltip="The VAE of T2VModelLoader, or any Stable Diffusion VAE."),
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="Scale and crop the frames to this width, a multiple of 8; 0: as they are.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="Scale and crop the frames to this height, a multiple of 8; 0: as they are.",
-                ),
+                inputs.vae(),
+                *inputs.size("Scale and crop the frames to this {side}, a multiple of 8; 0: as they are."),
             ],
             outputs=[
                 io.Latent.Output(display_name="LATENT", tooltip="One video latent, (1, 4, frames, height/8, width/8).")

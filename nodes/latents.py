@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import inputs
 from .host import latents
 from .host.compat import known
 
@@ -25,22 +26,7 @@ class EmptyLatent(io.ComfyNode):
             "trained on.",
             search_aliases=["empty video latent", "video size", "frames"],
             inputs=[
-                io.Int.Input(
-                    "width",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="In pixels, a multiple of 8; 0: the model's own size.",
-                ),
-                io.Int.Input(
-                    "height",
-                    default=0,
-                    min=0,
-                    max=8192,
-                    step=8,
-                    tooltip="In pixels, a multiple of 8; 0: the model's own size.",
-                ),
+                *inputs.size("In pixels, a multiple of 8; 0: the model's own size."),
                 io.Int.Input(
                     "frames",
                     default=0,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import inputs
 from .host import folders, load, lora
 from .host.compat import known
 from .host.model import DTYPES
@@ -105,7 +106,7 @@ class LoraLoader(io.ComfyNode):
             "not know (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
             search_aliases=["video lora", "motion lora", "t2v-turbo lora"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                inputs.model(),
                 io.Combo.Input("lora", options=lora.names(), tooltip="A file of models/loras."),
                 io.Float.Input(
                     "strength_model",

@@ -9,6 +9,7 @@ from ..t2v_models.sampling.drawing import draw_windows
 from ..t2v_models.sampling.noise import FILTERS
 from ..t2v_models.sampling.story import EXAMPLE
 from ..t2v_models.sampling.windows import FUSIONS, Windows
+from . import inputs
 from .host import film, long
 from .host.compat import known
 
@@ -45,7 +46,7 @@ class ContextWindows(io.ComfyNode):
             description="Denoises a clip of any length in overlapping windows, with any sampler.",
             search_aliases=["context windows", "long video", "loop"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                inputs.model(),
                 *_window_inputs(looped=True),
             ],
             outputs=[
@@ -72,7 +73,7 @@ class FreeNoise(io.ComfyNode):
             "itself in another order. Qiu et al. 2024 (arXiv:2310.15169).",
             search_aliases=["freenoise", "long video"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                inputs.model(),
                 *_window_inputs(looped=False),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with FreeNoise; the input stays as is.")],
@@ -97,7 +98,7 @@ class FreeInit(io.ComfyNode):
             "steadier videos at a multiple of the time. Wu et al. 2024 (arXiv:2312.07537).",
             search_aliases=["freeinit", "temporal consistency", "flicker"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                inputs.model(),
                 io.Int.Input("iterations", default=3, min=1, max=10, tooltip="Times to sample; 1 changes nothing."),
                 io.Combo.Input("filter", options=list(FILTERS), default="butterworth", tooltip="What counts as slow."),
                 io.Float.Input(
@@ -172,8 +173,8 @@ class Film(io.ComfyNode):
             "it writes.",
             search_aliases=["long video", "story", "coarse to fine", "endless", "fifo", "nuwa"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
-                io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader."),
+                inputs.model(),
+                inputs.clip(),
                 io.String.Input(
                     "story",
                     multiline=True,
@@ -184,25 +185,11 @@ class Film(io.ComfyNode):
                 io.Float.Input(
                     "fps", default=0.0, min=0.0, max=240.0, step=0.1, tooltip="Frame rate; 0: the model's own."
                 ),
-                io.Int.Input(
-                    "width", default=0, min=0, max=8192, step=8, tooltip="In pixels; 0: the model's own size."
-                ),
-                io.Int.Input(
-                    "height", default=0, min=0, max=8192, step=8, tooltip="In pixels; 0: the model's own size."
-                ),
+                *inputs.size("In pixels; 0: the model's own size."),
                 io.Combo.Input("method", options=list(METHODS), default="windows", tooltip=f"{methods}."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same seed and settings give the same film.",
-                ),
+                inputs.seed("film"),
                 io.Int.Input("steps", default=20, min=1, max=1000, tooltip="DDIM steps."),
-                io.Float.Input(
-                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="How closely the story is followed."
-                ),
+                inputs.cfg("How closely the story is followed."),
                 *_window_inputs(looped=True),
                 io.Boolean.Input(
                     "resume",
@@ -238,25 +225,16 @@ class ContinueVideo(io.ComfyNode):
             "FIFO-Diffusion (arXiv:2405.11473).",
             search_aliases=["extend video", "continue", "endless", "fifo"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                inputs.model(),
                 io.Conditioning.Input("positive", tooltip="What the video goes on to show."),
-                io.Conditioning.Input("negative", tooltip="What it must not show; an empty text is usual."),
+                inputs.negative(),
                 io.Latent.Input("latent", tooltip="The clip, of a sampler or of T2VVAEEncodeFrames."),
                 io.Int.Input("frames", default=16, min=1, max=1000000, tooltip="Frames to add."),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same seed and settings give the same frames.",
-                ),
+                inputs.seed("frames"),
                 io.Int.Input(
                     "steps", default=32, min=1, max=1000, tooltip="Length of the queue, rounded to half windows."
                 ),
-                io.Float.Input(
-                    "cfg", default=7.5, min=0.0, max=100.0, step=0.1, tooltip="How closely the text is followed."
-                ),
+                inputs.cfg("How closely the text is followed."),
             ],
             outputs=[io.Latent.Output(display_name="LATENT", tooltip="The clip with the new frames.")],
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import inputs
 from .host import conditioning, sampling
 from .host.compat import known
 
@@ -27,30 +28,15 @@ class VideoSampler(io.ComfyNode):
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of T2VModelLoader, patched or not."),
                 io.Conditioning.Input("positive", tooltip="What the video shows."),
-                io.Conditioning.Input("negative", tooltip="What it must not show; an empty text is usual."),
+                inputs.negative(),
                 io.Latent.Input(
                     "latent", tooltip="T2VEmptyLatent for text to video, T2VVAEEncodeFrames for video to video."
                 ),
-                io.Int.Input(
-                    "seed",
-                    default=0,
-                    min=0,
-                    max=0xFFFFFFFFFFFFFFFF,
-                    control_after_generate=True,
-                    tooltip="The same seed and settings give the same video.",
-                ),
+                inputs.seed("video"),
                 io.Int.Input(
                     "steps", default=25, min=1, max=1000, tooltip="More steps are slower and finer; 20 to 50 is usual."
                 ),
-                io.Float.Input(
-                    "cfg",
-                    default=7.5,
-                    min=0.0,
-                    max=100.0,
-                    step=0.1,
-                    round=0.01,
-                    tooltip="How closely the text is followed; 1 switches guidance off and doubles the speed.",
-                ),
+                inputs.cfg("How closely the text is followed; 1 switches guidance off and doubles the speed."),
                 io.Combo.Input(
                     "sampler_name",
                     options=sampling.sampler_names(),
@@ -160,7 +146,7 @@ class ModelConditioning(io.ComfyNode):
             "Models without such an input are not changed.",
             search_aliases=["fps conditioning", "videocrafter fps", "t2v-turbo guidance", "motion"],
             inputs=[
-                io.Model.Input("model", tooltip="The MODEL of T2VModelLoader."),
+                inputs.model(),
                 io.Float.Input(
                     "fps",
                     default=0.0,

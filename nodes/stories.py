@@ -6,6 +6,7 @@ from comfy_api.latest import io
 
 from ..t2v_models.sampling.drawing import draw_story
 from ..t2v_models.sampling.story import EXAMPLE, parse_story
+from . import inputs
 from .host import stories
 from .host.compat import known
 
@@ -26,7 +27,7 @@ class Story(io.ComfyNode):
             "over the frames, and draws the timeline.",
             search_aliases=["prompt schedule", "prompt travel", "scenes", "timeline"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader."),
+                inputs.clip(),
                 io.String.Input(
                     "story",
                     multiline=True,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from . import inputs
 from .host import conditioning
 from .host.compat import known
 
@@ -23,7 +24,7 @@ class TextEncode(io.ComfyNode):
             "Encode.",
             search_aliases=["video prompt", "text", "prompt"],
             inputs=[
-                io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader."),
+                inputs.clip(),
                 io.String.Input(
                     "text",
                     multiline=True,

@@ -27,18 +27,15 @@ BETAS = (0.00085, 0.03)
 """Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a
 weaker schedule, and a model that learned to look there would not follow the text from pure noise."""
 
-WORLDS = [
-    (0.45, World()),
-    (1.0, World(straight=0.5, other=0.3, pairs=0.2)),
-]
-"""First the plain motions alone, then everything."""
+WORLDS = [(1.0, World())]
+"""Up to which share of the training which world is shown: the plain motions alone, so far."""
 
 EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
 PLAIN = 0.4
 """Share of captions in the plain form."""
-MIDDLE, MIDDLE_SHARE = (250, 750), 0.6
-"""Timesteps to train on most, sigma 0.9 to 19, and the share drawn from them; the rest is drawn from all."""
+MIDDLE, MIDDLE_SHARE = (300, 780), 0.65
+"""Timesteps to train on most, sigma 1.2 to 28, and the share drawn from them; the rest is drawn from all."""
 STEPS_PER_CHUNK = 300
 
 
@@ -63,9 +60,9 @@ def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tu
     """(clips, frames) of a step.
 
     At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions,
-    not of frames. Then mostly the usual 16 frames, some longer.
+    not of frames. Then mostly the usual 16 frames, some longer: directions are learned from whole ways.
     """
-    shares = (0.3, 0.45, 0.2, 0.05) if step < 0.35 * steps else (0.15, 0.25, 0.47, 0.13)
+    shares = (0.3, 0.45, 0.2, 0.05) if step < 0.42 * steps else (0.08, 0.12, 0.7, 0.1)
     kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
     low, high = ((1, 1), (4, 9), (16, 16), (2, 24))[kind]
     frames = int(torch.randint(low, high + 1, (), generator=random))

@@ -49,7 +49,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
             **_base("a red circle moves right"),
             "5": ("T2VVideoSampler", _sampler("4"), (840, 180), ""),
             "6": ("T2VVAEDecodeFrames", {"latent": ("5", 0), "vae": ("1", 2)}, (1240, 80), ""),
-            "7": ("T2VSaveVideo", {**SAVE, "filename_prefix": "video/T2V", "images": ("6", 0)}, (1240, 200), ""),
+            "7": ("T2VSaveVideo", {**SAVE, "filename_prefix": "video/T2V", "images": ("6", 0)}, (1240, 280), ""),
         },
         "**Text to video.** The built-in model knows coloured circles, squares, triangles and stars that move: try "
         "`a yellow star moves up on a blue background`. Other models: put them into `models/text2video` and choose one "
@@ -213,13 +213,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
             "6": ("T2VVideoSampler", {**_sampler("4"), "model": ("5", 0)}, (840, 180), ""),
             "7": (
                 "T2VSaveVideo",
-                {
-                    **SAVE,
-                    "filename_prefix": "video/T2V-loop",
-                    "latent": ("6", 0),
-                    "vae": ("1", 2),
-                    "format": "webp",
-                },
+                {**SAVE, "filename_prefix": "video/T2V-loop", "latent": ("6", 0), "vae": ("1", 2)},
                 (1240, 180),
                 "",
             ),

@@ -79,6 +79,7 @@ def run(page, steps: int = 2) -> None:
         """(steps) => {
             for (const node of app.graph._nodes) for (const widget of node.widgets || [])
                 if (widget.name === "steps") widget.value = steps;
+                else if (widget.name === "frames") widget.value = Math.min(widget.value, 64);
                 else if (widget.name === "seed") widget.value = Math.floor(Math.random() * 1e9);
             window.t2vDone = null;
             app.api.addEventListener("execution_success", () => { window.t2vDone = "done"; }, {once: true});

@@ -43,7 +43,7 @@ ARRANGE = """
         const size = node.computeSize();
         const text = node.widgets?.some(w => w.type === "customtext" || w.name === "text");
         node.size = text ? [400, 180] : [Math.max(size[0], 320), size[1]];
-        if (title) node.title = title;
+        node.title = title || node.constructor.title;
     }
     const sheet = LiteGraph.createNode("MarkdownNote");
     if (sheet) {
