@@ -99,6 +99,9 @@ def thumbnails(url: str, names: list[str]) -> None:
     """Run the graphs in API format; four frames of each one's last video become its thumbnail."""
     for name in names or sorted(path.stem for path in (FOLDER / "api").glob("*.json")):
         prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text())
+        for node in prompt.values():  # four frames show a film of a minute as well as one of an hour
+            if isinstance(node["inputs"].get("frames"), int):
+                node["inputs"]["frames"] = min(node["inputs"]["frames"], 128)
         body = json.dumps({"prompt": prompt}).encode()
         request = urllib.request.Request(f"{url}/prompt", body, {"Content-Type": "application/json"})
         queued = json.load(urllib.request.urlopen(request))["prompt_id"]
