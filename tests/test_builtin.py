@@ -170,6 +170,23 @@ def test_the_pool_is_the_same_when_made_again(tmp_path, pipeline):
     assert torch.allclose(latents, same, atol=4e-3)
 
 
+def test_fast_clips_can_be_drawn_alone(tmp_path, pipeline):
+    pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=1, clips=20)
+    scenes, _ = pool.draw(1, 12, 16, torch.Generator().manual_seed(0), fast=1.0)
+    assert {item.speed for scene in scenes for item in scene.items} == {"fast"}
+    scenes, _ = pool.draw(1, 40, 16, torch.Generator().manual_seed(0))
+    assert {item.speed for scene in scenes for item in scene.items} == {"slowly", "", "fast"}
+
+
+def test_the_rate_rises_holds_and_falls():
+    schedule = Schedule(100, 1e-3, warmup=10, hold=0.5)
+    rates = [schedule.rate(step) for step in range(100)]
+    assert rates[:10] == sorted(rates[:10])
+    assert set(rates[10:51]) == {1e-3}
+    assert rates[51:] == sorted(rates[51:], reverse=True)
+    assert 1e-5 <= rates[-1] < 2e-5
+
+
 @pytest.mark.slow
 def test_the_whole_recipe_runs_and_makes_a_model_that_loads(tmp_path):
     recipe = Recipe().scaled(0.001)

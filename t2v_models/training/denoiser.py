@@ -36,6 +36,9 @@ PLAIN = 0.4
 """Share of captions in the plain form."""
 MIDDLE, MIDDLE_SHARE = (300, 780), 0.65
 """Timesteps to train on most, sigma 1.2 to 28, and the share drawn from them; the rest is drawn from all."""
+FAST, FAST_UNTIL = 0.5, 0.85
+"""Share of the clips drawn from the fast ones alone, and of the training for which that holds: a direction is a small
+part of the loss, and least small where it crosses the frame."""
 STEPS_PER_CHUNK = 300
 
 
@@ -102,7 +105,8 @@ def train(
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         count, frames = batch_shape(step, schedule.steps, random, size)
-        scenes, clean = pool.draw(step // STEPS_PER_CHUNK, count, frames, random)
+        fast = FAST if step < FAST_UNTIL * schedule.steps else 0.0
+        scenes, clean = pool.draw(step // STEPS_PER_CHUNK, count, frames, random, fast=fast)
         ids = tokenize(tokenizer, [prompt_for(scene, frames, random) for scene in scenes])
         timesteps = frame_levels(draw_timesteps(count, random), frames, random)
         noise = torch.randn(clean.shape, generator=random)

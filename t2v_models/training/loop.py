@@ -27,15 +27,18 @@ class Schedule:
     learning_rate: float = 2e-3
     warmup: int = 100
     weight_decay: float = 1e-2
+    hold: float = 0.0
+    """Share of the steps at the full rate, before it falls."""
     clip: float = 1.0
     average: float = 0.998
     """Decay of the exponential average of the weights, which is what is kept; shorter in the first steps."""
 
     def rate(self, step: int) -> float:
-        """Learning rate of a step: linear warm-up, then a cosine to a hundredth."""
+        """Learning rate of a step: linear warm-up, the full rate for a while, then a cosine to a hundredth."""
         if step < self.warmup:
             return self.learning_rate * (step + 1) / self.warmup
-        done = (step - self.warmup) / max(self.steps - self.warmup, 1)
+        falls = max(self.warmup, self.hold * self.steps)
+        done = max(0.0, step - falls) / max(self.steps - falls, 1)
         return self.learning_rate * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * min(done, 1))))
 
 

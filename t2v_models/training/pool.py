@@ -28,6 +28,11 @@ class Chunk:
     scenes: dict[int, list[Scene]]
     latents: dict[int, torch.Tensor]
 
+    def fast(self, length: int) -> list[int]:
+        """Which clips of that length show nothing but fast motion."""
+        scenes = enumerate(self.scenes[length])
+        return [i for i, scene in scenes if all(item.speed == "fast" for item in scene.items)]
+
 
 class Pool:
     """Chunks of encoded clips of a world that may change over the training.
@@ -92,8 +97,13 @@ class Pool:
             os.replace(path.with_suffix(".part"), path)
         return Chunk(scenes, latents)
 
-    def draw(self, newest: int, count: int, frames: int, random: torch.Generator) -> tuple[list[Scene], torch.Tensor]:
-        """(scenes, latents (count, 4, frames, h, w)) cut from the four chunks up to `newest`."""
+    def draw(
+        self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0
+    ) -> tuple[list[Scene], torch.Tensor]:
+        """(scenes, latents (count, 4, frames, h, w)) cut from the four chunks up to `newest`.
+
+        fast: share of the clips that is drawn from the fast ones alone, which show most plainly what a direction is.
+        """
         lengths = [length for length in LENGTHS if length >= frames]
         if frames > 12 or frames == 1:  # rather the shortest clips that are long enough: their speeds fit
             lengths = [min(lengths)]
@@ -101,7 +111,10 @@ class Pool:
         for _ in range(count):
             chunk = self.chunk(max(0, newest - int(torch.randint(4, (), generator=random))))
             length = lengths[int(torch.randint(len(lengths), (), generator=random))]
-            index = int(torch.randint(len(chunk.scenes[length]), (), generator=random))
+            known = range(len(chunk.scenes[length]))
+            if frames > 1 and float(torch.rand((), generator=random)) < fast:
+                known = chunk.fast(length) or known
+            index = known[int(torch.randint(len(known), (), generator=random))]
             start = int(torch.randint(length - frames + 1, (), generator=random))
             scenes.append(chunk.scenes[length][index])
             parts.append(chunk.latents[length][index, :, start : start + frames])
