@@ -11,6 +11,7 @@ import t2v_models
 from t2v_models.__main__ import main
 from t2v_models.evaluation.run import answers, summarise
 from t2v_models.evaluation.scoring import questions
+from t2v_models.evaluation.stories import centres
 from t2v_models.pipeline import BUILT_IN
 from t2v_models.training import autoencoder, denoiser, text
 from t2v_models.training.captions import describe, vocabulary
@@ -163,18 +164,27 @@ def test_the_pool_is_the_same_when_made_again(tmp_path, pipeline):
         pool = Pool(pipeline.vae, [(1.0, World())], 3, folder, seed=1, clips=8)
         return pool.draw(1, 5, 6, torch.Generator().manual_seed(0))
 
-    scenes, latents = draw(tmp_path / "a")
-    again, same = draw(tmp_path / "a")  # now from the files
-    assert [describe(s) for s in scenes] == [describe(s) for s in again]
-    assert latents.shape == (5, 4, 6, 8, 8)
-    assert torch.allclose(latents, same, atol=4e-3)
+    clips, again = draw(tmp_path / "a"), draw(tmp_path / "a")  # the second time from the files
+    assert [describe(s) for s in clips.scenes] == [describe(s) for s in again.scenes]
+    assert clips.latents.shape == (5, 4, 6, 8, 8)
+    assert torch.allclose(clips.latents, again.latents, atol=4e-3)
+    assert torch.equal(clips.tracks, again.tracks)
+
+
+@torch.no_grad()
+def test_the_pool_knows_where_its_objects_are(tmp_path, pipeline):
+    pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=2, clips=8)
+    clips = pool.draw(1, 4, 16, torch.Generator().manual_seed(0))
+    for latents, track in zip(clips.latents, clips.tracks, strict=True):
+        seen = centres(torch.cat(list(pipeline.decode(latents))))
+        assert (seen - track).norm(dim=-1).max() < 0.04
 
 
 def test_fast_clips_can_be_drawn_alone(tmp_path, pipeline):
     pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=1, clips=20)
-    scenes, _ = pool.draw(1, 12, 16, torch.Generator().manual_seed(0), fast=1.0)
+    scenes = pool.draw(1, 12, 16, torch.Generator().manual_seed(0), fast=1.0).scenes
     assert {item.speed for scene in scenes for item in scene.items} == {"fast"}
-    scenes, _ = pool.draw(1, 40, 16, torch.Generator().manual_seed(0))
+    scenes = pool.draw(1, 40, 16, torch.Generator().manual_seed(0)).scenes
     assert {item.speed for scene in scenes for item in scene.items} == {"slowly", "", "fast"}
 
 

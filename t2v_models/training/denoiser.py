@@ -39,6 +39,8 @@ MIDDLE, MIDDLE_SHARE = (300, 780), 0.65
 FAST, FAST_UNTIL = 0.5, 0.85
 """Share of the clips drawn from the fast ones alone, and of the training for which that holds: a direction is a small
 part of the loss, and least small where it crosses the frame."""
+PLACES = 0.1
+"""Weight of the places in the loss, see `WithPlaces`."""
 STEPS_PER_CHUNK = 300
 
 
@@ -51,6 +53,31 @@ def build() -> UNet3D:
                 module.weight.mul_(0.2)
                 module.bias.zero_()
     return unet
+
+
+class WithPlaces(nn.Module):
+    """A UNet in training, and a head that reads from its middle where the object is in every frame.
+
+    A direction lowers the denoising loss only where three things meet, the text, the number of the frame and the place
+    in it, and then by little. Asked for the place itself, the UNet brings them together early. The head is not kept.
+    """
+
+    def __init__(self, unet: UNet3D) -> None:
+        super().__init__()
+        self.unet = unet
+        self.read = nn.Linear(UNET.channels[-1] * 4 * 4, 2)
+        list(unet.middle_block.values())[-1].register_forward_hook(self._see)
+
+    def forward(
+        self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """x: (b, 4, t, 8, 8) -> the velocity, like x, and the places (b, t, 2) in frame widths."""
+        velocity = self.unet(x, timesteps, context)
+        places = self.read(self.middle.flatten(1)).unflatten(0, (x.shape[0], x.shape[2]))
+        return velocity, 0.5 + 0.2 * places
+
+    def _see(self, layer: nn.Module, given: Any, middle: torch.Tensor) -> None:
+        self.middle = middle
 
 
 def signal_levels() -> torch.Tensor:
@@ -89,36 +116,38 @@ def train(
     *,
     seed: int = 0,
     size: int = 8,
-    clips: int = 480,
+    chunk: int = 480,
     worlds: list[tuple[float, World]] = WORLDS,
     progress: bool = True,
 ) -> UNet3D:
     """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips.
 
-    `clips` is the size of a chunk of the pool that they are drawn from.
+    `chunk` is the size of a chunk of the pool that they are drawn from.
     """
     torch.manual_seed(seed)
-    unet = build()
+    model = WithPlaces(build())
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
-    pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=clips)
+    pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=chunk)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         count, frames = batch_shape(step, schedule.steps, random, size)
         fast = FAST if step < FAST_UNTIL * schedule.steps else 0.0
-        scenes, clean = pool.draw(step // STEPS_PER_CHUNK, count, frames, random, fast=fast)
-        ids = tokenize(tokenizer, [prompt_for(scene, frames, random) for scene in scenes])
+        clips = pool.draw(step // STEPS_PER_CHUNK, count, frames, random, fast=fast)
+        clean = clips.latents
+        ids = tokenize(tokenizer, [prompt_for(scene, frames, random) for scene in clips.scenes])
         timesteps = frame_levels(draw_timesteps(count, random), frames, random)
         noise = torch.randn(clean.shape, generator=random)
         signal = levels[timesteps][:, None, :, None, None]
         a, b = signal.sqrt(), (1 - signal).sqrt()
         with torch.no_grad():
             context = text_encoder(ids).last_hidden_state
-        velocity = unet(a * clean + b * noise, timesteps, context)
+        velocity, places = model(a * clean + b * noise, timesteps, context)
         wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
-        return (wanted * (velocity - (a * noise - b * clean)).square()).sum() / (wanted.sum() * clean[0, :, 0].numel())
+        error = (wanted * (velocity - (a * noise - b * clean)).square()).sum() / (wanted.sum() * clean[0, :, 0].numel())
+        return error + PLACES * ((places - clips.tracks) / 0.2).square().mean()
 
-    return fit(unet, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).eval()
+    return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).unet.eval()
 
 
 def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) -> torch.Tensor:

@@ -27,11 +27,24 @@ class Chunk:
 
     scenes: dict[int, list[Scene]]
     latents: dict[int, torch.Tensor]
+    tracks: dict[int, torch.Tensor]
+    """(n, length, 2) where the first object is, in frame widths."""
 
     def fast(self, length: int) -> list[int]:
         """Which clips of that length show nothing but fast motion."""
         scenes = enumerate(self.scenes[length])
         return [i for i, scene in scenes if all(item.speed == "fast" for item in scene.items)]
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What a step is made of."""
+
+    scenes: list[Scene]
+    latents: torch.Tensor
+    """(n, 4, frames, h, w)."""
+    tracks: torch.Tensor
+    """(n, frames, 2) where the first object is, in frame widths."""
 
 
 class Pool:
@@ -78,15 +91,16 @@ class Pool:
     def _make(self, number: int) -> Chunk:
         path = self.folder / f"chunk{number:04d}.safetensors"
         stored = load_file(path) if path.exists() else {}
-        world, scenes, latents = self.world(number), {}, {}
+        world, scenes, latents, tracks = self.world(number), {}, {}, {}
         for length, share in LENGTHS.items():
             random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + length)
             count = round(self.clips * share)
             scenes[length] = [world.sample(random) for _ in range(count)]
+            paths = [place(scene, length, random) for scene in scenes[length]]
+            tracks[length] = torch.stack([path[0].position for path in paths])
             if f"{length}" in stored:
                 latents[length] = stored[f"{length}"].float()
                 continue
-            paths = [place(scene, length, random) for scene in scenes[length]]
             parts = [
                 encode(self.vae, render(scenes[length][at : at + 8], paths[at : at + 8])) for at in range(0, count, 8)
             ]
@@ -95,19 +109,17 @@ class Pool:
             self.folder.mkdir(parents=True, exist_ok=True)
             save_file({f"{k}": v.half().contiguous() for k, v in latents.items()}, path.with_suffix(".part"))
             os.replace(path.with_suffix(".part"), path)
-        return Chunk(scenes, latents)
+        return Chunk(scenes, latents, tracks)
 
-    def draw(
-        self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0
-    ) -> tuple[list[Scene], torch.Tensor]:
-        """(scenes, latents (count, 4, frames, h, w)) cut from the four chunks up to `newest`.
+    def draw(self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0) -> Clips:
+        """So many clips of that length, cut from the four chunks up to `newest`.
 
         fast: share of the clips that is drawn from the fast ones alone, which show most plainly what a direction is.
         """
         lengths = [length for length in LENGTHS if length >= frames]
         if frames > 12 or frames == 1:  # rather the shortest clips that are long enough: their speeds fit
             lengths = [min(lengths)]
-        scenes, parts = [], []
+        scenes, parts, tracks = [], [], []
         for _ in range(count):
             chunk = self.chunk(max(0, newest - int(torch.randint(4, (), generator=random))))
             length = lengths[int(torch.randint(len(lengths), (), generator=random))]
@@ -118,7 +130,8 @@ class Pool:
             start = int(torch.randint(length - frames + 1, (), generator=random))
             scenes.append(chunk.scenes[length][index])
             parts.append(chunk.latents[length][index, :, start : start + frames])
-        return scenes, torch.stack(parts)
+            tracks.append(chunk.tracks[length][index, start : start + frames])
+        return Clips(scenes, torch.stack(parts), torch.stack(tracks))
 
 
 @torch.no_grad()

@@ -70,7 +70,7 @@ def train_builtin(
     stages = {name: work / name for name in STAGES}
     vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, seed=seed, batch=16, progress=progress)
     vae.requires_grad_(False)
-    options = {"seed": seed, "size": recipe.clips, "clips": recipe.pool, "progress": progress}
+    options = {"seed": seed, "size": recipe.clips, "chunk": recipe.pool, "progress": progress}
     encoder = text.train(stages["text"], tokenizer, recipe.text, seed=seed, progress=progress)
     unet = denoiser.train(stages["denoiser"], vae, encoder, tokenizer, recipe.denoiser, **options)
     vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
