@@ -18,7 +18,7 @@ from t2v_models.training.captions import describe, vocabulary
 from t2v_models.training.loop import Schedule, fit
 from t2v_models.training.pool import Pool
 from t2v_models.training.recipe import Recipe, train_builtin
-from t2v_models.training.world import Item, Scene, World
+from t2v_models.training.world import DIRECTIONS, Item, Scene, World
 
 PROMPT = "a red circle moves right"
 
@@ -186,6 +186,21 @@ def test_fast_clips_can_be_drawn_alone(tmp_path, pipeline):
     assert {item.speed for scene in scenes for item in scene.items} == {"fast"}
     scenes = pool.draw(1, 40, 16, torch.Generator().manual_seed(0)).scenes
     assert {item.speed for scene in scenes for item in scene.items} == {"slowly", "", "fast"}
+
+
+def test_the_lesson_in_directions_shows_objects_where_they_go(tmp_path, pipeline):
+    pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=1, clips=40)
+
+    def advance(ahead: int) -> float:
+        """Mean place along the direction of motion, in frame widths from the middle."""
+        clips = pool.draw(1, 120, 8, torch.Generator().manual_seed(0), ahead=ahead)
+        ways = torch.tensor([DIRECTIONS[scene.items[0].motion] for scene in clips.scenes])
+        return float(((clips.tracks.mean(1) - 0.5) * ways).sum(-1).mean())
+
+    assert advance(6) > advance(1) + 0.03
+    begin, end = denoiser.LESSON
+    shares = [begin - 0.01, begin + 1e-6, end - 1e-6, end + 0.01]
+    assert [denoiser.ahead(share) for share in shares] == [1, 6, 1, 1]
 
 
 def test_the_rate_rises_holds_and_falls():

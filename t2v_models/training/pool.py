@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .render import render
-from .world import Scene, World, place
+from .world import DIRECTIONS, Scene, World, place
 
 LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25, 1: 1.0}
 """Frames of a clip and how many there are for each clip of a chunk; other lengths are cut out of these."""
@@ -111,27 +111,43 @@ class Pool:
             os.replace(path.with_suffix(".part"), path)
         return Chunk(scenes, latents, tracks)
 
-    def draw(self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0) -> Clips:
+    def draw(
+        self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0, ahead: int = 1
+    ) -> Clips:
         """So many clips of that length, cut from the four chunks up to `newest`.
 
         fast: share of the clips that is drawn from the fast ones alone, which show most plainly what a direction is.
+        ahead: of so many clips the one is taken whose object is farthest in the direction that it moves in.
         """
         lengths = [length for length in LENGTHS if length >= frames]
         if frames > 12 or frames == 1:  # rather the shortest clips that are long enough: their speeds fit
             lengths = [min(lengths)]
-        scenes, parts, tracks = [], [], []
+        clips = []
         for _ in range(count):
-            chunk = self.chunk(max(0, newest - int(torch.randint(4, (), generator=random))))
-            length = lengths[int(torch.randint(len(lengths), (), generator=random))]
-            known = range(len(chunk.scenes[length]))
-            if frames > 1 and float(torch.rand((), generator=random)) < fast:
-                known = chunk.fast(length) or known
-            index = known[int(torch.randint(len(known), (), generator=random))]
-            start = int(torch.randint(length - frames + 1, (), generator=random))
-            scenes.append(chunk.scenes[length][index])
-            parts.append(chunk.latents[length][index, :, start : start + frames])
-            tracks.append(chunk.tracks[length][index, start : start + frames])
-        return Clips(scenes, torch.stack(parts), torch.stack(tracks))
+            cuts = [self._cut(newest, frames, lengths, random, fast) for _ in range(ahead)]
+            clips.append(max(cuts, key=_advance))
+        scenes, latents, tracks = zip(*clips, strict=True)
+        return Clips(list(scenes), torch.stack(latents), torch.stack(tracks))
+
+    def _cut(
+        self, newest: int, frames: int, lengths: list[int], random: torch.Generator, fast: float
+    ) -> tuple[Scene, torch.Tensor, torch.Tensor]:
+        chunk = self.chunk(max(0, newest - int(torch.randint(4, (), generator=random))))
+        length = lengths[int(torch.randint(len(lengths), (), generator=random))]
+        known = range(len(chunk.scenes[length]))
+        if frames > 1 and float(torch.rand((), generator=random)) < fast:
+            known = chunk.fast(length) or known
+        index = known[int(torch.randint(len(known), (), generator=random))]
+        start = int(torch.randint(length - frames + 1, (), generator=random))
+        kept = slice(start, start + frames)
+        return chunk.scenes[length][index], chunk.latents[length][index, :, kept], chunk.tracks[length][index, kept]
+
+
+def _advance(cut: tuple[Scene, torch.Tensor, torch.Tensor]) -> float:
+    """How far the first object of a cut is in its own direction, in frame widths from anywhere."""
+    scene, _, track = cut
+    way = torch.tensor(DIRECTIONS.get(scene.items[0].motion, (0.0, 0.0)))
+    return float((track.mean(0) * way).sum())
 
 
 @torch.no_grad()
