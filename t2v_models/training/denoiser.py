@@ -41,7 +41,7 @@ FAST, FAST_UNTIL = 0.5, 0.85
 part of the loss, and least small where it crosses the frame."""
 PLACES = 0.2
 """Weight of the places in the loss, see `WithPlaces`."""
-LESSON = (0.39, 0.42)
+LESSON = (0.434, 0.467)
 """From which share of the training to which the directions are taught, see `ahead`."""
 STEPS_PER_CHUNK = 500
 
