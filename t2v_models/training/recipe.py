@@ -18,7 +18,7 @@ from .loop import Schedule
 
 log = logging.getLogger(__name__)
 
-FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 4.0
+FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 3.0
 
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)

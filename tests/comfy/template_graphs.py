@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-SAMPLER = {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "ddim", "scheduler": "diffusers", "denoise": 1.0}
-CORE_SAMPLER = {"seed": 1, "steps": 20, "cfg": 4.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
+SAMPLER = {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "ddim", "scheduler": "diffusers", "denoise": 1.0}
+CORE_SAMPLER = {"seed": 1, "steps": 20, "cfg": 3.0, "sampler_name": "euler", "scheduler": "simple", "denoise": 1.0}
 SAVE = {
     "fps": 8.0,
     "format": "h264-mp4",
@@ -237,7 +237,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
                     "method": "coarse-to-fine",
                     "seed": 1,
                     "steps": 20,
-                    "cfg": 4.0,
+                    "cfg": 3.0,
                     **WINDOWS,
                     "resume": True,
                 },
@@ -274,7 +274,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
                     "frames": 16,
                     "seed": 1,
                     "steps": 32,
-                    "cfg": 4.0,
+                    "cfg": 3.0,
                 },
                 (1240, 180),
                 "What comes after it",

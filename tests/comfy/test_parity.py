@@ -19,11 +19,11 @@ def graph(run_checks: Callable[[Path], dict], base: Path) -> dict[str, torch.Ten
     return torch.load(base / "parity.pt", weights_only=True)
 
 
-@pytest.fixture(scope="module", params=["tiny", "tiny-v"])
+@pytest.fixture(scope="module", params=["tiny", "tiny-v", "built-in"])
 def model(request: pytest.FixtureRequest, tiny: dict[str, Path]) -> tuple:
     from t2v_models import load_pipeline
 
-    return request.param, load_pipeline(tiny[request.param])
+    return request.param, load_pipeline(tiny.get(request.param, request.param))
 
 
 def differ(a: torch.Tensor, b: torch.Tensor) -> float:

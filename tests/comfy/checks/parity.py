@@ -13,7 +13,7 @@ RUNS = {
 
 def check_latents_for_the_comparison(host):
     out = {}
-    for name in ("tiny", "tiny-v"):
+    for name in ("tiny", "tiny-v", "built-in"):
         model, clip, vae = host.tiny(name)
         positive, negative = host.conds(clip, "a red circle moves right", "blue")
         (latent,) = host.run("T2VEmptyLatent", 64, 64, 4, 1)
