@@ -73,8 +73,9 @@ def test_a_loop_leads_from_its_last_frame_to_its_first(pipeline):
     assert step[-1] <= step[:-1].max()
 
 
-def test_no_window_shows_in_the_flicker_of_a_film_of_one_prompt(pipeline):
-    frames = whole(Film(pipeline, "a red circle moves right slowly", frames=64, seed=2))
-    curve = flicker(frames)
-    borders = [at - 1 for start in range(0, 48, 8) for at in (start, start + 16) if 0 < at < 64]
-    assert curve[borders].mean() <= 1.25 * curve.median()
+def test_no_window_shows_in_the_flicker_of_films_of_one_prompt(pipeline):
+    borders = torch.zeros(63, dtype=torch.bool)
+    borders[7::8] = True  # windows of 16 that overlap by 8 begin and end here
+    curves = [flicker(whole(Film(pipeline, "a red circle moves right slowly", frames=64, seed=s))) for s in (2, 3, 4)]
+    curve = torch.stack(curves)
+    assert curve[:, borders].mean() <= 1.1 * curve[:, ~borders].mean()
