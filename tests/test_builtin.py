@@ -265,18 +265,21 @@ def summary(pipeline):
     return {s.group: s for s in summarise(answers(generate, asked, batch=8))}
 
 
-CUT_SHORT = pytest.mark.xfail(reason="these weights are from a training that was cut short: see builtin/README.md")
+UNFINISHED = pytest.mark.xfail(reason="these weights need more training: builtin/README.md has what they reach")
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("criterion", "least"),
     [
-        ("background", 0.9),
-        pytest.param("colour", 0.95, marks=CUT_SHORT),
-        pytest.param("shape", 0.95, marks=CUT_SHORT),
-        pytest.param("motion", 0.95, marks=CUT_SHORT),
-        pytest.param("all", 0.95, marks=CUT_SHORT),
+        ("background", 0.95),
+        ("colour", 0.8),
+        ("shape", 0.6),
+        ("motion", 0.75),
+        pytest.param("colour", 0.95, marks=UNFINISHED),
+        pytest.param("shape", 0.95, marks=UNFINISHED),
+        pytest.param("motion", 0.95, marks=UNFINISHED),
+        pytest.param("all", 0.95, marks=UNFINISHED),
     ],
 )
 def test_it_follows_its_prompts(summary, criterion, least):
@@ -284,7 +287,7 @@ def test_it_follows_its_prompts(summary, criterion, least):
 
 
 @pytest.mark.slow
-@CUT_SHORT
+@UNFINISHED
 def test_it_follows_combinations_that_it_was_never_trained_on(summary):
     assert summary["held out"].right["all"] >= 0.85
 
