@@ -13,6 +13,7 @@ from .captions import describe, paraphrase
 from .loop import Schedule, fit
 from .pool import Pool
 from .text import tokenize
+from .turns import Turn, Turns
 from .world import Scene, World
 
 UNET = UNetConfig(
@@ -34,15 +35,19 @@ EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
 PLAIN = 0.4
 """Share of captions in the plain form."""
-MIDDLE, MIDDLE_SHARE = (300, 900), 0.7
-"""Timesteps to train on most, from sigma 1.2 on, and the share drawn from them; the rest is drawn from all."""
-FAST, FAST_UNTIL = 0.5, 0.85
+MIDDLE, MIDDLE_SHARE = (300, 750), 0.75
+"""Timesteps to train on most, sigma 1.1 to 18, and the share drawn from them; the rest is drawn from all."""
+FAST, FAST_UNTIL = 0.5, 0.546
 """Share of the clips drawn from the fast ones alone, and of the training for which that holds: a direction is a small
 part of the loss, and least small where it crosses the frame."""
-PLACES = 0.2
+PLACES = 0.1
 """Weight of the places in the loss, see `WithPlaces`."""
-LESSON = (0.434, 0.467)
+LESSON = (0.279, 0.3002)
 """From which share of the training to which the directions are taught, see `ahead`."""
+SHORT_UNTIL = 0.482
+"""Share of the training in which most clips are short, see `batch_shape`."""
+TURNS = 0.25
+"""Share of the steps with usual clips, once these are most, that show a change from one scene to the next."""
 STEPS_PER_CHUNK = 500
 
 
@@ -94,7 +99,7 @@ def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tu
     At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions,
     not of frames. Then mostly the usual 16 frames, some longer: directions are learned from whole ways.
     """
-    shares = (0.3, 0.45, 0.2, 0.05) if step < 0.75 * steps else (0.08, 0.12, 0.7, 0.1)
+    shares = (0.3, 0.45, 0.2, 0.05) if step < SHORT_UNTIL * steps else (0.12, 0.13, 0.65, 0.1)
     kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
     low, high = ((1, 1), (4, 9), (16, 16), (2, 24))[kind]
     frames = int(torch.randint(low, high + 1, (), generator=random))
@@ -111,6 +116,19 @@ def ahead(done: float) -> int:
     begin, end = LESSON
     part = (done - begin) / (end - begin)
     return 6 if 0 <= part < 0.4 else 2 if 0.4 <= part < 0.6 else 1
+
+
+def weigh(signal: torch.Tensor) -> torch.Tensor:
+    """What the loss is multiplied with at a noise level (`signal`: the product of 1 - beta): 0.1 / the usual error.
+
+    From pure noise nothing but an average video can be told, an error of 0.22 whatever is learned; where shapes are
+    drawn, from sigma 8 to 1, it is 0.13 to 0.035. Unweighted, the former would drown the latter. The curve is fitted
+    to the errors of a trained model. Weights by level, unlike weights by place, leave alone what is best to answer.
+
+    Source: Karras et al. 2024, EDM2 (arXiv:2312.02696), where such a curve is learned along.
+    """
+    sigma = ((1 - signal) / signal.clamp(min=1e-8)).sqrt()
+    return 0.1 / (0.02 + 0.2 * sigma**2 / (sigma**2 + 50) + 0.015 / sigma)
 
 
 def draw_timesteps(count: int, random: torch.Generator) -> torch.Tensor:
@@ -143,6 +161,7 @@ def train(
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
     pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=chunk)
+    turns = Turns(vae, folder / "pool", seed=seed + 2, clips=max(8, chunk // 4))
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         done = step / schedule.steps
@@ -153,18 +172,26 @@ def train(
             count, frames = batch_shape(step, schedule.steps, random, size)
             fast = FAST if done < FAST_UNTIL else 0.0
             timesteps = frame_levels(draw_timesteps(count, random), frames, random)
-        clips = pool.draw(step // STEPS_PER_CHUNK, count, frames, random, fast=fast, ahead=ahead(done))
-        clean = clips.latents
-        ids = tokenize(tokenizer, [prompt_for(scene, frames, random) for scene in clips.scenes])
+        number = step // STEPS_PER_CHUNK
+        if done >= SHORT_UNTIL and frames == turns.frames and float(torch.rand((), generator=random)) < TURNS:
+            told, clean, tracks = turns.draw(number, count, random)
+            prompts, at = turn_prompts(told, frames, random)
+        else:
+            clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(done))
+            clean, tracks = clips.latents, clips.tracks
+            prompts, at = [prompt_for(scene, frames, random) for scene in clips.scenes], None
+        ids = tokenize(tokenizer, prompts)
         noise = torch.randn(clean.shape, generator=random)
         signal = levels[timesteps][:, None, :, None, None]
         a, b = signal.sqrt(), (1 - signal).sqrt()
         with torch.no_grad():
             context = text_encoder(ids).last_hidden_state
+            context = context if at is None else context[at]  # (b, t, l, c): a text for every frame
         velocity, places = model(a * clean + b * noise, timesteps, context)
         wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
-        error = (wanted * (velocity - (a * noise - b * clean)).square()).sum() / (wanted.sum() * clean[0, :, 0].numel())
-        return error + PLACES * ((places - clips.tracks) / 0.2).square().mean()
+        squares = wanted * weigh(signal) * (velocity - (a * noise - b * clean)).square()
+        error = squares.sum() / (wanted.sum() * clean[0, :, 0].numel())
+        return error + PLACES * ((places - tracks) / 0.2).square().mean()
 
     return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).unet.eval()
 
@@ -191,9 +218,20 @@ def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) 
     return levels
 
 
-def prompt_for(scene: Scene, frames: int, random: torch.Generator) -> str:
+def turn_prompts(turns: list[Turn], frames: int, random: torch.Generator) -> tuple[list[str], torch.Tensor]:
+    """Captions of all scenes, and (b, t) which of them is each frame's; both scenes of a clip have one or neither."""
+    prompts, rows = [], []
+    for turn in turns:
+        empty = float(torch.rand((), generator=random)) < EMPTY
+        number = (torch.arange(frames) >= turn.at).long()
+        rows.append(len(prompts) + number)
+        prompts += ["" if empty else prompt_for(scene, frames, random, empty=0) for scene in turn.scenes]
+    return prompts, torch.stack(rows)
+
+
+def prompt_for(scene: Scene, frames: int, random: torch.Generator, empty: float = EMPTY) -> str:
     """A caption, sometimes an empty one; of a single frame the motion is often left open."""
-    if float(torch.rand((), generator=random)) < EMPTY:
+    if float(torch.rand((), generator=random)) < empty:
         return ""
     if float(torch.rand((), generator=random)) < PLAIN:
         return describe(scene)

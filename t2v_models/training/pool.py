@@ -7,6 +7,7 @@ resumed run.
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,6 +17,9 @@ from torch import nn
 
 from .render import render
 from .world import DIRECTIONS, Scene, World, place
+
+RECENT = 8
+"""Chunks that clips are drawn from."""
 
 LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25, 1: 1.0}
 """Frames of a clip and how many there are for each clip of a chunk; other lengths are cut out of these."""
@@ -83,38 +87,33 @@ class Pool:
     def chunk(self, number: int) -> Chunk:
         """One chunk, from memory, its file, or made now."""
         if number not in self.loaded:
-            while len(self.loaded) > 5:
+            while len(self.loaded) > RECENT:
                 self.loaded.pop(min(self.loaded))
             self.loaded[number] = self._make(number)
         return self.loaded[number]
 
     def _make(self, number: int) -> Chunk:
-        path = self.folder / f"chunk{number:04d}.safetensors"
-        stored = load_file(path) if path.exists() else {}
-        world, scenes, latents, tracks = self.world(number), {}, {}, {}
+        world, scenes, paths = self.world(number), {}, {}
         for length, share in LENGTHS.items():
             random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + length)
             count = round(self.clips * share)
             scenes[length] = [world.sample(random) for _ in range(count)]
-            paths = [place(scene, length, random) for scene in scenes[length]]
-            tracks[length] = torch.stack([path[0].position for path in paths])
-            if f"{length}" in stored:
-                latents[length] = stored[f"{length}"].float()
-                continue
-            parts = [
-                encode(self.vae, render(scenes[length][at : at + 8], paths[at : at + 8])) for at in range(0, count, 8)
-            ]
-            latents[length] = torch.cat(parts)
-        if not stored:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            save_file({f"{k}": v.half().contiguous() for k, v in latents.items()}, path.with_suffix(".part"))
-            os.replace(path.with_suffix(".part"), path)
-        return Chunk(scenes, latents, tracks)
+            paths[length] = [place(scene, length, random) for scene in scenes[length]]
+
+        def latents(length: int) -> torch.Tensor:
+            pairs = list(zip(scenes[length], paths[length], strict=True))
+            parts = [zip(*pairs[at : at + 8], strict=True) for at in range(0, len(pairs), 8)]
+            return torch.cat([encode(self.vae, render(*map(list, part))) for part in parts])
+
+        path = self.folder / f"chunk{number:04d}.safetensors"
+        stored = kept(path, lambda: {f"{length}": latents(length) for length in LENGTHS})
+        tracks = {length: torch.stack([way[0].position for way in ways]) for length, ways in paths.items()}
+        return Chunk(scenes, {length: stored[f"{length}"] for length in LENGTHS}, tracks)
 
     def draw(
         self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0, ahead: int = 1
     ) -> Clips:
-        """So many clips of that length, cut from the four chunks up to `newest`.
+        """So many clips of that length, cut from the last chunks up to `newest`.
 
         fast: share of the clips that is drawn from the fast ones alone, which show most plainly what a direction is.
         ahead: of so many clips the one is taken whose object is farthest in the direction that it moves in.
@@ -132,7 +131,7 @@ class Pool:
     def _cut(
         self, newest: int, frames: int, lengths: list[int], random: torch.Generator, fast: float
     ) -> tuple[Scene, torch.Tensor, torch.Tensor]:
-        chunk = self.chunk(max(0, newest - int(torch.randint(4, (), generator=random))))
+        chunk = self.chunk(max(0, newest - int(torch.randint(RECENT, (), generator=random))))
         length = lengths[int(torch.randint(len(lengths), (), generator=random))]
         known = range(len(chunk.scenes[length]))
         if frames > 1 and float(torch.rand((), generator=random)) < fast:
@@ -148,6 +147,16 @@ def _advance(cut: tuple[Scene, torch.Tensor, torch.Tensor]) -> float:
     scene, _, track = cut
     way = torch.tensor(DIRECTIONS.get(scene.items[0].motion, (0.0, 0.0)))
     return float((track.mean(0) * way).sum())
+
+
+def kept(path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Tensors from a file, in fp32; where there is none yet, they are made and written to it, in fp16."""
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part = path.with_suffix(".part")
+        save_file({name: value.half().contiguous() for name, value in make().items()}, part)
+        os.replace(part, path)
+    return {name: value.float() for name, value in load_file(path).items()}
 
 
 @torch.no_grad()

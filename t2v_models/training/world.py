@@ -43,7 +43,7 @@ STRAIGHT = ("right", "left", "up", "down")
 SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.0025, 0.011), "": (0.0125, 0.031), "fast": (0.034, 0.1)}
 """Frame widths per frame by adverb. Over 16 frames: 2 to 11 pixels of 64, 12 to 30, and 33 to as much as fits."""
 
-RADII = {1: (0.13, 0.2), 2: (0.1, 0.14)}
+RADII = {1: (0.13, 0.2), 2: (0.12, 0.16)}
 """Smallest and largest radius of an object by the number of objects in the scene."""
 
 LARGEST_ALONE = 0.36

@@ -1,0 +1,136 @@
+"""Clips of two scenes: an object changes its way, its colour or more in the middle, and goes on from where it is.
+
+A window of a film in which one text ends and the next begins looks like this. A model that never saw one gives the
+average of both ways.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path as FilePath
+
+import torch
+from torch import nn
+
+from .pool import encode, kept
+from .render import render
+from .world import (
+    BACKGROUNDS,
+    DIRECTIONS,
+    OBJECT_COLOURS,
+    RADII,
+    SHAPES,
+    SPEEDS,
+    STRAIGHT,
+    Path,
+    Scene,
+    World,
+    held_out,
+)
+
+PLAIN_WORLD = World()
+RECENT = 8
+"""Chunks that turns are drawn from."""
+
+
+@dataclass(frozen=True)
+class Turn:
+    """Frames before `at` show the first scene, the others the second."""
+
+    scenes: tuple[Scene, Scene]
+    at: int
+
+
+def sample_turn(frames: int, random: torch.Generator) -> Turn:
+    """Two scenes of one object that goes straight: always another way, mostly another colour, sometimes more."""
+
+    def chance(share: float) -> bool:
+        return float(torch.rand((), generator=random)) < share
+
+    def other(known: Iterable[str], than: str) -> str:
+        free = [name for name in known if name != than]
+        return free[int(torch.randint(len(free), (), generator=random))]
+
+    first = PLAIN_WORLD.sample(random)
+    item, ground = first.items[0], first.background
+    while True:
+        after = replace(
+            item,
+            motion=other(STRAIGHT, item.motion),
+            colour=other(OBJECT_COLOURS, item.colour) if chance(0.7) else item.colour,
+            shape=other(SHAPES, item.shape) if chance(0.25) else item.shape,
+            speed=other(SPEEDS, item.speed) if chance(0.3) else item.speed,
+        )
+        background = other(BACKGROUNDS, ground) if chance(0.25) else ground
+        if background != after.colour and not held_out(after.colour, after.shape, after.motion):
+            break
+    at = 2 + int(torch.randint(frames - 3, (), generator=random))
+    return Turn((first, Scene((after,), background)), at)
+
+
+def place_turn(turn: Turn, frames: int, random: torch.Generator) -> Path:
+    """One way through both scenes, all of it inside the frame."""
+    radius = RADII[1][0] + (RADII[1][1] - RADII[1][0]) * float(torch.rand((), generator=random))
+    room = 1 - 2.1 * radius
+    lengths = (turn.at, frames - turn.at)
+    while True:
+        steps = []
+        for scene, length in zip(turn.scenes, lengths, strict=True):
+            low, high = SPEEDS[scene.items[0].speed]
+            fits = room / length
+            speed = min(low, fits) + (min(high, fits) - min(low, fits)) * float(torch.rand((), generator=random))
+            steps += [speed * torch.tensor(DIRECTIONS[scene.items[0].motion])] * length
+        offset = torch.stack(steps).cumsum(0)
+        extent = offset.amax(0) - offset.amin(0)
+        if float(extent.max()) <= room:
+            break
+    low, high = 1.04 * radius - offset.amin(0), 1 - 1.04 * radius - offset.amax(0)
+    position = low + (high - low).clamp(min=0) * torch.rand(2, generator=random) + offset
+    return Path(position, torch.full((frames,), radius), torch.zeros(frames))
+
+
+def draw_turn(turn: Turn, path: Path) -> torch.Tensor:
+    """-> (frames, 3, h, w) in 0..1."""
+    return torch.cat([render([turn.scenes[i]], [[part]])[0] for i, part in enumerate(_split(path, turn.at))])
+
+
+def _split(path: Path, at: int) -> tuple[Path, Path]:
+    first, second = (slice(None, at), slice(at, None))
+    return tuple(Path(path.position[part], path.radius[part], path.angle[part]) for part in (first, second))
+
+
+class Turns:
+    """Chunks of encoded turns, like `Pool`: each is made from the seed and its number alone."""
+
+    def __init__(self, vae: nn.Module, folder: FilePath, *, seed: int, clips: int = 120, frames: int = 16) -> None:
+        self.vae, self.folder, self.seed, self.clips, self.frames = vae, folder, seed, clips, frames
+        self.loaded: dict[int, tuple[list[Turn], torch.Tensor, torch.Tensor]] = {}
+
+    def chunk(self, number: int) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
+        """Turns, latents (n, 4, frames, h, w) and tracks (n, frames, 2)."""
+        if number not in self.loaded:
+            while len(self.loaded) > RECENT:
+                self.loaded.pop(min(self.loaded))
+            random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + 7)
+            turns = [sample_turn(self.frames, random) for _ in range(self.clips)]
+            paths = [place_turn(turn, self.frames, random) for turn in turns]
+
+            def make() -> dict[str, torch.Tensor]:
+                videos = [draw_turn(turn, path) for turn, path in zip(turns, paths, strict=True)]
+                parts = [encode(self.vae, torch.stack(videos[at : at + 8])) for at in range(0, len(videos), 8)]
+                return {"turns": torch.cat(parts)}
+
+            latents = kept(self.folder / f"turns{number:04d}.safetensors", make)["turns"]
+            self.loaded[number] = turns, latents, torch.stack([path.position for path in paths])
+        return self.loaded[number]
+
+    def draw(self, newest: int, count: int, random: torch.Generator) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
+        """So many turns of the last chunks up to `newest`, with their latents and tracks."""
+        drawn = []
+        for _ in range(count):
+            turns, latents, tracks = self.chunk(max(0, newest - int(torch.randint(RECENT, (), generator=random))))
+            index = int(torch.randint(len(turns), (), generator=random))
+            drawn.append((turns[index], latents[index], tracks[index]))
+        turns, latents, tracks = zip(*drawn, strict=True)
+        return list(turns), torch.stack(latents), torch.stack(tracks)
