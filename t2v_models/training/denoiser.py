@@ -11,10 +11,10 @@ from torch import nn
 from ..unet import UNet3D, UNetConfig
 from .captions import describe, paraphrase
 from .loop import Schedule, fit
-from .pool import Pool
+from .pool import Pool, encode
 from .text import tokenize
 from .turns import Turn, Turns
-from .world import Scene, World
+from .world import COLOURS, Scene, World
 
 UNET = UNetConfig(
     channels=(48, 96),
@@ -44,6 +44,8 @@ PLACES = 0.1
 """Weight of the places in the loss, see `WithPlaces`."""
 LESSON = (0.279, 0.3002)
 """From which share of the training to which the directions are taught, see `ahead`."""
+USUAL_CONTRAST = 2.7
+"""Distance of an object's latents from its background's: the median over the colours."""
 SHORT_UNTIL = 0.482
 """Share of the training in which most clips are short, see `batch_shape`."""
 TURNS = 0.25
@@ -131,6 +133,25 @@ def weigh(signal: torch.Tensor) -> torch.Tensor:
     return 0.1 / (0.02 + 0.2 * sigma**2 / (sigma**2 + 50) + 0.015 / sigma)
 
 
+@torch.no_grad()
+def tints_of(vae: nn.Module) -> dict[str, torch.Tensor]:
+    """(4,) the latent of each colour alone."""
+    colours = torch.tensor(list(COLOURS.values())) / 255
+    plain = encode(vae, colours[:, None, :, None, None].expand(-1, 1, 3, 64, 64))
+    return dict(zip(COLOURS, plain.mean(dim=(2, 3, 4)), strict=True))
+
+
+def faintness(scene: Scene, tints: dict[str, torch.Tensor]) -> float:
+    """What the loss of a scene is multiplied with, so that an orange star counts as much on yellow as on black.
+
+    Latents of objects that differ little from their background make little loss. A weight that the text alone decides
+    leaves alone, too, what is best to answer.
+    """
+    ground = tints[scene.background]
+    nearest = min(float((tints[item.colour] - ground).norm()) for item in scene.items)
+    return min(3.0, max(0.5, (USUAL_CONTRAST / nearest) ** 2))
+
+
 def draw_timesteps(count: int, random: torch.Generator) -> torch.Tensor:
     """(count,) noise levels, spread evenly within the batch; most are of the middle, where places and ways are decided."""
     spread = (torch.randperm(count, generator=random) + torch.rand(count, generator=random)) / count
@@ -161,6 +182,7 @@ def train(
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
     pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=chunk)
+    tints = tints_of(vae)
     turns = Turns(vae, folder / "pool", seed=seed + 2, clips=max(8, chunk // 4))
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
@@ -176,20 +198,22 @@ def train(
         if done >= SHORT_UNTIL and frames == turns.frames and float(torch.rand((), generator=random)) < TURNS:
             told, clean, tracks = turns.draw(number, count, random)
             prompts, at = turn_prompts(told, frames, random)
+            scenes = [scene for turn in told for scene in turn.scenes]
         else:
             clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(done))
-            clean, tracks = clips.latents, clips.tracks
-            prompts, at = [prompt_for(scene, frames, random) for scene in clips.scenes], None
+            scenes, clean, tracks = clips.scenes, clips.latents, clips.tracks
+            prompts, at = [prompt_for(scene, frames, random) for scene in scenes], torch.arange(count)[:, None]
         ids = tokenize(tokenizer, prompts)
         noise = torch.randn(clean.shape, generator=random)
         signal = levels[timesteps][:, None, :, None, None]
         a, b = signal.sqrt(), (1 - signal).sqrt()
         with torch.no_grad():
             context = text_encoder(ids).last_hidden_state
-            context = context if at is None else context[at]  # (b, t, l, c): a text for every frame
+            context = context[at] if at.shape[1] > 1 else context  # (b, t, l, c): a text for every frame
+        faint = torch.tensor([faintness(scene, tints) for scene in scenes])[at]
         velocity, places = model(a * clean + b * noise, timesteps, context)
         wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
-        squares = wanted * weigh(signal) * (velocity - (a * noise - b * clean)).square()
+        squares = wanted * weigh(signal) * (velocity - (a * noise - b * clean)).square() * faint[:, None, :, None, None]
         error = squares.sum() / (wanted.sum() * clean[0, :, 0].numel())
         return error + PLACES * ((places - tracks) / 0.2).square().mean()
 

@@ -1,0 +1,94 @@
+"""Clips of two scenes, which teach the built-in model to go from one text to the next."""
+
+import pytest
+import torch
+
+import t2v_models
+from t2v_models.evaluation.stories import centres
+from t2v_models.training import denoiser
+from t2v_models.training.captions import describe
+from t2v_models.training.turns import Turns, draw_turn, place_turn, sample_turn
+from t2v_models.training.world import BACKGROUNDS, DIRECTIONS, OBJECT_COLOURS, SPEEDS, Item, Scene, held_out
+
+FRAMES = 16
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    random = torch.Generator().manual_seed(0)
+    turns = [sample_turn(FRAMES, random) for _ in range(60)]
+    return [(turn, place_turn(turn, FRAMES, random)) for turn in turns]
+
+
+def test_the_way_changes_and_nothing_held_out_is_shown(drawn):
+    for turn, _ in drawn:
+        before, after = (scene.items[0] for scene in turn.scenes)
+        assert before.motion != after.motion
+        assert 2 <= turn.at <= FRAMES - 2
+        for scene in turn.scenes:
+            item = scene.items[0]
+            assert not held_out(item.colour, item.shape, item.motion)
+            assert scene.background != item.colour
+
+
+def test_an_object_goes_on_from_where_it_is(drawn):
+    for turn, path in drawn:
+        steps = path.position.diff(dim=0)
+        for i, step in enumerate(steps, start=1):
+            item = turn.scenes[int(i >= turn.at)].items[0]
+            assert torch.nn.functional.cosine_similarity(step, torch.tensor(DIRECTIONS[item.motion]), dim=0) > 0.999
+            assert step.norm() <= SPEEDS[item.speed][1] + 1e-6
+        assert (path.position - path.radius[:, None]).min() >= 0
+        assert (path.position + path.radius[:, None]).max() <= 1
+
+
+def test_what_is_drawn_is_where_the_path_says(drawn):
+    for turn, path in drawn[:12]:
+        frames = draw_turn(turn, path).permute(0, 2, 3, 1)
+        for part in (slice(None, turn.at), slice(turn.at, None)):  # the background may change between them
+            assert (centres(frames[part]) - path.position[part]).norm(dim=-1).max() < 0.03
+
+
+def test_every_frame_has_its_own_scene_s_text(drawn):
+    turns = [turn for turn, _ in drawn[:20]]
+    prompts, at = denoiser.turn_prompts(turns, FRAMES, torch.Generator().manual_seed(1))
+    assert at.shape == (20, FRAMES)
+    for turn, row in zip(turns, at, strict=True):
+        texts = [prompts[i] for i in row]
+        assert len(set(texts[: turn.at])) == len(set(texts[turn.at :])) == 1
+        assert (texts[0] == "") == (texts[-1] == ""), "guidance departs from no text for the whole clip"
+        if texts[0] == describe(turn.scenes[0]):
+            assert turn.scenes[0].items[0].colour in texts[0]
+
+
+def test_turns_are_the_same_when_made_again(tmp_path):
+    vae = t2v_models.load_pipeline("built-in").vae
+
+    def draw():
+        return Turns(vae, tmp_path, seed=1, clips=8).draw(0, 5, torch.Generator().manual_seed(0))
+
+    (turns, latents, tracks), again = draw(), draw()  # the second time from the files
+    assert turns == again[0]
+    assert latents.shape == (5, 4, FRAMES, 8, 8)
+    assert torch.equal(latents, again[1])
+    assert torch.equal(tracks, again[2])
+
+
+def test_no_level_of_noise_drowns_another():
+    weights = denoiser.weigh(denoiser.signal_levels())
+    assert weights.isfinite().all()
+    pure, middle, clean = weights[999], weights[350:500].mean(), weights[5]
+    assert middle > 3 * pure
+    assert middle > 3 * clean
+
+
+def test_what_is_hardly_seen_counts_for_more():
+    tints = denoiser.tints_of(t2v_models.load_pipeline("built-in").vae)
+
+    def faintness(colour: str, background: str) -> float:
+        return denoiser.faintness(Scene((Item(colour, "star", "right"),), background), tints)
+
+    assert faintness("white", "black") == 0.5
+    assert faintness("red", "yellow") < faintness("orange", "yellow") <= 3
+    pairs = [faintness(c, b) for c in OBJECT_COLOURS for b in BACKGROUNDS if c != b]
+    assert 0.7 < sum(pairs) / len(pairs) < 1.5, "the usual loss stays what it was"
