@@ -89,7 +89,7 @@ def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
     ways = {
         "plain pass": pipeline.unet,
         "windowed attention": Windows(own.frames, own.frames // 2, free_noise=True).over(frames).around(pipeline.unet),
-        "windows": window.around(pipeline.unet),
+        "windows": window.around(pipeline.unet, step=1),  # as most steps have them: one more than the first
     }
     x = torch.randn(1, pipeline.unet.config.out_channels, frames, own.height // 8, own.width // 8)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
@@ -103,11 +103,11 @@ def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def overlap_factor(frames: int, length: int, overlap: int) -> float:
-    """Frames that all windows have together, to each of the clip."""
-    from t2v_models.sampling.windows import windows
+def overlap_factor(frames: int, length: int, overlap: int, step: int = 1) -> float:
+    """Frames that all windows of a step have together, to each of the clip."""
+    from t2v_models.sampling.windows import Windows
 
-    return sum(map(len, windows(frames, length, overlap))) / frames
+    return sum(map(len, Windows(length, overlap).over(frames).spans(step))) / frames
 
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:

@@ -15,7 +15,7 @@ from .sampling.guidance import classifier_free
 from .sampling.infill import coarse_to_fine, sample_between, strides
 from .sampling.noise import reschedule
 from .sampling.story import Told, same_frames
-from .sampling.windows import window_weights, windows
+from .sampling.windows import window_weights
 
 if TYPE_CHECKING:
     from .film import Film, Settings
@@ -67,10 +67,9 @@ def _windows(film: Film) -> Iterator[Tensor]:
     kept = film.store.get("state")
     x = torch.randn(film.shape, generator=film.noise(0)) if kept is None else kept["latents"]
     first = 0 if kept is None else int(kept["step"])
-    window = settings.window
+    window = settings.window.over(frames)
     for i in range(first, len(denoise.timesteps)):
-        shift = i * max(1, (window.length - window.overlap) // 2) if window.looped else 0
-        spans = windows(frames, window.length, window.overlap, looped=window.looped, shift=shift)
+        spans = window.spans(i)
         weights = window_weights(len(spans[0]), window.fusion, window.overlap)
         norm = torch.zeros(frames)
         for span in spans:

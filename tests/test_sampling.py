@@ -13,7 +13,7 @@ from t2v_models.sampling.infill import coarse_to_fine, sample_between, strides
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
 from t2v_models.sampling.story import parse_story
-from t2v_models.sampling.windows import FUSIONS, fuse, window_weights, windows
+from t2v_models.sampling.windows import FUSIONS, Windows, fuse, window_weights, windows
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -81,6 +81,18 @@ def test_windows_cover_every_frame_and_overlap_as_told(frames, length, overlap, 
         assert len(set(one) & set(other)) >= overlap
     if looped and frames > length:
         assert len(set(spans[-1]) & set(spans[0])) >= overlap
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_from_step_to_step_windows_have_their_borders_elsewhere(looped):
+    settings = Windows(16, 8, looped=looped).over(64)
+    steps = [settings.spans(step) for step in range(20)]
+    for spans in steps:
+        assert {frame for span in spans for frame in span} == set(range(64))
+        assert all(len(span) == 16 for span in spans)
+    first = [span[0] for spans in steps for span in spans if looped or span[0] not in (0, 48)]
+    assert max(first.count(frame) for frame in first) <= 4, "a frame that is often a border shows"
+    assert settings.spans(0) == windows(64, 16, 8, looped=looped)
 
 
 @pytest.mark.parametrize("fusion", FUSIONS)

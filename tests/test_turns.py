@@ -1,4 +1,6 @@
-"""Clips of two scenes, which teach the built-in model to go from one text to the next."""
+"""Clips of several scenes, which teach the built-in model to go from one text to the next."""
+
+from itertools import pairwise
 
 import pytest
 import torch
@@ -17,14 +19,19 @@ FRAMES = 16
 def drawn():
     random = torch.Generator().manual_seed(0)
     turns = [sample_turn(FRAMES, random) for _ in range(60)]
-    return [(turn, place_turn(turn, FRAMES, random)) for turn in turns]
+    return [(turn, place_turn(turn, random)) for turn in turns]
+
+
+def test_clips_have_two_to_four_scenes(drawn):
+    assert {len(turn.scenes) for turn, _ in drawn} == {2, 3, 4}
 
 
 def test_the_way_changes_and_nothing_held_out_is_shown(drawn):
     for turn, _ in drawn:
-        before, after = (scene.items[0] for scene in turn.scenes)
-        assert before.motion != after.motion
-        assert 2 <= turn.at <= FRAMES - 2
+        motions = [scene.items[0].motion for scene in turn.scenes]
+        assert all(before != after for before, after in pairwise(motions))
+        assert sum(turn.lengths) == len(turn.at) == FRAMES
+        assert min(turn.lengths) >= 2
         for scene in turn.scenes:
             item = scene.items[0]
             assert not held_out(item.colour, item.shape, item.motion)
@@ -35,7 +42,7 @@ def test_an_object_goes_on_from_where_it_is(drawn):
     for turn, path in drawn:
         steps = path.position.diff(dim=0)
         for i, step in enumerate(steps, start=1):
-            item = turn.scenes[int(i >= turn.at)].items[0]
+            item = turn.scenes[int(turn.at[i])].items[0]
             assert torch.nn.functional.cosine_similarity(step, torch.tensor(DIRECTIONS[item.motion]), dim=0) > 0.999
             assert step.norm() <= SPEEDS[item.speed][1] + 1e-6
         assert (path.position - path.radius[:, None]).min() >= 0
@@ -45,7 +52,8 @@ def test_an_object_goes_on_from_where_it_is(drawn):
 def test_what_is_drawn_is_where_the_path_says(drawn):
     for turn, path in drawn[:12]:
         frames = draw_turn(turn, path).permute(0, 2, 3, 1)
-        for part in (slice(None, turn.at), slice(turn.at, None)):  # the background may change between them
+        for number in range(len(turn.scenes)):  # the background may change between them
+            part = turn.at == number
             assert (centres(frames[part]) - path.position[part]).norm(dim=-1).max() < 0.03
 
 
@@ -55,7 +63,7 @@ def test_every_frame_has_its_own_scene_s_text(drawn):
     assert at.shape == (20, FRAMES)
     for turn, row in zip(turns, at, strict=True):
         texts = [prompts[i] for i in row]
-        assert len(set(texts[: turn.at])) == len(set(texts[turn.at :])) == 1
+        assert all(len({texts[i] for i in range(FRAMES) if turn.at[i] == n}) == 1 for n in range(len(turn.scenes)))
         assert (texts[0] == "") == (texts[-1] == ""), "guidance departs from no text for the whole clip"
         if texts[0] == describe(turn.scenes[0]):
             assert turn.scenes[0].items[0].colour in texts[0]

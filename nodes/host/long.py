@@ -40,9 +40,7 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
         return len(windows(x_in.shape[2], self.settings.length, self.settings.overlap)) > 1
 
     def _spans(self, frames: int, handler: Any, model_options: dict[str, Any]) -> list[list[int]]:
-        settings = self.settings
-        shift = self._step * max(1, (settings.length - settings.overlap) // 2) if settings.looped else 0
-        return windows(frames, settings.length, settings.overlap, looped=settings.looped, shift=shift)
+        return self.settings.over(frames).spans(self._step)
 
     def _weights(self, length: int, **_: Any) -> list[float]:
         return window_weights(length, self.settings.fusion, self.settings.overlap).tolist()

@@ -6,6 +6,7 @@ Qiu et al. 2024, FreeNoise (arXiv:2310.15169): pyramid weights.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,7 +30,8 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
     Args:
         frames, length, overlap: in frames, 0 <= overlap < length.
         looped: join the last frame to the first.
-        shift: of the loop's first window, so that no frame stays a border from step to step.
+        shift: how many frames later windows begin, so that no frame stays a border from step to step; where the clip
+            begins and ends, so do the first and the last window.
 
     Raises:
         T2VError: where windows of that length and overlap cannot cover the clip.
@@ -50,7 +52,9 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
     stride = length - overlap
     if looped:
         return [[(start + shift + i) % frames for i in range(length)] for start in range(0, frames, stride)]
-    starts = [*range(0, frames - length, stride), frames - length]
+    shift %= stride
+    wanted = range(shift - stride if shift else 0, frames - length + stride, stride)
+    starts = sorted({min(max(start, 0), frames - length) for start in wanted})
     return [list(range(start, start + length)) for start in starts]
 
 
@@ -158,15 +162,20 @@ class Windows:
             return noise
         return reschedule(noise, self.length, self.length - self.overlap, generator)
 
+    def spans(self, step: int = 0) -> list[list[int]]:
+        """The windows at that denoising step: each step has its borders elsewhere, spread evenly, so that none shows."""
+        stride = self.length - self.overlap
+        shift = round(step * stride * (math.sqrt(5) - 1) / 2) % max(1, stride)
+        return windows(self.frames, self.length, self.overlap, looped=self.looped, shift=shift)
+
     def temporal(self) -> list[tuple[Tensor, Tensor]] | None:
         """The option "temporal_windows" of `UNet3D`, or None where the clip is no longer than a window."""
-        spans = windows(self.frames, self.length, self.overlap, looped=self.looped)
+        spans = self.spans()
         return attention_windows(spans, self.weights, self.frames) if len(spans) > 1 else None
 
     def around(self, unet: Callable[..., Tensor], step: int = 0) -> Callable[..., Tensor]:
         """The UNet as it sees the clip at that step: the same call, the same shapes, any number of frames."""
-        shift = step * max(1, (self.length - self.overlap) // 2) if self.looped else 0
-        spans = windows(self.frames, self.length, self.overlap, looped=self.looped, shift=shift)
+        spans = self.spans(step)
         if len(spans) == 1:
             return unet
         if self.free_noise:

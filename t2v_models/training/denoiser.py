@@ -243,12 +243,11 @@ def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) 
 
 
 def turn_prompts(turns: list[Turn], frames: int, random: torch.Generator) -> tuple[list[str], torch.Tensor]:
-    """Captions of all scenes, and (b, t) which of them is each frame's; both scenes of a clip have one or neither."""
+    """Captions of all scenes, and (b, t) which of them is each frame's; all scenes of a clip have one or none."""
     prompts, rows = [], []
     for turn in turns:
         empty = float(torch.rand((), generator=random)) < EMPTY
-        number = (torch.arange(frames) >= turn.at).long()
-        rows.append(len(prompts) + number)
+        rows.append(len(prompts) + turn.at)
         prompts += ["" if empty else prompt_for(scene, frames, random, empty=0) for scene in turn.scenes]
     return prompts, torch.stack(rows)
 

@@ -1,14 +1,15 @@
-"""Clips of two scenes: an object changes its way, its colour or more in the middle, and goes on from where it is.
+"""Clips of several scenes: an object changes its way, its colour or more in the middle, and goes on from where it is.
 
-A window of a film in which one text ends and the next begins looks like this. A model that never saw one gives the
-average of both ways.
+A window of a film in which one text ends and the next begins looks like this, and so do the key frames of a whole story. A
+model that never saw one gives the average of both ways.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
+from typing import Any
 
 import torch
 from torch import nn
@@ -34,26 +35,44 @@ RECENT = 8
 """Chunks that turns are drawn from."""
 
 
+SCENES = (2, 2, 2, 3, 4)
+"""How many scenes a clip has: one of these."""
+SHORTEST = 2
+"""Fewest frames of a scene."""
+
+
 @dataclass(frozen=True)
 class Turn:
-    """Frames before `at` show the first scene, the others the second."""
+    """Scenes, and how many frames each of them lasts."""
 
-    scenes: tuple[Scene, Scene]
-    at: int
+    scenes: tuple[Scene, ...]
+    lengths: tuple[int, ...]
+
+    @property
+    def at(self) -> torch.Tensor:
+        """(frames,) the number of each frame's scene."""
+        return torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
 
 
 def sample_turn(frames: int, random: torch.Generator) -> Turn:
-    """Two scenes of one object that goes straight: always another way, mostly another colour, sometimes more."""
+    """Scenes of one object that goes straight: always another way, mostly another colour, sometimes more."""
+    scenes = [PLAIN_WORLD.sample(random)]
+    for _ in range(_pick(SCENES, random) - 1):
+        scenes.append(_following(scenes[-1], random))
+    spare = frames - SHORTEST * len(scenes)
+    cuts = sorted(int(torch.randint(spare + 1, (), generator=random)) for _ in scenes[1:])
+    lengths = [SHORTEST + end - start for start, end in zip([0, *cuts], [*cuts, spare], strict=True)]
+    return Turn(tuple(scenes), tuple(lengths))
 
+
+def _following(scene: Scene, random: torch.Generator) -> Scene:
     def chance(share: float) -> bool:
         return float(torch.rand((), generator=random)) < share
 
     def other(known: Iterable[str], than: str) -> str:
-        free = [name for name in known if name != than]
-        return free[int(torch.randint(len(free), (), generator=random))]
+        return _pick([name for name in known if name != than], random)
 
-    first = PLAIN_WORLD.sample(random)
-    item, ground = first.items[0], first.background
+    item, ground = scene.items[0], scene.background
     while True:
         after = replace(
             item,
@@ -64,40 +83,42 @@ def sample_turn(frames: int, random: torch.Generator) -> Turn:
         )
         background = other(BACKGROUNDS, ground) if chance(0.25) else ground
         if background != after.colour and not held_out(after.colour, after.shape, after.motion):
-            break
-    at = 2 + int(torch.randint(frames - 3, (), generator=random))
-    return Turn((first, Scene((after,), background)), at)
+            return Scene((after,), background)
 
 
-def place_turn(turn: Turn, frames: int, random: torch.Generator) -> Path:
-    """One way through both scenes, all of it inside the frame."""
+def _pick(known: Sequence[Any], random: torch.Generator) -> Any:
+    return known[int(torch.randint(len(known), (), generator=random))]
+
+
+def place_turn(turn: Turn, random: torch.Generator) -> Path:
+    """One way through all scenes, all of it inside the frame; where the exact speeds leave no room, they are drawn anew,
+    and after some tries more slowly than the words say: so a storyteller would, too."""
     radius = RADII[1][0] + (RADII[1][1] - RADII[1][0]) * float(torch.rand((), generator=random))
     room = 1 - 2.1 * radius
-    lengths = (turn.at, frames - turn.at)
+    slower = 1.0
     while True:
         steps = []
-        for scene, length in zip(turn.scenes, lengths, strict=True):
+        for scene, length in zip(turn.scenes, turn.lengths, strict=True):
             low, high = SPEEDS[scene.items[0].speed]
             fits = room / length
             speed = min(low, fits) + (min(high, fits) - min(low, fits)) * float(torch.rand((), generator=random))
-            steps += [speed * torch.tensor(DIRECTIONS[scene.items[0].motion])] * length
+            steps += [slower * speed * torch.tensor(DIRECTIONS[scene.items[0].motion])] * length
         offset = torch.stack(steps).cumsum(0)
         extent = offset.amax(0) - offset.amin(0)
         if float(extent.max()) <= room:
             break
+        slower *= 0.98
     low, high = 1.04 * radius - offset.amin(0), 1 - 1.04 * radius - offset.amax(0)
     position = low + (high - low).clamp(min=0) * torch.rand(2, generator=random) + offset
+    frames = len(position)
     return Path(position, torch.full((frames,), radius), torch.zeros(frames))
 
 
 def draw_turn(turn: Turn, path: Path) -> torch.Tensor:
     """-> (frames, 3, h, w) in 0..1."""
-    return torch.cat([render([turn.scenes[i]], [[part]])[0] for i, part in enumerate(_split(path, turn.at))])
-
-
-def _split(path: Path, at: int) -> tuple[Path, Path]:
-    first, second = (slice(None, at), slice(at, None))
-    return tuple(Path(path.position[part], path.radius[part], path.angle[part]) for part in (first, second))
+    parts = [part.split(turn.lengths) for part in (path.position, path.radius, path.angle)]
+    ways = [Path(*way) for way in zip(*parts, strict=True)]
+    return torch.cat([render([scene], [[way]])[0] for scene, way in zip(turn.scenes, ways, strict=True)])
 
 
 class Turns:
@@ -114,7 +135,7 @@ class Turns:
                 self.loaded.pop(min(self.loaded))
             random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + 7)
             turns = [sample_turn(self.frames, random) for _ in range(self.clips)]
-            paths = [place_turn(turn, self.frames, random) for turn in turns]
+            paths = [place_turn(turn, random) for turn in turns]
 
             def make() -> dict[str, torch.Tensor]:
                 videos = [draw_turn(turn, path) for turn, path in zip(turns, paths, strict=True)]
