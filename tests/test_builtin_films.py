@@ -88,6 +88,7 @@ def test_a_loop_leads_from_its_last_frame_to_its_first(pipeline):
 def test_no_window_shows_in_the_flicker_of_films_of_one_prompt(pipeline):
     borders = torch.zeros(63, dtype=torch.bool)
     borders[7::8] = True  # windows of 16 that overlap by 8 begin and end here
-    curves = [flicker(whole(Film(pipeline, "a red circle moves right slowly", frames=64, seed=s))) for s in (2, 3, 4)]
-    curve = torch.stack(curves)
-    assert curve[:, borders].mean() <= 1.1 * curve[:, ~borders].mean()
+    films = [Film(pipeline, "a red circle moves right slowly", frames=64, seed=seed) for seed in range(2, 7)]
+    curve = torch.stack([flicker(whole(film)) for film in films])
+    # medians: a mean is decided by the few frames, anywhere, in which an object is quick
+    assert curve[:, borders].median() <= 1.1 * curve[:, ~borders].median()
