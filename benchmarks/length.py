@@ -103,11 +103,11 @@ def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
-def overlap_factor(frames: int, length: int, overlap: int, step: int = 1) -> float:
-    """Frames that all windows of a step have together, to each of the clip."""
+def overlap_factor(frames: int, length: int, overlap: int) -> float:
+    """Frames that all windows of a step but the first have together, to each of the clip."""
     from t2v_models.sampling.windows import Windows
 
-    return sum(map(len, Windows(length, overlap).over(frames).spans(step))) / frames
+    return sum(map(len, Windows(length, overlap).over(frames).spans(step=1))) / frames
 
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:

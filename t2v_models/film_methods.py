@@ -15,7 +15,6 @@ from .sampling.guidance import classifier_free
 from .sampling.infill import coarse_to_fine, sample_between, strides
 from .sampling.noise import reschedule
 from .sampling.story import Told, same_frames
-from .sampling.windows import window_weights
 
 if TYPE_CHECKING:
     from .film import Film, Settings
@@ -70,10 +69,9 @@ def _windows(film: Film) -> Iterator[Tensor]:
     window = settings.window.over(frames)
     for i in range(first, len(denoise.timesteps)):
         spans = window.spans(i)
-        weights = window_weights(len(spans[0]), window.fusion, window.overlap)
         norm = torch.zeros(frames)
         for span in spans:
-            norm[span] += weights
+            norm[span] += window.weights
         share, after = denoise.share(i)
         total = torch.zeros_like(x)
         for start in range(0, len(spans), settings.batch):
@@ -81,7 +79,7 @@ def _windows(film: Film) -> Iterator[Tensor]:
             clips = x[0][:, group].transpose(0, 1).to(denoise.device)
             levels = denoise.timesteps[i].expand(group.shape)
             for span, part in zip(group, denoise(clips, levels, group).cpu(), strict=True):
-                total[0].index_add_(1, span, part * (weights / norm[span])[:, None, None])
+                total[0].index_add_(1, span, part * (window.weights / norm[span])[:, None, None])
         x = ddim_step(x, total, share, after, denoise.kind)
         film.store.put("state", latents=x, step=torch.tensor(i + 1))
         film.tick(i + 1, len(denoise.timesteps))

@@ -90,5 +90,5 @@ def test_no_window_shows_in_the_flicker_of_films_of_one_prompt(pipeline):
     borders[7::8] = True  # windows of 16 that overlap by 8 begin and end here
     films = [Film(pipeline, "a red circle moves right slowly", frames=64, seed=seed) for seed in range(2, 7)]
     curve = torch.stack([flicker(whole(film)) for film in films])
-    # medians: a mean is decided by the few frames, anywhere, in which an object is quick
-    assert curve[:, borders].median() <= 1.1 * curve[:, ~borders].median()
+    assert curve[:, borders].mean() <= 1.1 * curve[:, ~borders].mean()
+    assert curve[:, borders].median() <= 1.1 * curve[:, ~borders].median()  # a mean hangs on few frames

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .pool import encode, kept
+from .pool import RECENT, encode, kept
 from .render import render
 from .world import (
     BACKGROUNDS,
@@ -31,9 +31,6 @@ from .world import (
 )
 
 PLAIN_WORLD = World()
-RECENT = 8
-"""Chunks that turns are drawn from."""
-
 
 SCENES = (2, 2, 2, 3, 4)
 """How many scenes a clip has: one of these."""
@@ -91,8 +88,8 @@ def _pick(known: Sequence[Any], random: torch.Generator) -> Any:
 
 
 def place_turn(turn: Turn, random: torch.Generator) -> Path:
-    """One way through all scenes, all of it inside the frame; where the exact speeds leave no room, they are drawn anew,
-    and after some tries more slowly than the words say: so a storyteller would, too."""
+    """One way through all scenes, all of it inside the frame; where the exact speeds leave no room they are drawn anew,
+    each time a little more slowly: so a storyteller would, too."""
     radius = RADII[1][0] + (RADII[1][1] - RADII[1][0]) * float(torch.rand((), generator=random))
     room = 1 - 2.1 * radius
     slower = 1.0
