@@ -5,7 +5,7 @@
     python benchmarks/length.py --only methods
 
 Every length is made by a process of its own, from the story to the finished file. The methods are compared in one
-process, one denoising step of 64 frames each in turn, so that a busy machine slows all alike.
+process, in turn, so that a busy machine slows all alike: one denoising step of 64 frames, and whole films of as many.
 """
 
 from __future__ import annotations
@@ -103,6 +103,28 @@ def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
     return {name: statistics.median(each) for name, each in seconds.items()}
 
 
+def films(model: str, frames: int, rounds: int) -> dict[str, float]:
+    """Seconds of a whole film's latents, by the method; the median of the rounds. The plain pass is one long clip."""
+    from t2v_models import load_pipeline
+    from t2v_models.film import METHODS, Film
+
+    pipeline = load_pipeline(model)
+    text = "a red circle moves right"
+
+    def make(method: str) -> None:
+        if method == "plain pass":
+            pipeline(text, frames=frames, decode=False)
+        else:
+            for _ in Film(pipeline, text, frames=frames, method=method).latents():
+                pass
+
+    seconds: dict[str, list[float]] = {name: [] for name in ("plain pass", *METHODS)}
+    for _ in range(rounds):
+        for name, each in seconds.items():
+            each.append(measured(lambda name=name: make(name)).seconds)
+    return {name: statistics.median(each) for name, each in seconds.items()}
+
+
 def overlap_factor(frames: int, length: int, overlap: int) -> float:
     """Frames that all windows of a step but the first have together, to each of the clip."""
     from t2v_models.sampling.windows import Windows
@@ -170,6 +192,10 @@ def main() -> None:
         for name, seconds in found["methods"].items():
             print(f"{name:20s} {seconds:.3f} s a step of 64 frames, {seconds / plain:.3f} of the plain pass")
         print(f"overlap factor of the windows: {overlap_factor(64, 16, 8):.3f}")
+        found["films"] = films(args.model, 64, max(1, args.rounds // 2))
+        plain = found["films"]["plain pass"]
+        for name, seconds in found["films"].items():
+            print(f"{name:20s} {seconds:.2f} s a film of 64 frames, {seconds / plain:.3f} of the plain pass")
     args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
+from t2v_models.sampling import windows as sampling_windows
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, timesteps_of
 from t2v_models.sampling.fifo import Fifo
 from t2v_models.sampling.guidance import classifier_free, rescale
@@ -106,6 +107,32 @@ def test_fusing_windows_of_a_frame_wise_function_changes_nothing(fusion):
 def test_one_window_over_all_frames_is_the_prediction_itself():
     x = torch.randn(1, 4, 12, 3, 3)
     assert torch.equal(fuse(lambda span: x[:, :, span] * 2, windows(12, 12, 4), window_weights(12), 12), x * 2)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_windows_that_are_denoised_together_come_out_as_one_by_one(monkeypatch, per_frame):
+    calls = []
+
+    def unet(x, timesteps, context, fps):
+        calls.append(len(x))
+        texts = len(context) // len(x)
+        level = timesteps[:, None, :, None, None] if timesteps.ndim == 2 else timesteps[:, None, None, None, None]
+        told = context.mean(-1).sum(-1)
+        told = told[:, None, :, None, None] if context.ndim == 4 else told[:, None, None, None, None]
+        seen = x * level + fps[:, None, None, None, None] * x.mean(2, keepdim=True)
+        return seen.repeat(texts, 1, 1, 1, 1) + told * x.square().repeat(texts, 1, 1, 1, 1)
+
+    random = torch.Generator().manual_seed(1)
+    x, fps = torch.randn(2, 4, 30, 3, 3, generator=random), torch.tensor([1.0, 2.0])
+    levels = torch.rand((2, 30) if per_frame else 2, generator=random)
+    context = torch.randn((4, 30, 7, 5) if per_frame else (4, 7, 5), generator=random)
+    ways = []
+    for filled in (1, 3 * 8 * 9, 10**6):
+        monkeypatch.setattr(sampling_windows, "FILLED", filled)
+        ways.append(Windows(8, 3).over(30).around(unet)(x, levels, context, fps=fps))
+    assert sorted(set(calls)) == [2, 6, 12], "one window, three, or all six of them at a time"
+    assert (ways[0] - ways[1]).abs().max() < 1e-5 > (ways[0] - ways[2]).abs().max()
+    assert ways[0].shape == (4, 4, 30, 3, 3)
 
 
 @pytest.mark.parametrize("bad", [(16, 8, 8), (16, 0, 0), (0, 8, 2), (16, 8, -1), (7, 8, 2)])

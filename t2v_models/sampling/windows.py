@@ -7,7 +7,7 @@ Qiu et al. 2024, FreeNoise (arXiv:2310.15169): pyramid weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -19,6 +19,10 @@ from ..errors import T2VError
 from .noise import reschedule
 
 FUSIONS = ("pyramid", "linear", "flat")
+
+FILLED = 16_384
+"""Places (frames x height x width of latents) that keep a processor busy: smaller windows are denoised together, up to
+so many; the windows of large models one by one, for their memory."""
 
 
 def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shift: int = 0) -> list[list[int]]:
@@ -183,11 +187,37 @@ class Windows:
             return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
 
         def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:
-            def part(span: Sequence[int]) -> Tensor:
-                text = context[:, span] if context.ndim == 4 else context
-                levels = timesteps[:, span] if timesteps.ndim == 2 else timesteps
-                return unet(x[:, :, span], levels, text, **conditions)
-
-            return fuse(part, spans, self.weights, self.frames)
+            count = max(1, FILLED // (self.length * x.shape[3] * x.shape[4]))
+            groups = (spans[at : at + count] for at in range(0, len(spans), count))
+            parts = (part for group in groups for part in _together(unet, group, x, timesteps, context, conditions))
+            return fuse(lambda span: next(parts), spans, self.weights, self.frames)
 
         return whole
+
+
+def _together(
+    unet: Callable[..., Tensor],
+    spans: Sequence[Sequence[int]],
+    x: Tensor,
+    timesteps: Tensor,
+    context: Tensor,
+    conditions: dict[str, Any],
+) -> Iterator[Tensor]:
+    """The UNet's predictions for some windows, in one call; a context of r b rows has r texts for each of b latents."""
+    at = torch.tensor(spans, device=x.device)  # (k, length)
+    b, k = x.shape[0], len(spans)
+
+    def rows(value: Tensor, frames: bool) -> Tensor:
+        """(r b, ...) -> (r k b, ...), each window with its own frames where the second dimension counts them."""
+        each = value[:, at] if frames else value[:, None].expand(-1, k, *value.shape[1:])
+        return each.unflatten(0, (-1, b)).transpose(1, 2).flatten(0, 2)
+
+    told = {
+        name: rows(value, False) if isinstance(value, Tensor) and value.ndim else value
+        for name, value in conditions.items()
+    }
+    clips = rows(x.transpose(1, 2), True).transpose(1, 2)
+    levels = rows(timesteps.expand(b) if timesteps.ndim < 2 else timesteps, timesteps.ndim == 2)
+    prediction = unet(clips, levels, rows(context, context.ndim == 4), **told)
+    for part in prediction.unflatten(0, (-1, k, b)).unbind(1):
+        yield part.flatten(0, 1)
