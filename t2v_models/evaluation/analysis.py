@@ -7,6 +7,7 @@ compared with drawn ones, and a motion is what the centre, the area and the outl
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 from torch.nn import functional as F
@@ -59,13 +60,13 @@ def measure(frames: torch.Tensor) -> Measured:
     border = torch.cat([frames[:, :2].flatten(0, 2), frames[:, -2:].flatten(0, 2), frames[:, :, :2].flatten(0, 2)])
     ground = border.median(dim=0).values
     background = names[int((palette - ground).norm(dim=-1).argmin())]
-    distance = (frames - ground).norm(dim=-1)
+    distance = (frames - ground).square().sum(-1).sqrt()
     still = F.max_pool2d((distance > FOREGROUND / 2).float()[:, None], 5, 1, 2)[:, 0].amax(0) == 0
     flicker = 0.0
     if len(frames) > 1 and still.any():
         flicker = float((frames[1:] - frames[:-1]).abs().mean(-1)[:, still].mean()) * 255
 
-    classes = (frames[..., None, :] - palette).norm(dim=-1).argmin(-1)
+    classes = (frames[..., None, :] - palette).square().sum(-1).argmin(-1)
     classes = torch.where(distance > FOREGROUND, classes, -1)
     sizes = {}
     for index, name in enumerate(names):
@@ -147,8 +148,7 @@ def _shape(
     An upright shape that fits nearly as well as a turned one is preferred.
     """
     t, _, w = cover.shape
-    grid = torch.linspace(-2, 2, 33)  # in radii
-    gy, gx = torch.meshgrid(grid, grid, indexing="ij")
+    gy, gx = _grid()
     sample = torch.stack([gx, gy], -1)[None] * radius[:, None, None, None].clamp(min=1e-3) + track[:, None, None]
     height = cover.shape[1] / w
     sample = sample / torch.tensor([1.0, height]) * 2 - 1
@@ -156,11 +156,7 @@ def _shape(
     softness = 1 / (radius.clamp(min=1e-3) * w)  # one pixel, in radii
     errors = torch.empty(len(SHAPES), ANGLES, t)
     for index in range(len(SHAPES)):
-        symmetry = (1, 4, 3, 5)[index]
-        for turn in range(ANGLES):
-            angle = torch.tensor(2 * torch.pi * turn / ANGLES / symmetry)
-            px, py = gx * angle.cos() + gy * angle.sin(), gy * angle.cos() - gx * angle.sin()
-            distance = signed_distance(torch.tensor([index]), px[None], py[None], torch.tensor([_unit(index)]))
+        for turn, distance in enumerate(_drawn(index)):
             drawn = (0.5 - distance / softness[:, None, None]).clamp(0, 1)
             errors[index, turn] = (drawn - seen_as).square().mean(dim=(1, 2))
     errors = torch.where(seen, errors, 0)
@@ -171,17 +167,33 @@ def _shape(
     return SHAPES[index], turns if turned[index] < upright[index] else torch.zeros_like(turns)
 
 
-_UNITS: dict[int, float] = {}
+def _grid() -> tuple[torch.Tensor, torch.Tensor]:
+    """(33, 33) y and x around an object, in radii."""
+    axis = torch.linspace(-2, 2, 33)
+    gy, gx = torch.meshgrid(axis, axis, indexing="ij")
+    return gy, gx
 
 
+@cache
+def _drawn(shape: int) -> torch.Tensor:
+    """(ANGLES, 33, 33) the signed distance from a shape at every turn that looks different, in radii."""
+    gy, gx = _grid()
+    symmetry = (1, 4, 3, 5)[shape]
+    turns = []
+    for turn in range(ANGLES):
+        angle = torch.tensor(2 * torch.pi * turn / ANGLES / symmetry)
+        px, py = gx * angle.cos() + gy * angle.sin(), gy * angle.cos() - gx * angle.sin()
+        turns.append(signed_distance(torch.tensor([shape]), px[None], py[None], torch.tensor([_unit(shape)]))[0])
+    return torch.stack(turns)
+
+
+@cache
 def _unit(shape: int) -> float:
     """The size at which a shape has the area of a circle of radius 1."""
-    if shape not in _UNITS:
-        axis = (torch.arange(256) + 0.5) / 64 - 2
-        y, x = torch.meshgrid(axis, axis, indexing="ij")
-        inside = signed_distance(torch.tensor([shape]), x[None], y[None], torch.tensor([1.0])) < 0
-        _UNITS[shape] = float((torch.pi / (inside.sum() / 64**2)).sqrt())
-    return _UNITS[shape]
+    axis = (torch.arange(256) + 0.5) / 64 - 2
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    inside = signed_distance(torch.tensor([shape]), x[None], y[None], torch.tensor([1.0])) < 0
+    return float((torch.pi / (inside.sum() / 64**2)).sqrt())
 
 
 def _motion(track: torch.Tensor, radius: torch.Tensor, turns: torch.Tensor) -> tuple[str, float]:
