@@ -310,7 +310,10 @@ def load_pipeline(
         )
     family = checkpoint.family
     if family.image:
-        raise T2VError(f"{model} is {family.title}, which wants a first image besides the text: use it in ComfyUI.")
+        raise T2VError(
+            f"{model} is {family.title}, which wants a first image, and the pipeline gives it none yet: choose a "
+            "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
+        )
     unet = load_unet(checkpoint, dtype=dtype, device=device)
     if device.type == "cpu":  # its input is laid out so: a convolution is faster when its weight is, too
         unet.to(memory_format=torch.channels_last)

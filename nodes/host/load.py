@@ -56,6 +56,9 @@ def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = Fal
     info = checkpoint.info
     if "unet" not in info.parts:
         raise T2VError(f"{path.name} holds no video UNet ({', '.join(info.parts) or 'nothing known'}): choose another.")
+    if info.family.image:
+        raise T2VError(f"{path.name} is {info.family.title}, which wants a first image, and no node gives it one yet: "
+                       "choose a text-to-video model.")  # fmt: skip
     scale = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else info.family.vae_scale
     scheduler = checkpoint.scheduler_config()
     return load_model(checkpoint.unet(), checkpoint.config, info, scheduler, scale_factor=scale, **options)

@@ -226,6 +226,20 @@ def check_a_model_that_gives_no_numbers_is_refused_with_the_remedy(host):
     return message
 
 
+def image_model(host):
+    """A model folder that says that it begins with an image."""
+    import json
+    import shutil
+
+    folder = host.base / "models" / "diffusers" / "wants-an-image"
+    shutil.copytree(host.pack / "t2v_models" / "builtin", folder, dirs_exist_ok=True)
+    config = folder / "unet" / "config.json"
+    settings = json.loads(config.read_text())
+    settings["t2v"]["family"] = "dynamicrafter-512"
+    config.write_text(json.dumps(settings))
+    return folder.name
+
+
 def check_wrong_wiring_is_said_in_one_sentence(host):
     import types
 
@@ -251,6 +265,7 @@ def check_wrong_wiring_is_said_in_one_sentence(host):
         "no VAE": lambda: host.run("T2VVAEDecodeFrames", empty, None),
         "a missing LoRA": lambda: host.run("T2VLoraLoader", model, "nowhere.safetensors", 1.0),
         "a missing model": lambda: host.run("T2VModelLoader", "nowhere.safetensors", "default"),
+        "a model that wants an image": lambda: host.run("T2VModelLoader", image_model(host), "default"),
     }  # fmt: skip
     said = {}
     for name, case in cases.items():
