@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -18,11 +19,32 @@ from torch import nn
 from .render import render
 from .world import DIRECTIONS, Scene, World, place
 
+T = TypeVar("T")
+
 RECENT = 8
 """Chunks that clips are drawn from."""
 
 LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25, 1: 1.0}
 """Frames of a clip and how many there are for each clip of a chunk; other lengths are cut out of these."""
+
+
+class Recent(Generic[T]):
+    """An endless series of chunks, each made when it is first asked for; the last few are remembered."""
+
+    def __init__(self, make: Callable[[int], T]) -> None:
+        self.make = make
+        self.known: dict[int, T] = {}
+
+    def __getitem__(self, number: int) -> T:
+        if number not in self.known:
+            while len(self.known) > RECENT:
+                self.known.pop(min(self.known))
+            self.known[number] = self.make(number)
+        return self.known[number]
+
+    def draw(self, newest: int, random: torch.Generator) -> T:
+        """One of the last chunks up to `newest`."""
+        return self[max(0, newest - int(torch.randint(RECENT, (), generator=random)))]
 
 
 @dataclass
@@ -70,29 +92,16 @@ class Pool:
         seed: int,
         clips: int = 480,
     ) -> None:
-        self.vae, self.worlds, self.chunks, self.folder, self.seed, self.clips = (
-            vae,
-            worlds,
-            chunks,
-            folder,
-            seed,
-            clips,
-        )
-        self.loaded: dict[int, Chunk] = {}
+        self.vae, self.worlds, self.count = vae, worlds, chunks
+        self.folder, self.seed, self.clips = folder, seed, clips
+        self.chunks = Recent(self._make)
 
     def world(self, number: int) -> World:
         """The world that a chunk shows."""
-        return next((world for end, world in self.worlds if number < end * self.chunks), self.worlds[-1][1])
-
-    def chunk(self, number: int) -> Chunk:
-        """One chunk, from memory, its file, or made now."""
-        if number not in self.loaded:
-            while len(self.loaded) > RECENT:
-                self.loaded.pop(min(self.loaded))
-            self.loaded[number] = self._make(number)
-        return self.loaded[number]
+        return next((world for end, world in self.worlds if number < end * self.count), self.worlds[-1][1])
 
     def _make(self, number: int) -> Chunk:
+        """A chunk, from its file or made now."""
         world, scenes, paths = self.world(number), {}, {}
         for length, share in LENGTHS.items():
             random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + length)
@@ -131,7 +140,7 @@ class Pool:
     def _cut(
         self, newest: int, frames: int, lengths: list[int], random: torch.Generator, fast: float
     ) -> tuple[Scene, torch.Tensor, torch.Tensor]:
-        chunk = self.chunk(max(0, newest - int(torch.randint(RECENT, (), generator=random))))
+        chunk = self.chunks.draw(newest, random)
         length = lengths[int(torch.randint(len(lengths), (), generator=random))]
         known = range(len(chunk.scenes[length]))
         if frames > 1 and float(torch.rand((), generator=random)) < fast:

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .pool import RECENT, encode, kept
+from .pool import Recent, encode, kept
 from .render import render
 from .world import (
     BACKGROUNDS,
@@ -123,31 +123,27 @@ class Turns:
 
     def __init__(self, vae: nn.Module, folder: FilePath, *, seed: int, clips: int = 120, frames: int = 16) -> None:
         self.vae, self.folder, self.seed, self.clips, self.frames = vae, folder, seed, clips, frames
-        self.loaded: dict[int, tuple[list[Turn], torch.Tensor, torch.Tensor]] = {}
+        self.chunks = Recent(self._make)
 
-    def chunk(self, number: int) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
+    def _make(self, number: int) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
         """Turns, latents (n, 4, frames, h, w) and tracks (n, frames, 2)."""
-        if number not in self.loaded:
-            while len(self.loaded) > RECENT:
-                self.loaded.pop(min(self.loaded))
-            random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + 7)
-            turns = [sample_turn(self.frames, random) for _ in range(self.clips)]
-            paths = [place_turn(turn, random) for turn in turns]
+        random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + 7)
+        turns = [sample_turn(self.frames, random) for _ in range(self.clips)]
+        paths = [place_turn(turn, random) for turn in turns]
 
-            def make() -> dict[str, torch.Tensor]:
-                videos = [draw_turn(turn, path) for turn, path in zip(turns, paths, strict=True)]
-                parts = [encode(self.vae, torch.stack(videos[at : at + 8])) for at in range(0, len(videos), 8)]
-                return {"turns": torch.cat(parts)}
+        def make() -> dict[str, torch.Tensor]:
+            videos = [draw_turn(turn, path) for turn, path in zip(turns, paths, strict=True)]
+            parts = [encode(self.vae, torch.stack(videos[at : at + 8])) for at in range(0, len(videos), 8)]
+            return {"turns": torch.cat(parts)}
 
-            latents = kept(self.folder / f"turns{number:04d}.safetensors", make)["turns"]
-            self.loaded[number] = turns, latents, torch.stack([path.position for path in paths])
-        return self.loaded[number]
+        latents = kept(self.folder / f"turns{number:04d}.safetensors", make)["turns"]
+        return turns, latents, torch.stack([path.position for path in paths])
 
     def draw(self, newest: int, count: int, random: torch.Generator) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
         """So many turns of the last chunks up to `newest`, with their latents and tracks."""
         drawn = []
         for _ in range(count):
-            turns, latents, tracks = self.chunk(max(0, newest - int(torch.randint(RECENT, (), generator=random))))
+            turns, latents, tracks = self.chunks.draw(newest, random)
             index = int(torch.randint(len(turns), (), generator=random))
             drawn.append((turns[index], latents[index], tracks[index]))
         turns, latents, tracks = zip(*drawn, strict=True)
