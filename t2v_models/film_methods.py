@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -18,6 +19,13 @@ from .sampling.story import Told, same_frames
 
 if TYPE_CHECKING:
     from .film import Film, Settings
+
+
+KEYS_A_SCENE = 4
+"""Key frames that the shortest scene of a story gets, as far as one window holds them: fewer show no way to go."""
+
+NEAR = 5
+"""Gaps of so many frames are filled at the usual pace: fast is thrice the usual pace, and ten times slow."""
 
 
 class Denoiser:
@@ -114,10 +122,10 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that.
     """
     settings, frames = film.settings, film.shape[2]
-    length, family = settings.window.length, film.pipeline.family
-    levels = strides(frames, length)
-    slow, fast = family.pace or ("", "")
-    paces = [fast, *[slow] * (len(levels) - 1)] if len(levels) > 1 else [""]
+    family = film.pipeline.family
+    shortest = min(scene.end - scene.start for scene in film.story.scenes)
+    levels = strides(frames, settings.window.length, max(1, shortest / KEYS_A_SCENE))
+    paces = _paces(levels, *family.pace) if family.pace else [""] * len(levels)
     denoisers = {stride: film.denoiser(pace, stride) for stride, pace in zip(levels, paces, strict=True)}
     done = 0
 
@@ -150,10 +158,18 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
         name = f"stride-{stride}-from-{first}"
         return film.store.once(name, lambda: sample(ends, numbers, film.noise(stride, first)))
 
-    for part in coarse_to_fine(frames, length, keys, fill, batch=settings.batch):
+    for part in coarse_to_fine(frames, levels, keys, fill, batch=settings.batch):
         done += part.shape[2]
         yield part
         film.tick(done, frames)
+
+
+def _paces(levels: Sequence[int], slow: str, fast: str) -> list[str]:
+    """A word for the pace at each level: what is fast from key frame to key frame is slow, or usual, between them."""
+    words = [fast] if len(levels) > 1 else [""]
+    for coarse, fine in pairwise(levels):
+        words.append("" if words == [fast] and coarse <= NEAR * fine else slow)
+    return words
 
 
 def _endless(film: Film) -> Iterator[Tensor]:

@@ -1,6 +1,7 @@
 """The sampling mathematics against the papers' formulas, and diffusers where it has them."""
 
 import itertools
+import math
 
 import pytest
 import torch
@@ -366,11 +367,25 @@ def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
         step = torch.linspace(0, 1, length, dtype=torch.float64)[None, None, :, None, None]
         return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
 
-    parts = list(coarse_to_fine(frames, window, keys, fill, batch=4))
+    parts = list(coarse_to_fine(frames, strides(frames, window), keys, fill, batch=4))
     assert torch.allclose(torch.cat(parts, dim=2).flatten(), torch.arange(frames, dtype=torch.float64))
     assert max(held, default=0) <= 4
     if frames >= 64:
         assert cost < 1.21 * frames, "a frame of a short film must cost about as much as one of a long film"
+
+
+@pytest.mark.parametrize("frames", [17, 64, 100, 256, 1000, 3376])
+@pytest.mark.parametrize("coarsest", [1, 4, 16, 30, 250, 3376])
+def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, coarsest):
+    levels, usual = strides(frames, 16, coarsest), strides(frames, 16)
+    assert levels[1:] == usual[1:]
+    assert all(coarse % fine == 0 and coarse > fine for coarse, fine in itertools.pairwise(levels))
+    for coarse, fine in itertools.pairwise(levels):
+        assert coarse // fine <= 15
+    assert math.ceil((frames - 1) / levels[0]) <= 15
+    nearer = levels[0] - levels[1]
+    assert levels[0] <= coarsest or math.ceil((frames - 1) / nearer) > 15 or levels == usual
+    assert levels[0] <= usual[0]
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])

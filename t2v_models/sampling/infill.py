@@ -77,11 +77,14 @@ def sample_between(
     return torch.where(mask, clean, x)
 
 
-def strides(frames: int, window: int) -> list[int]:
+def strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
     """Distances between the frames of each level, coarse to fine, down to 1; each is a multiple of the next.
 
     A clip between two frames of one level has at most `window` frames of the next, and the last one passes the end by
     as little as can be: 16-frame windows over 64 frames give [13, 1], over 3376 frames [225, 15, 1].
+
+    coarsest: key frames lie no farther apart than this, as far as one window can hold them: `coarsest` 4 gives [5, 1]
+        over 64 frames.
     """
     steps, gaps = [1], frames - 1
     if gaps > window - 1 and window < 3:
@@ -90,6 +93,9 @@ def strides(frames: int, window: int) -> list[int]:
         step = math.ceil(gaps / math.ceil(gaps / (window - 1)))
         steps.insert(0, steps[0] * step)
         gaps = math.ceil(gaps / step)
+    if len(steps) > 1 and steps[0] > coarsest:
+        least = math.ceil(math.ceil((frames - 1) / steps[1]) / (window - 1))
+        steps[0] = steps[1] * max(least, int(coarsest // steps[1]))
     return steps
 
 
@@ -98,20 +104,21 @@ def key_numbers(frames: int, stride: int) -> list[int]:
     return list(range(0, frames - 1 + stride, stride)) if frames > 1 else [0]
 
 
-def coarse_to_fine(frames: int, window: int, keys: KeyFrames, fill: Fill, *, batch: int = 4) -> Iterator[Tensor]:
+def coarse_to_fine(
+    frames: int, levels: Sequence[int], keys: KeyFrames, fill: Fill, *, batch: int = 4
+) -> Iterator[Tensor]:
     """The frames of a long video in order, as soon as they are finished.
 
     Args:
         frames: of the whole video.
-        window: frames of a clip, as many as the model was trained on.
+        levels: from `strides`.
         keys, fill: make a clip, and the clips between two frames each; segments do not depend on each other.
         batch: segments that are filled together.
 
     Yields:
-        (1, c, n, h, w), n from 1 to window frames; together exactly `frames`. No more than `batch` segments of every
+        (1, c, n, h, w), n from 1 to a clip's frames; together exactly `frames`. No more than `batch` segments of every
         level are held at a time.
     """
-    levels = strides(frames, window)
     numbers = key_numbers(frames, levels[0])
     left = frames
     for part in _refine(keys(numbers), numbers, levels[1:], fill, batch, frames):
@@ -123,7 +130,7 @@ def coarse_to_fine(frames: int, window: int, keys: KeyFrames, fill: Fill, *, bat
 
 
 def _refine(
-    clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int, frames: int
+    clip: Tensor, numbers: list[int], finer: Sequence[int], fill: Fill, batch: int, frames: int
 ) -> Iterator[Tensor]:
     """From the first frame of a clip at those numbers to its last, at full rate."""
     yield from _to_last(clip, numbers, finer, fill, batch, frames)
@@ -131,7 +138,7 @@ def _refine(
 
 
 def _to_last(
-    clip: Tensor, numbers: list[int], finer: list[int], fill: Fill, batch: int, frames: int
+    clip: Tensor, numbers: list[int], finer: Sequence[int], fill: Fill, batch: int, frames: int
 ) -> Iterator[Tensor]:
     """The same without the last frame, which is the next clip's first."""
     if len(numbers) == 1:
