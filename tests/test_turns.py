@@ -72,14 +72,26 @@ def test_every_frame_has_its_own_scene_s_text(drawn):
 def test_turns_are_the_same_when_made_again(tmp_path):
     vae = t2v_models.load_pipeline("built-in").vae
 
-    def draw():
-        return Turns(vae, tmp_path, seed=1, clips=8).draw(0, 5, torch.Generator().manual_seed(0))
+    def draw(frames=FRAMES):
+        return Turns(vae, tmp_path, seed=1, clips=8).draw(0, 5, frames, torch.Generator().manual_seed(0))
 
     (turns, latents, tracks), again = draw(), draw()  # the second time from the files
     assert turns == again[0]
     assert latents.shape == (5, 4, FRAMES, 8, 8)
     assert torch.equal(latents, again[1])
     assert torch.equal(tracks, again[2])
+    shorter, latents, tracks = draw(5)
+    assert latents.shape == (5, 4, 5, 8, 8)
+    assert tracks.shape == (5, 5, 2)
+    assert all(sum(turn.lengths) == 5 for turn in shorter)
+
+
+def test_what_is_cut_out_of_a_clip_keeps_its_scenes(drawn):
+    for turn, _ in drawn:
+        for start in range(FRAMES - 5):
+            part = turn.cut(start, 6)
+            scenes = [turn.scenes[i] for i in turn.at[start : start + 6]]
+            assert [part.scenes[i] for i in part.at] == scenes
 
 
 def test_no_level_of_noise_drowns_another():

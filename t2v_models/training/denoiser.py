@@ -28,7 +28,7 @@ BETAS = (0.00085, 0.03)
 """Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a
 weaker schedule, and a model that learned to look there would not follow the text from pure noise."""
 
-WORLDS = [(0.75, World()), (1.0, World(straight=0.6, other=0.4, backgrounds=0.7))]
+WORLDS = [(0.77, World()), (1.0, World(straight=0.6, other=0.4, backgrounds=0.7))]
 """Up to which share of the training which world is shown: the plain motions first, then the others with them."""
 
 EMPTY = 0.1
@@ -37,19 +37,19 @@ PLAIN = 0.4
 """Share of captions in the plain form."""
 MIDDLE, MIDDLE_SHARE = (300, 750), 0.75
 """Timesteps to train on most, sigma 1.1 to 18, and the share drawn from them; the rest is drawn from all."""
-FAST, FAST_UNTIL = 0.5, 0.4135
+FAST, FAST_UNTIL = 0.5, 0.425
 """Share of the clips drawn from the fast ones alone, and of the training for which that holds: a direction is a small
 part of the loss, and least small where it crosses the frame."""
 PLACES = 0.1
 """Weight of the places in the loss, see `WithPlaces`."""
-LESSON = (0.2111, 0.2272)
+LESSON = (0.217, 0.2335)
 """From which share of the training to which the directions are taught, see `ahead`."""
 USUAL_CONTRAST = 2.7
 """Distance of an object's latents from its background's: the median over the colours."""
-SHORT_UNTIL = 0.3649
+SHORT_UNTIL = 0.375
 """Share of the training in which most clips are short, see `batch_shape`."""
-TURNS = 0.25
-"""Share of the steps with usual clips, once these are most, that show a change from one scene to the next."""
+TURNS = 0.3
+"""Share of the steps with clips, once usual ones are most, that show changes from one scene to the next."""
 STEPS_PER_CHUNK = 500
 
 
@@ -195,8 +195,9 @@ def train(
             fast = FAST if done < FAST_UNTIL else 0.0
             timesteps = frame_levels(draw_timesteps(count, random), frames, random)
         number = step // STEPS_PER_CHUNK
-        if done >= SHORT_UNTIL and frames == turns.frames and float(torch.rand((), generator=random)) < TURNS:
-            told, clean, tracks = turns.draw(number, count, random)
+        turning = done >= SHORT_UNTIL and 1 < frames <= turns.frames
+        if turning and float(torch.rand((), generator=random)) < TURNS:
+            told, clean, tracks = turns.draw(number, count, frames, random)
             prompts, at = turn_prompts(told, frames, random)
             scenes = [scene for turn in told for scene in turn.scenes]
         else:

@@ -32,7 +32,7 @@ from .world import (
 
 PLAIN_WORLD = World()
 
-SCENES = (2, 2, 2, 3, 4)
+SCENES = (2, 3, 4, 4)
 """How many scenes a clip has: one of these."""
 SHORTEST = 2
 """Fewest frames of a scene."""
@@ -49,6 +49,11 @@ class Turn:
     def at(self) -> torch.Tensor:
         """(frames,) the number of each frame's scene."""
         return torch.repeat_interleave(torch.arange(len(self.lengths)), torch.tensor(self.lengths))
+
+    def cut(self, start: int, frames: int) -> Turn:
+        """What so many frames of it show, from `start` on."""
+        numbers, lengths = self.at[start : start + frames].unique_consecutive(return_counts=True)
+        return Turn(tuple(self.scenes[number] for number in numbers), tuple(lengths.tolist()))
 
 
 def sample_turn(frames: int, random: torch.Generator) -> Turn:
@@ -139,12 +144,16 @@ class Turns:
         latents = kept(self.folder / f"turns{number:04d}.safetensors", make)["turns"]
         return turns, latents, torch.stack([path.position for path in paths])
 
-    def draw(self, newest: int, count: int, random: torch.Generator) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
-        """So many turns of the last chunks up to `newest`, with their latents and tracks."""
+    def draw(
+        self, newest: int, count: int, frames: int, random: torch.Generator
+    ) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
+        """So many turns, cut to that many frames, of the last chunks up to `newest`, with their latents and tracks."""
         drawn = []
         for _ in range(count):
             turns, latents, tracks = self.chunks.draw(newest, random)
             index = int(torch.randint(len(turns), (), generator=random))
-            drawn.append((turns[index], latents[index], tracks[index]))
+            start = int(torch.randint(self.frames - frames + 1, (), generator=random))
+            cut = slice(start, start + frames)
+            drawn.append((turns[index].cut(start, frames), latents[index, :, cut], tracks[index, cut]))
         turns, latents, tracks = zip(*drawn, strict=True)
         return list(turns), torch.stack(latents), torch.stack(tracks)
