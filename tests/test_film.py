@@ -130,19 +130,27 @@ def test_the_pipeline_yields_a_films_frames_as_they_are_finished(pipeline):
     assert sum(len(part) for part in parts) < 10
 
 
-def test_key_frames_are_told_to_move_fast_and_what_lies_between_slowly(pipeline, monkeypatch):
+@pytest.mark.parametrize(
+    ("frames", "window", "strides", "paces"),
+    [
+        (10, Windows(4, 2), (3, 1), ("fast ", "")),
+        (40, Windows(8, 4), (7, 1), ("fast ", "slowly ")),
+        (28, Windows(4, 2), (9, 3, 1), ("fast ", "", "slowly ")),
+    ],
+)
+def test_key_frames_are_told_to_move_fast_what_lies_near_as_usual_and_what_lies_far_between_slowly(
+    pipeline, monkeypatch, frames, window, strides, paces
+):
     heard = []
     family = replace(pipeline.family, pace=("slowly", "fast"))
     monkeypatch.setattr(pipeline, "family", family)
     encode = pipeline.encode_text
     monkeypatch.setattr(pipeline, "encode_text", lambda texts: heard.append(texts) or encode(texts))
-    film = Film(pipeline, "a red circle moves right", frames=10, method="coarse-to-fine", fps=6, **CALL)
+    call = {**CALL, "window": window}
+    film = Film(pipeline, "a red circle moves right", frames=frames, method="coarse-to-fine", fps=63, **call)
     list(film.latents())
-    assert [texts[1] for texts in heard if len(texts) > 1] == [
-        "fast a red circle moves right",
-        "slowly a red circle moves right",
-    ]
-    assert [film.denoiser(stride=stride).fps for stride in (3, 1)] == [2, 6]
+    assert [texts[1] for texts in heard if len(texts) > 1] == [f"{pace}a red circle moves right" for pace in paces]
+    assert [film.denoiser(stride=stride).fps for stride in strides] == [63 / stride for stride in strides]
 
 
 def test_a_given_clip_stays_as_it_is_and_the_film_goes_on_from_it(pipeline):
