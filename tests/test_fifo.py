@@ -1,0 +1,95 @@
+"""Endless video: a queue of frames, each one noise level behind the next."""
+
+import itertools
+
+import pytest
+import torch
+
+from t2v_models.errors import T2VError
+from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps
+from t2v_models.sampling.fifo import Fifo
+
+CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+def _constant_model(colour, abar, seen=None):
+    """Predicts the noise that is left if every clean frame is `colour`."""
+
+    def predict(x, timesteps, numbers):
+        if seen is not None:
+            seen.append((tuple(x.shape), timesteps, numbers))
+        share = abar.float()[timesteps][:, None, :, None, None]
+        return (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-3)
+
+    return predict
+
+
+def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    clip, seen = torch.randn(1, 4, 5, 3, 3), []
+    frames = Fifo(
+        _constant_model(colour, abar, seen),
+        clip,
+        ddim_timesteps(16),
+        abar,
+        "epsilon",
+        window=8,
+        generator=torch.Generator().manual_seed(0),
+        final_abar=1.0,
+    )
+    made = torch.cat(list(itertools.islice(frames, 24)), dim=2)
+    assert (made[:, :, 16:] - colour).abs().max() < 1e-4
+    assert {shape for shape, _, _ in seen} == {(4, 4, 8, 3, 3)}  # memory does not grow
+    for _, levels, numbers in seen:
+        assert (levels.diff(dim=1) >= 0).all()
+        assert (numbers.diff(dim=1) >= 0).all()
+
+
+def test_an_endless_video_of_one_level_is_one_ddim_step_a_frame():
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    predict = _constant_model(colour, abar)
+    generator = torch.Generator().manual_seed(3)
+    frames = Fifo(
+        predict, torch.zeros(1, 4, 1, 3, 3), ddim_timesteps(1), abar, "epsilon", window=2, generator=generator
+    )
+    made = [next(frames) for _ in range(3)]
+    again = torch.Generator().manual_seed(3)
+    noise = [torch.randn(1, 4, 1, 3, 3, generator=again) for _ in range(4)][1:]
+    level = ddim_timesteps(1)
+    for frame, x in zip(made, noise, strict=True):
+        prediction = predict(x, level[None], None)
+        expected = ddim_step(x, prediction, abar[level].float(), abar[:1].float(), "epsilon")
+        assert (frame - expected).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("when", [0, 3, 20])
+def test_an_endless_video_goes_on_from_its_state_bit_for_bit(when):
+    abar = alphas_cumprod(CONFIG)
+    predict = _constant_model(torch.randn(1, 4, 1, 3, 3), abar)
+    clip = torch.randn(1, 4, 5, 3, 3)
+
+    def queue(seed):
+        random = torch.Generator().manual_seed(seed)
+        return Fifo(predict, clip, ddim_timesteps(8), abar, "epsilon", window=8, generator=random)
+
+    first, second = queue(0), queue(1)
+    for _ in range(when):
+        next(first)
+    second.restore({name: value.clone() for name, value in first.state().items()})
+    for _ in range(10):
+        assert torch.equal(next(first), next(second))
+
+
+@pytest.mark.parametrize(("window", "steps"), [(7, 14), (8, 15), (0, 4)])
+def test_a_window_that_cannot_slide_over_the_queue_is_refused(window, steps):
+    clip, random = torch.zeros(1, 4, 1, 3, 3), torch.Generator()
+    with pytest.raises(T2VError, match="an even window is wanted"):
+        Fifo(
+            lambda *_: None,
+            clip,
+            ddim_timesteps(steps),
+            alphas_cumprod(CONFIG),
+            "epsilon",
+            window=window,
+            generator=random,
+        )

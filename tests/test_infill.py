@@ -1,0 +1,89 @@
+"""Coarse to fine: key frames, and what lies between known frames."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from t2v_models.sampling.ddim import alphas_cumprod, ddim_timesteps
+from t2v_models.sampling.infill import coarse_to_fine, sample_between, strides
+
+CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "levels"),
+    [(3376, 16, 3), (1000, 16, 3), (256, 16, 3), (64, 16, 2), (16, 16, 1), (17, 16, 2), (1, 16, 1)],
+)
+def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
+    """With key frames that hold their number, and straight lines between two ends, the right answer is known."""
+    assert len(strides(frames, window)) == levels
+    held, cost = [], 0
+
+    def keys(numbers):
+        nonlocal cost
+        assert len(numbers) <= window
+        cost += len(numbers)
+        return torch.tensor(numbers, dtype=torch.float64).view(1, 1, -1, 1, 1)
+
+    def fill(ends, numbers):
+        nonlocal cost
+        held.append(len(ends))
+        (length,) = {len(segment) for segment in numbers}
+        assert length <= window
+        cost += length * len(numbers)
+        step = torch.linspace(0, 1, length, dtype=torch.float64)[None, None, :, None, None]
+        return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
+
+    parts = list(coarse_to_fine(frames, strides(frames, window), keys, fill, batch=4))
+    assert torch.allclose(torch.cat(parts, dim=2).flatten(), torch.arange(frames, dtype=torch.float64))
+    assert max(held, default=0) <= 4
+    if frames >= 64:
+        assert cost < 1.21 * frames, "a frame of a short film must cost about as much as one of a long film"
+
+
+@pytest.mark.parametrize("frames", [17, 64, 100, 256, 1000, 3376])
+@pytest.mark.parametrize("coarsest", [1, 4, 16, 30, 250, 3376])
+def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, coarsest):
+    levels, usual = strides(frames, 16, coarsest), strides(frames, 16)
+    assert levels[1:] == usual[1:]
+    assert all(coarse % fine == 0 and coarse > fine for coarse, fine in itertools.pairwise(levels))
+    for coarse, fine in itertools.pairwise(levels):
+        assert coarse // fine <= 15
+    assert math.ceil((frames - 1) / levels[0]) <= 15
+    nearer = levels[0] - levels[1]
+    assert levels[0] <= coarsest or math.ceil((frames - 1) / nearer) > 15 or levels == usual
+    assert levels[0] <= usual[0]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("clean_levels", [False, True])
+def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, clean_levels):
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    clean = torch.randn(2, 4, 5, 3, 3)
+    known = torch.tensor([True, False, False, False, True])
+
+    def predict(x, timesteps):
+        share = abar.float()[timesteps][:, None, :, None, None]
+        noise = (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-2)
+        if clean_levels:
+            assert (timesteps[:, known] == 0).all()
+            assert torch.equal(x[:, :, known], clean[:, :, known])
+        return noise if kind == "epsilon" else share.sqrt() * noise - (1 - share).sqrt() * colour
+
+    noise = torch.randn(2, 4, 5, 3, 3)
+    result = sample_between(
+        predict,
+        noise,
+        known,
+        clean,
+        ddim_timesteps(8),
+        abar,
+        kind,
+        clean_levels=clean_levels,
+        resample=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(result[:, :, known], clean[:, :, known])
+    assert (result[:, :, ~known] - colour).abs().max() < 1e-3

@@ -1,0 +1,81 @@
+"""Overlapping windows: they cover every frame, and what they predict becomes one."""
+
+from itertools import pairwise
+
+import pytest
+import torch
+
+from t2v_models.errors import T2VError
+from t2v_models.sampling import windows as sampling_windows
+from t2v_models.sampling.windows import FUSIONS, Windows, fuse, window_weights, windows
+
+
+@pytest.mark.parametrize("looped", [False, True])
+@pytest.mark.parametrize(
+    ("frames", "length", "overlap"), [(16, 16, 4), (17, 16, 4), (64, 16, 12), (33, 8, 0), (100, 24, 5)]
+)
+def test_windows_cover_every_frame_and_overlap_as_told(frames, length, overlap, looped):
+    spans = windows(frames, length, overlap, looped=looped)
+    assert {frame for span in spans for frame in span} == set(range(frames))
+    assert all(len(span) == min(length, frames) and len(set(span)) == len(span) for span in spans)
+    for one, other in pairwise(spans):
+        assert len(set(one) & set(other)) >= overlap
+    if looped and frames > length:
+        assert len(set(spans[-1]) & set(spans[0])) >= overlap
+
+
+@pytest.mark.parametrize("looped", [False, True])
+def test_from_step_to_step_windows_have_their_borders_elsewhere(looped):
+    settings = Windows(16, 8, looped=looped).over(64)
+    steps = [settings.spans(step) for step in range(20)]
+    for spans in steps:
+        assert {frame for span in spans for frame in span} == set(range(64))
+        assert all(len(span) == 16 for span in spans)
+    first = [span[0] for spans in steps for span in spans if looped or span[0] not in (0, 48)]
+    assert max(first.count(frame) for frame in first) <= 4, "a frame that is often a border shows"
+    assert settings.spans(0) == windows(64, 16, 8, looped=looped)
+
+
+@pytest.mark.parametrize("fusion", FUSIONS)
+def test_fusing_windows_of_a_frame_wise_function_changes_nothing(fusion):
+    x = torch.randn(1, 4, 37, 3, 3)
+    spans = windows(37, 16, 6)
+    fused = fuse(lambda span: x[:, :, span].square(), spans, window_weights(16, fusion, 6), 37)
+    assert (fused - x.square()).abs().max() < 1e-6
+
+
+def test_one_window_over_all_frames_is_the_prediction_itself():
+    x = torch.randn(1, 4, 12, 3, 3)
+    assert torch.equal(fuse(lambda span: x[:, :, span] * 2, windows(12, 12, 4), window_weights(12), 12), x * 2)
+
+
+@pytest.mark.parametrize("per_frame", [False, True])
+def test_windows_that_are_denoised_together_come_out_as_one_by_one(monkeypatch, per_frame):
+    calls = []
+
+    def unet(x, timesteps, context, fps):
+        calls.append(len(x))
+        texts = len(context) // len(x)
+        level = timesteps[:, None, :, None, None] if timesteps.ndim == 2 else timesteps[:, None, None, None, None]
+        told = context.mean(-1).sum(-1)
+        told = told[:, None, :, None, None] if context.ndim == 4 else told[:, None, None, None, None]
+        seen = x * level + fps[:, None, None, None, None] * x.mean(2, keepdim=True)
+        return seen.repeat(texts, 1, 1, 1, 1) + told * x.square().repeat(texts, 1, 1, 1, 1)
+
+    random = torch.Generator().manual_seed(1)
+    x, fps = torch.randn(2, 4, 30, 3, 3, generator=random), torch.tensor([1.0, 2.0])
+    levels = torch.rand((2, 30) if per_frame else 2, generator=random)
+    context = torch.randn((4, 30, 7, 5) if per_frame else (4, 7, 5), generator=random)
+    ways = []
+    for filled in (1, 3 * 8 * 9, 10**6):
+        monkeypatch.setattr(sampling_windows, "FILLED", filled)
+        ways.append(Windows(8, 3).over(30).around(unet)(x, levels, context, fps=fps))
+    assert sorted(set(calls)) == [2, 6, 12], "one window, three, or all six of them at a time"
+    assert (ways[0] - ways[1]).abs().max() < 1e-5 > (ways[0] - ways[2]).abs().max()
+    assert ways[0].shape == (4, 4, 30, 3, 3)
+
+
+@pytest.mark.parametrize("bad", [(16, 8, 8), (16, 0, 0), (0, 8, 2), (16, 8, -1), (7, 8, 2)])
+def test_windows_that_cannot_cover_are_refused(bad):
+    with pytest.raises(T2VError, match=r"wanted|at least|at most"):
+        windows(*bad)
