@@ -12,13 +12,14 @@ from t2v_models.__main__ import main
 from t2v_models.evaluation.run import answers, summarise
 from t2v_models.evaluation.scoring import questions
 from t2v_models.evaluation.stories import centres
-from t2v_models.pipeline import BUILT_IN
+from t2v_models.loading import BUILT_IN
 from t2v_models.training import autoencoder, denoiser, text
-from t2v_models.training.captions import describe, vocabulary
+from t2v_models.training.captions import describe, paraphrase, vocabulary
 from t2v_models.training.loop import Schedule, fit
-from t2v_models.training.pool import Pool
+from t2v_models.training.pool import Pool, poses
 from t2v_models.training.recipe import Recipe, train_builtin
 from t2v_models.training.world import DIRECTIONS, Item, Scene, World
+from t2v_models.training.world import Path as Way
 
 PROMPT = "a red circle moves right"
 
@@ -103,18 +104,19 @@ def test_an_untrained_autoencoder_already_keeps_the_picture():
     assert autoencoder.psnr(autoencoder.build(), count=8) > 15
 
 
-def test_a_resumed_training_equals_one_without_a_break(tmp_path):
+@pytest.mark.parametrize("muon", [None, 4, 10])
+def test_a_resumed_training_equals_one_without_a_break(tmp_path, muon):
     def run(folder, *stops):
         for steps in stops:
             torch.manual_seed(0)
-            model = torch.nn.Linear(4, 4)
+            model = torch.nn.Linear(48, 48)
 
             def loss(step, random, model=model):
-                x = torch.randn(8, 4, generator=random)
+                x = torch.randn(8, 48, generator=random)
                 return (model(x) - x.flip(1)).square().mean()
 
             # the rate depends on the length of the whole training, so only the end of the loop differs
-            fit(model, loss, replace(Schedule(20, warmup=2), steps=steps), folder, progress=False)
+            fit(model, loss, replace(Schedule(20, warmup=2, muon=muon), steps=steps), folder, progress=False)
         return model.weight.detach()
 
     constant = pytest.MonkeyPatch()
@@ -134,6 +136,7 @@ def test_a_caption_has_an_answer_to_every_question():
     assert named == ["red", "star", "up", "fast", None, None, None, None, "blue"]
 
 
+@pytest.mark.slow
 def test_the_text_encoder_learns_what_captions_say(tmp_path, tokenizer):
     encoder = text.train(tmp_path, tokenizer, Schedule(30, 3e-3, warmup=5, average=0.5), progress=False)
     losses = [float(line.split(",")[1]) for line in (tmp_path / "loss.csv").read_text().splitlines()]
@@ -159,48 +162,93 @@ def test_an_untrained_denoiser_tells_the_order_of_frames():
     assert (forwards - backwards.flip(2)).abs().max() > 1e-3, "direction could not be learned"
 
 
-def test_the_pool_is_the_same_when_made_again(tmp_path, pipeline):
+@pytest.fixture(scope="module")
+def quick_vae():
+    """Untrained and tiny, for what does not look at the latents."""
+    from diffusers import AutoencoderKL
+
+    torch.manual_seed(0)
+    blocks = {"down_block_types": ["DownEncoderBlock2D"] * 4, "up_block_types": ["UpDecoderBlock2D"] * 4}
+    return AutoencoderKL(block_out_channels=[4] * 4, norm_num_groups=2, mid_block_add_attention=False, **blocks)
+
+
+def test_the_pool_is_the_same_when_made_again(tmp_path, quick_vae):
     def draw(folder):
-        pool = Pool(pipeline.vae, [(1.0, World())], 3, folder, seed=1, clips=8)
+        pool = Pool(quick_vae, [(1.0, World())], 3, folder, seed=1, clips=8)
         return pool.draw(1, 5, 6, torch.Generator().manual_seed(0))
 
     clips, again = draw(tmp_path / "a"), draw(tmp_path / "a")  # the second time from the files
     assert [describe(s) for s in clips.scenes] == [describe(s) for s in again.scenes]
     assert clips.latents.shape == (5, 4, 6, 8, 8)
     assert torch.allclose(clips.latents, again.latents, atol=4e-3)
-    assert torch.equal(clips.tracks, again.tracks)
+    assert clips.poses.shape == (5, 6, 2, 5)
+    assert torch.equal(clips.poses.nan_to_num(), again.poses.nan_to_num())
 
 
 @torch.no_grad()
 def test_the_pool_knows_where_its_objects_are(tmp_path, pipeline):
     pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=2, clips=8)
     clips = pool.draw(1, 4, 16, torch.Generator().manual_seed(0))
-    for latents, track in zip(clips.latents, clips.tracks, strict=True):
+    for latents, pose in zip(clips.latents, clips.poses, strict=True):
         seen = centres(torch.cat(list(pipeline.decode(latents))))
-        assert (seen - track).norm(dim=-1).max() < 0.04
+        assert (seen - (0.5 + 0.2 * pose[:, 0, :2])).norm(dim=-1).max() < 0.04
+        assert pose[:, 1].isnan().all(), "there is no second object"
 
 
-def test_fast_clips_can_be_drawn_alone(tmp_path, pipeline):
-    pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=1, clips=20)
+def test_fast_clips_can_be_drawn_alone(tmp_path, quick_vae):
+    pool = Pool(quick_vae, [(1.0, World())], 3, tmp_path, seed=1, clips=20)
     scenes = pool.draw(1, 12, 16, torch.Generator().manual_seed(0), fast=1.0).scenes
     assert {item.speed for scene in scenes for item in scene.items} == {"fast"}
     scenes = pool.draw(1, 40, 16, torch.Generator().manual_seed(0)).scenes
     assert {item.speed for scene in scenes for item in scene.items} == {"slowly", "", "fast"}
 
 
-def test_the_lesson_in_directions_shows_objects_where_they_go(tmp_path, pipeline):
-    pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=1, clips=40)
+def test_the_lesson_in_directions_shows_objects_where_they_go(tmp_path, quick_vae):
+    pool = Pool(quick_vae, [(1.0, World())], 3, tmp_path, seed=1, clips=40)
 
     def advance(ahead: int) -> float:
         """Mean place along the direction of motion, in frame widths from the middle."""
         clips = pool.draw(1, 120, 8, torch.Generator().manual_seed(0), ahead=ahead)
         ways = torch.tensor([DIRECTIONS[scene.items[0].motion] for scene in clips.scenes])
-        return float(((clips.tracks.mean(1) - 0.5) * ways).sum(-1).mean())
+        return float(0.2 * (clips.poses[:, :, 0, :2].mean(1) * ways).sum(-1).mean())
 
     assert advance(6) > advance(1) + 0.03
-    begin, end = denoiser.LESSON
-    shares = [begin - 0.01, begin + 1e-6, end - 1e-6, end + 0.01]
-    assert [denoiser.ahead(share) for share in shares] == [1, 6, 1, 1]
+    for begin, end in denoiser.LESSONS:
+        shares = [begin - 0.001, begin + 1e-6, end - 1e-6, end + 0.001]
+        assert [denoiser.ahead(share) for share in shares] == [1, 6, 1, 1]
+
+
+def test_the_lesson_in_changes_of_size_shows_objects_as_large_as_they_become(tmp_path, quick_vae):
+    pool = Pool(quick_vae, [(1.0, World(straight=0, other=1))], 3, tmp_path, seed=1, clips=60)
+
+    def size(motion: str, ahead: int) -> float:
+        """Mean size of the objects that do so, as `poses` have it."""
+        clips = pool.draw(1, 120, 8, torch.Generator().manual_seed(0), fast=1.0, ahead=ahead)
+        which = [scene.items[0].motion == motion for scene in clips.scenes]
+        return float(clips.poses[which, :, 0, 2].mean())
+
+    assert size("grows", 6) > size("grows", 1) + 0.5
+    assert size("shrinks", 6) < size("shrinks", 1) - 0.5
+
+
+def test_poses_say_how_both_objects_lie_and_nothing_about_what_cannot_be_seen():
+    scene = Scene((Item("red", "circle", "right"), Item("blue", "square", "spins")))
+    still = torch.full((3, 2), 0.5)
+    ways = [Way(still, torch.full((3,), 0.2), torch.zeros(3)), Way(still + 0.2, torch.full((3,), 0.1), torch.ones(3))]
+    pose = poses(scene, ways)
+    assert torch.allclose(pose[:, 0, :3], torch.tensor([0.0, 0.0, 1.0]))
+    assert pose[:, 0, 3:].isnan().all(), "a turned circle looks the same"
+    quarter = poses(scene, [ways[0], replace(ways[1], angle=torch.ones(3) + torch.pi / 2)])
+    assert torch.allclose(pose[:, 1], quarter[:, 1], atol=1e-5), "a square turned by a quarter looks the same"
+    error = denoiser.pose_error(pose.nan_to_num(5.0), pose)
+    assert error == 0
+
+
+def test_a_new_world_begins_with_chunks_of_its_own(tmp_path, quick_vae):
+    pool = Pool(quick_vae, [(0.5, World()), (1.0, World(straight=0, pairs=1))], 10, tmp_path, seed=1, clips=4)
+    for number, items in ((4, 1), (5, 2), (6, 2)):
+        scenes = pool.draw(number, 20, 1, torch.Generator().manual_seed(0)).scenes
+        assert {len(scene.items) for scene in scenes} == {items}
 
 
 def test_the_rate_rises_holds_and_falls():
@@ -261,7 +309,7 @@ def summary(pipeline):
     def generate(prompts, seed):
         return pipeline(prompts, seed=seed).frames
 
-    asked = questions({"plain": 24, "held out": 8}, seed=11)
+    asked = questions({"plain": 24, "held out": 8, "other": 20, "pairs": 8}, seed=11)
     return {s.group: s for s in summarise(answers(generate, asked, batch=8))}
 
 
@@ -269,24 +317,48 @@ UNFINISHED = pytest.mark.xfail(reason="these weights need more training: builtin
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("criterion", "least"),
-    [
-        ("background", 0.95),
-        ("colour", 0.95),
-        ("shape", 0.8),
-        ("motion", 0.95),
-        pytest.param("shape", 0.95, marks=UNFINISHED),
-        pytest.param("all", 0.95, marks=UNFINISHED),
-    ],
-)
-def test_it_follows_its_prompts(summary, criterion, least):
-    assert summary["plain"].right[criterion] >= least
+@pytest.mark.parametrize("criterion", ["background", "colour", "shape", "motion", "all"])
+def test_it_follows_its_prompts(summary, criterion):
+    assert summary["plain"].right[criterion] >= 0.95
 
 
 @pytest.mark.slow
 def test_it_follows_combinations_that_it_was_never_trained_on(summary):
     assert summary["held out"].right["all"] >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("least", [0.8, pytest.param(0.95, marks=UNFINISHED)])
+def test_it_bounces_grows_shrinks_and_goes_diagonally(summary, least):
+    assert summary["other"].right["all"] >= least
+
+
+@pytest.mark.slow
+@UNFINISHED
+def test_it_draws_two_objects(summary):
+    assert summary["pairs"].right["all"] >= 0.85
+
+
+@pytest.mark.slow
+def test_other_words_mean_the_same(pipeline):
+    asked = questions({"plain": 16}, seed=12)
+    random = torch.Generator().manual_seed(0)
+    words = {question.seed: paraphrase(question.scene, random, vague=0, noise=0) for question in asked}
+
+    def generate(prompts, seed):
+        told = [words[seed + number] for number in range(len(prompts))]
+        assert told != prompts
+        return pipeline(told, seed=seed).frames
+
+    assert summarise(answers(generate, asked))[0].right["all"] >= 0.85
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("frames", [1, 8, 24])
+def test_clips_of_other_lengths_follow_their_prompts(pipeline, frames):
+    asked = questions({"plain": 16}, seed=13)
+    made = answers(lambda prompts, seed: pipeline(prompts, seed=seed, frames=frames).frames, asked)
+    assert summarise(made)[0].right["all"] >= 0.8
 
 
 @pytest.mark.slow

@@ -25,7 +25,7 @@ from t2v_models.training.world import (
     place,
 )
 
-EVERYTHING = World(straight=0.4, other=0.3, pairs=0.3)
+EVERYTHING = World(straight=0.3, diagonal=0.2, other=0.3, pairs=0.2)
 
 
 def clip(scene, frames=16, seed=0, size=64):

@@ -18,7 +18,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="measure how well the built-in model follows its prompts",
         description="Make a few hundred videos and measure, by plain image analysis, whether colour, shape, motion, "
         "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png "
-        "and plot.png.",
+        "and plot.png; stories go to stories.png. Where one group is named, those that are not named are left out.",
     )
     parser.add_argument("--model", default="built-in", metavar="PATH", help='a model of this world; default "built-in"')
     parser.add_argument("--plain", type=int, metavar="N", help="prompts with one object that moves straight (200)")
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> str:
     from ..evaluation import report
     from ..evaluation.run import answers, summarise, truth
     from ..evaluation.scoring import questions
-    from ..pipeline import load_pipeline
+    from ..loading import load_pipeline
 
     unguided = counts.pop("unguided")
     asked = questions({group: count for group, count in counts.items() if count}, args.seed)
@@ -126,6 +126,8 @@ def _stories(args: argparse.Namespace, pipeline: Any) -> str:
 
     if pipeline is None:
         raise T2VError("--truth draws single clips only: leave --stories out.")
+    if args.scheduler not in (None, "ddim"):
+        raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
     rows: list[tuple[str, torch.Tensor]] = []
 
     def make(story: str, frames: int, seed: int) -> torch.Tensor:

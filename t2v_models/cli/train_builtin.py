@@ -13,9 +13,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     """The command's options."""
     parser = subparsers.add_parser(
         "train-builtin",
-        help="make the built-in model again, from a seed",
-        description="Train the built-in model on generated clips: an autoencoder, then the 3D UNet with its text "
-        "encoder, then the decoder once more. Stop it at any time: the same command goes on where it was.",
+        help="train a model like the built-in one, from a seed",
+        description="Train the built-in model on generated clips: an autoencoder, a text encoder, the 3D UNet between "
+        "them, then the decoder once more. Stop it at any time: the same command goes on where it was.",
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("output/builtin"), metavar="FOLDER", help="where the model goes"
@@ -44,7 +44,7 @@ def run(args: argparse.Namespace) -> str:
     torch.set_num_threads(args.threads)
     recipe = Recipe()
     if args.steps is not None:
-        recipe = replace(recipe, denoiser=replace(recipe.denoiser, steps=args.steps))
+        recipe = replace(recipe, denoiser=recipe.denoiser.over(args.steps))
     recipe = recipe.scaled(args.scale)
     work = args.work or args.output.parent / "training"
     picture = train_builtin(work, args.output, recipe, seed=args.seed)

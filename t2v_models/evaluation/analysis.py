@@ -57,8 +57,7 @@ def measure(frames: torch.Tensor) -> Measured:
     """frames: (t, h, w, 3) in 0..1."""
     palette = torch.tensor(list(COLOURS.values())) / 255
     names = list(COLOURS)
-    border = torch.cat([frames[:, :2].flatten(0, 2), frames[:, -2:].flatten(0, 2), frames[:, :, :2].flatten(0, 2)])
-    ground = border.median(dim=0).values
+    ground = ground_of(frames)
     background = names[int((palette - ground).norm(dim=-1).argmin())]
     distance = (frames - ground).square().sum(-1).sqrt()
     still = F.max_pool2d((distance > FOREGROUND / 2).float()[:, None], 5, 1, 2)[:, 0].amax(0) == 0
@@ -78,6 +77,20 @@ def measure(frames: torch.Tensor) -> Measured:
     objects = tuple(_describe(name, cover) for name, cover in zip(colours, covers, strict=True))
     count = sum(_pieces(cover) for cover in covers)
     return Measured(background, objects, count, flicker)
+
+
+def ground_of(frames: torch.Tensor) -> torch.Tensor:
+    """(3,) the colour of the background of frames (t, h, w, 3): what is seen most along their edges."""
+    edges = torch.cat([frames[:, :2].flatten(0, 2), frames[:, -2:].flatten(0, 2), frames[:, :, :2].flatten(0, 2)])
+    return edges.median(dim=0).values
+
+
+def centres_of(cover: torch.Tensor) -> torch.Tensor:
+    """(t, 2) x and y, in frame widths, of the middle of what covers the frames, (t, h, w)."""
+    _, h, w = cover.shape
+    x, y = (torch.arange(w) + 0.5) / w, (torch.arange(h) + 0.5) / w
+    weight = cover.sum(dim=(1, 2)).clamp(min=1e-6)
+    return torch.stack([(cover.sum(1) * x).sum(-1) / weight, (cover.sum(2) * y).sum(-1) / weight], -1)
 
 
 def _covers(
@@ -126,10 +139,7 @@ def _describe(colour: str, cover: torch.Tensor) -> Found:
     t, h, w = cover.shape
     area = cover.sum(dim=(1, 2))
     seen = area > SMALLEST * h * w
-    x = (torch.arange(w) + 0.5) / w
-    y = (torch.arange(h) + 0.5) / w
-    weight = area.clamp(min=1e-6)
-    track = torch.stack([(cover.sum(1) * x).sum(-1) / weight, (cover.sum(2) * y).sum(-1) / weight], -1)
+    track = centres_of(cover)
     for frame in range(1, t):
         if not seen[frame]:
             track[frame] = track[frame - 1]

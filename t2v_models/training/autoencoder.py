@@ -28,7 +28,7 @@ CONFIG: dict[str, Any] = {
 }
 """diffusers' AutoencoderKL; everything is a multiple of 32, as hosts with 32 fixed groups want it."""
 
-WORLD = World(straight=0.3, other=0.5, pairs=0.2, backgrounds=0.8)
+WORLD = World(straight=0.3, diagonal=0.2, other=0.3, pairs=0.2, backgrounds=0.8)
 NOISE = 0.06
 """Noise on the latents, in their standard deviations: what the denoiser leaves behind must not show."""
 

@@ -28,27 +28,36 @@ BETAS = (0.00085, 0.03)
 """Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a
 weaker schedule, and a model that learned to look there would not follow the text from pure noise."""
 
-WORLDS = [(0.77, World()), (1.0, World(straight=0.6, other=0.4, backgrounds=0.7))]
-"""Up to which share of the training which world is shown: the plain motions first, then the others with them."""
+STEPS = 21_500
+"""Of the whole training; what follows says from which to which of them something holds, as a share of all."""
+PLAIN = 14_000
+"""Of them, those that show only the plain motions, and in which AdamW trains all weights."""
+
+WORLDS = [
+    (PLAIN / STEPS, World()),
+    (18_000 / STEPS, World(straight=0.3, diagonal=0.15, other=0.4, pairs=0.15, backgrounds=0.7)),
+    (1.0, World(straight=0.5, diagonal=0.15, other=0.35, backgrounds=0.7)),
+]
+"""Until when which world is shown: the plain motions first, then mostly the others, then half and half."""
 
 EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
-PLAIN = 0.4
+PLAIN_CAPTIONS = 0.4
 """Share of captions in the plain form."""
 MIDDLE, MIDDLE_SHARE = (300, 750), 0.75
 """Timesteps to train on most, sigma 1.1 to 18, and the share drawn from them; the rest is drawn from all."""
-FAST, FAST_UNTIL = 0.5, 0.425
+FAST, FAST_UNTIL = 0.5, 7_650 / STEPS
 """Share of the clips drawn from the fast ones alone, and of the training for which that holds: a direction is a small
 part of the loss, and least small where it crosses the frame."""
-PLACES = 0.1
-"""Weight of the places in the loss, see `WithPlaces`."""
-LESSON = (0.217, 0.2335)
-"""From which share of the training to which the directions are taught, see `ahead`."""
+POSES = 0.1
+"""Weight of the poses in the loss, see `WithPoses`."""
+LESSONS = ((3_906 / STEPS, 4_203 / STEPS), (PLAIN / STEPS, 14_300 / STEPS), (15_400 / STEPS, 15_700 / STEPS))
+"""From when to when the directions are taught, and then the other motions and pairs, see `ahead`."""
 USUAL_CONTRAST = 2.7
 """Distance of an object's latents from its background's: the median over the colours."""
-SHORT_UNTIL = 0.375
+SHORT_UNTIL = 6_750 / STEPS
 """Share of the training in which most clips are short, see `batch_shape`."""
-TURNS = 0.3
+TURNS = 0.2
 """Share of the steps with clips, once usual ones are most, that show changes from one scene to the next."""
 STEPS_PER_CHUNK = 500
 
@@ -64,29 +73,35 @@ def build() -> UNet3D:
     return unet
 
 
-class WithPlaces(nn.Module):
-    """A UNet in training, and a head that reads from its middle where the object is in every frame.
+class WithPoses(nn.Module):
+    """A UNet in training, and a head that reads from its middle how the objects lie in every frame.
 
     A direction lowers the denoising loss only where three things meet, the text, the number of the frame and the place
-    in it, and then by little. Asked for the place itself, the UNet brings them together early. The head is not kept.
+    in it, and then by little; so do growth and turns, and which of two objects is which. Asked for these themselves,
+    the UNet brings them together early. The head is not kept.
     """
 
     def __init__(self, unet: UNet3D) -> None:
         super().__init__()
         self.unet = unet
-        self.read = nn.Linear(UNET.channels[-1] * 4 * 4, 2)
+        self.read = nn.Linear(UNET.channels[-1] * 4 * 4, 2 * 5)
         list(unet.middle_block.values())[-1].register_forward_hook(self._see)
 
     def forward(
         self, x: torch.Tensor, timesteps: torch.Tensor, context: torch.Tensor
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """x: (b, 4, t, 8, 8) -> the velocity, like x, and the places (b, t, 2) in frame widths."""
+        """x: (b, 4, t, 8, 8) -> the velocity, like x, and what `poses` are (b, t, 2, 5)."""
         velocity = self.unet(x, timesteps, context)
-        places = self.read(self.middle.flatten(1)).unflatten(0, (x.shape[0], x.shape[2]))
-        return velocity, 0.5 + 0.2 * places
+        return velocity, self.read(self.middle.flatten(1)).view(x.shape[0], x.shape[2], 2, 5)
 
     def _see(self, layer: nn.Module, given: Any, middle: torch.Tensor) -> None:
         self.middle = middle
+
+
+def pose_error(read: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
+    """Mean square over what is known of the `poses`."""
+    known = ~poses.isnan()
+    return (read - poses)[known].square().mean()
 
 
 def signal_levels() -> torch.Tensor:
@@ -108,16 +123,24 @@ def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tu
     return max(2, min(8 * size, round(size * 16 / frames))), frames
 
 
+def lesson(done: float) -> float | None:
+    """How far a lesson has come, 0 to 1, `done` of the training; None where there is none."""
+    for begin, end in LESSONS:
+        if begin <= done < end:
+            return (done - begin) / (end - begin)
+    return None
+
+
 def ahead(done: float) -> int:
     """From how many clips the one that is farthest along its own direction is taken, `done` of the training.
 
     What "right" means is seen only where text, number of the frame and place meet; any two of them alone say nothing,
-    so there is no slope to follow (3,900 steps had learned nothing of it). In clips whose objects are where they go,
-    text and place alone agree. That is learned in a hundred steps, and the frames then follow from it.
+    so there is no slope to follow (3,900 steps had learned nothing of it). In clips whose objects are where they go, or
+    as large as they become, text and place alone agree. That is learned in a hundred steps, and the frames then follow
+    from it.
     """
-    begin, end = LESSON
-    part = (done - begin) / (end - begin)
-    return 6 if 0 <= part < 0.4 else 2 if 0.4 <= part < 0.6 else 1
+    part = lesson(done)
+    return 1 if part is None else 6 if part < 0.4 else 2 if part < 0.6 else 1
 
 
 def weigh(signal: torch.Tensor) -> torch.Tensor:
@@ -178,7 +201,7 @@ def train(
     `chunk` is the size of a chunk of the pool that they are drawn from.
     """
     torch.manual_seed(seed)
-    model = WithPlaces(build())
+    model = WithPoses(build())
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
     pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=chunk)
@@ -187,7 +210,7 @@ def train(
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         done = step / schedule.steps
-        if LESSON[0] <= done < LESSON[1]:  # fast and short clips, with nothing to be seen but what the text says
+        if lesson(done) is not None:  # fast and short clips, with nothing to be seen but what the text says
             count, frames, fast = 2 * size, 8, 1.0
             timesteps = torch.randint(500, 1000, (count, 1), generator=random).repeat(1, frames)
         else:
@@ -195,14 +218,14 @@ def train(
             fast = FAST if done < FAST_UNTIL else 0.0
             timesteps = frame_levels(draw_timesteps(count, random), frames, random)
         number = step // STEPS_PER_CHUNK
-        turning = done >= SHORT_UNTIL and 1 < frames <= turns.frames
+        turning = lesson(done) is None and done >= SHORT_UNTIL and 1 < frames <= turns.frames
         if turning and float(torch.rand((), generator=random)) < TURNS:
-            told, clean, tracks = turns.draw(number, count, frames, random)
+            told, clean, poses = turns.draw(number, count, frames, random)
             prompts, at = turn_prompts(told, frames, random)
             scenes = [scene for turn in told for scene in turn.scenes]
         else:
             clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(done))
-            scenes, clean, tracks = clips.scenes, clips.latents, clips.tracks
+            scenes, clean, poses = clips.scenes, clips.latents, clips.poses
             prompts, at = [prompt_for(scene, frames, random) for scene in scenes], torch.arange(count)[:, None]
         ids = tokenize(tokenizer, prompts)
         noise = torch.randn(clean.shape, generator=random)
@@ -212,11 +235,11 @@ def train(
             context = text_encoder(ids).last_hidden_state
             context = context[at] if at.shape[1] > 1 else context  # (b, t, l, c): a text for every frame
         faint = torch.tensor([faintness(scene, tints) for scene in scenes])[at]
-        velocity, places = model(a * clean + b * noise, timesteps, context)
+        velocity, read = model(a * clean + b * noise, timesteps, context)
         wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
         squares = wanted * weigh(signal) * (velocity - (a * noise - b * clean)).square() * faint[:, None, :, None, None]
         error = squares.sum() / (wanted.sum() * clean[0, :, 0].numel())
-        return error + PLACES * ((places - tracks) / 0.2).square().mean()
+        return error + POSES * pose_error(read, poses)
 
     return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).unet.eval()
 
@@ -257,6 +280,6 @@ def prompt_for(scene: Scene, frames: int, random: torch.Generator, empty: float 
     """A caption, sometimes an empty one; of a single frame the motion is often left open."""
     if float(torch.rand((), generator=random)) < empty:
         return ""
-    if float(torch.rand((), generator=random)) < PLAIN:
+    if float(torch.rand((), generator=random)) < PLAIN_CAPTIONS:
         return describe(scene)
     return paraphrase(scene, random, vague=0.3 if frames == 1 else 0.08)

@@ -9,12 +9,14 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
+
+from .muon import Muon, matrices
 
 log = logging.getLogger(__name__)
 
@@ -32,6 +34,13 @@ class Schedule:
     clip: float = 1.0
     average: float = 0.998
     """Decay of the exponential average of the weights, which is what is kept; shorter in the first steps."""
+    muon: int | None = None
+    """The step from which matrices are trained by Muon instead of AdamW."""
+
+    def over(self, steps: int) -> Schedule:
+        """The same in another number of steps."""
+        muon = None if self.muon is None else round(self.muon * steps / self.steps)
+        return replace(self, steps=steps, warmup=min(self.warmup, steps // 2), muon=muon)
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, the full rate for a while, then a cosine to a hundredth."""
@@ -70,8 +79,12 @@ def fit(
     optimizer = torch.optim.AdamW(
         model.parameters(), schedule.learning_rate, (0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
     )
+    optimizers = {"optimizer": optimizer}
+    wide = matrices(model) if schedule.muon is not None else []
+    if wide:
+        optimizers["muon"] = Muon(wide, weight_decay=schedule.weight_decay)
     average = {name: value.detach().clone() for name, value in model.state_dict().items()}
-    first = _resume(folder, model, optimizer, average)
+    first = _resume(folder, model, optimizers, average)
     saved = time.monotonic()
     bar = tqdm(
         range(first, schedule.steps),
@@ -89,9 +102,13 @@ def fit(
         optimizer.zero_grad()
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
-        for group in optimizer.param_groups:
+        for group in (group for each in optimizers.values() for group in each.param_groups):
             group["lr"] = schedule.rate(step)
         if torch.isfinite(norm):
+            if wide and step >= schedule.muon:
+                optimizers["muon"].step()
+                for matrix in wide:
+                    matrix.grad = None  # AdamW passes over what has none
             optimizer.step()
         else:
             log.warning("Step %d skipped: the gradient is not finite.", step)
@@ -102,19 +119,22 @@ def fit(
         recent.append((step, value.item(), float(norm)))
         bar.set_postfix(loss=f"{sum(v for _, v, _ in recent[-50:]) / len(recent[-50:]):.4f}", refresh=False)
         if time.monotonic() - saved > save_every or step == schedule.steps - 1:
-            _save(folder, model, optimizer, average, step + 1, recent)
+            _save(folder, model, optimizers, average, step + 1, recent)
             recent, saved = [], time.monotonic()
     model.load_state_dict(average)
     return model
 
 
-def _save(
-    folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict, step: int, recent: list
-) -> None:
+Optimizers = dict[str, torch.optim.Optimizer]
+"""By the name under which a state file keeps their state."""
+
+
+def _save(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict, step: int, recent: list) -> None:
     state = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     state |= {f"average.{name}": value.contiguous() for name, value in average.items()}
-    for index, entry in optimizer.state_dict()["state"].items():
-        state |= {f"optimizer.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
+    for kind, optimizer in optimizers.items():
+        for index, entry in optimizer.state_dict()["state"].items():
+            state |= {f"{kind}.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
     _write(folder / "state.safetensors", state, {"step": str(step)})
     _write(folder / "average.safetensors", {k: v.contiguous() for k, v in average.items()}, {"step": str(step)})
     with open(folder / "loss.csv", "a", newline="", encoding="utf-8") as file:
@@ -127,7 +147,7 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
     os.replace(temporary, path)
 
 
-def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, average: dict) -> int:
+def _resume(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict) -> int:
     path = folder / "state.safetensors"
     if not path.exists():
         (folder / "loss.csv").unlink(missing_ok=True)
@@ -136,12 +156,13 @@ def _resume(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer, av
     model.load_state_dict({k.removeprefix("model."): v for k, v in state.items() if k.startswith("model.")})
     for name, value in average.items():
         value.copy_(state[f"average.{name}"])
-    entries: dict[int, dict[str, torch.Tensor]] = {}
-    for key, value in state.items():
-        if key.startswith("optimizer."):
-            _, index, name = key.split(".", 2)
-            entries.setdefault(int(index), {})[name] = value
-    optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
+    for kind, optimizer in optimizers.items():
+        entries: dict[int, dict[str, torch.Tensor]] = {}
+        for key, value in state.items():
+            if key.startswith(f"{kind}."):
+                _, index, name = key.split(".", 2)
+                entries.setdefault(int(index), {})[name] = value
+        optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
     step = int(header["__metadata__"]["step"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path as FilePath
 from typing import Generic, TypeVar
 
 import torch
@@ -17,12 +17,17 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from .render import render
-from .world import DIRECTIONS, Scene, World, place
+from .world import DIRECTIONS, Path, Scene, World, place
 
 T = TypeVar("T")
 
 RECENT = 8
 """Chunks that clips are drawn from."""
+
+SIZES = {"grows": 1, "shrinks": -1}
+"""Motions that change an object's size, and which way."""
+SYMMETRY = {"square": 4, "triangle": 3, "star": 5}
+"""In how many turned positions a shape looks the same; a circle in all."""
 
 LENGTHS = {16: 0.6, 24: 0.15, 8: 0.25, 1: 1.0}
 """Frames of a clip and how many there are for each clip of a chunk; other lengths are cut out of these."""
@@ -42,9 +47,9 @@ class Recent(Generic[T]):
             self.known[number] = self.make(number)
         return self.known[number]
 
-    def draw(self, newest: int, random: torch.Generator) -> T:
-        """One of the last chunks up to `newest`."""
-        return self[max(0, newest - int(torch.randint(RECENT, (), generator=random)))]
+    def draw(self, newest: int, random: torch.Generator, oldest: int = 0) -> T:
+        """One of the last chunks up to `newest`, none before `oldest`."""
+        return self[max(oldest, newest - int(torch.randint(RECENT, (), generator=random)))]
 
 
 @dataclass
@@ -53,13 +58,13 @@ class Chunk:
 
     scenes: dict[int, list[Scene]]
     latents: dict[int, torch.Tensor]
-    tracks: dict[int, torch.Tensor]
-    """(n, length, 2) where the first object is, in frame widths."""
+    poses: dict[int, torch.Tensor]
+    """(n, length, 2, 5), see `poses`."""
 
     def fast(self, length: int) -> list[int]:
-        """Which clips of that length show nothing but fast motion."""
+        """Which clips of that length show nothing but fast motion or change of size."""
         scenes = enumerate(self.scenes[length])
-        return [i for i, scene in scenes if all(item.speed == "fast" for item in scene.items)]
+        return [i for i, scene in scenes if all(item.speed == "fast" or item.motion in SIZES for item in scene.items)]
 
 
 @dataclass(frozen=True)
@@ -69,8 +74,24 @@ class Clips:
     scenes: list[Scene]
     latents: torch.Tensor
     """(n, 4, frames, h, w)."""
-    tracks: torch.Tensor
-    """(n, frames, 2) where the first object is, in frame widths."""
+    poses: torch.Tensor
+    """(n, frames, 2, 5), see `poses`."""
+
+
+def poses(scene: Scene, ways: list[Path]) -> torch.Tensor:
+    """How the objects of a scene lie in every frame, about as large as 1 or -1.
+
+    (frames, 2, 5) for up to two objects: x, y, radius, and the cosine and sine of the angle by which the shape is
+    turned, as far as one can see that; NaN where there is nothing to be said.
+    """
+    out = torch.full((len(ways[0].radius), 2, 5), torch.nan)
+    for number, (item, way) in enumerate(zip(scene.items, ways, strict=True)):
+        out[:, number, :2] = (way.position - 0.5) / 0.2
+        out[:, number, 2] = (way.radius - 0.15) / 0.05
+        if item.shape in SYMMETRY:
+            angle = SYMMETRY[item.shape] * way.angle
+            out[:, number, 3:] = torch.stack([angle.cos(), angle.sin()], -1)
+    return out
 
 
 class Pool:
@@ -87,7 +108,7 @@ class Pool:
         vae: nn.Module,
         worlds: list[tuple[float, World]],
         chunks: int,
-        folder: Path,
+        folder: FilePath,
         *,
         seed: int,
         clips: int = 480,
@@ -98,7 +119,11 @@ class Pool:
 
     def world(self, number: int) -> World:
         """The world that a chunk shows."""
-        return next((world for end, world in self.worlds if number < end * self.count), self.worlds[-1][1])
+        return next((world for end, world in self.worlds if number < round(end * self.count)), self.worlds[-1][1])
+
+    def oldest(self, number: int) -> int:
+        """The first chunk that shows the same world."""
+        return max((end for end in (round(end * self.count) for end, _ in self.worlds) if number >= end), default=0)
 
     def _make(self, number: int) -> Chunk:
         """A chunk, from its file or made now."""
@@ -116,8 +141,8 @@ class Pool:
 
         path = self.folder / f"chunk{number:04d}.safetensors"
         stored = kept(path, lambda: {f"{length}": latents(length) for length in LENGTHS})
-        tracks = {length: torch.stack([way[0].position for way in ways]) for length, ways in paths.items()}
-        return Chunk(scenes, {length: stored[f"{length}"] for length in LENGTHS}, tracks)
+        lying = {length: torch.stack(list(map(poses, scenes[length], paths[length]))) for length in LENGTHS}
+        return Chunk(scenes, {length: stored[f"{length}"] for length in LENGTHS}, lying)
 
     def draw(
         self, newest: int, count: int, frames: int, random: torch.Generator, *, fast: float = 0.0, ahead: int = 1
@@ -125,7 +150,7 @@ class Pool:
         """So many clips of that length, cut from the last chunks up to `newest`.
 
         fast: share of the clips that is drawn from the fast ones alone, which show most plainly what a direction is.
-        ahead: of so many clips the one is taken whose object is farthest in the direction that it moves in.
+        ahead: of so many clips the one is taken whose objects are farthest along their motion, see `_advance`.
         """
         lengths = [length for length in LENGTHS if length >= frames]
         if frames > 12 or frames == 1:  # rather the shortest clips that are long enough: their speeds fit
@@ -134,13 +159,13 @@ class Pool:
         for _ in range(count):
             cuts = [self._cut(newest, frames, lengths, random, fast) for _ in range(ahead)]
             clips.append(max(cuts, key=_advance))
-        scenes, latents, tracks = zip(*clips, strict=True)
-        return Clips(list(scenes), torch.stack(latents), torch.stack(tracks))
+        scenes, latents, lying = zip(*clips, strict=True)
+        return Clips(list(scenes), torch.stack(latents), torch.stack(lying))
 
     def _cut(
         self, newest: int, frames: int, lengths: list[int], random: torch.Generator, fast: float
     ) -> tuple[Scene, torch.Tensor, torch.Tensor]:
-        chunk = self.chunks.draw(newest, random)
+        chunk = self.chunks.draw(newest, random, self.oldest(newest))
         length = lengths[int(torch.randint(len(lengths), (), generator=random))]
         known = range(len(chunk.scenes[length]))
         if frames > 1 and float(torch.rand((), generator=random)) < fast:
@@ -148,17 +173,20 @@ class Pool:
         index = known[int(torch.randint(len(known), (), generator=random))]
         start = int(torch.randint(length - frames + 1, (), generator=random))
         kept = slice(start, start + frames)
-        return chunk.scenes[length][index], chunk.latents[length][index, :, kept], chunk.tracks[length][index, kept]
+        return chunk.scenes[length][index], chunk.latents[length][index, :, kept], chunk.poses[length][index, kept]
 
 
 def _advance(cut: tuple[Scene, torch.Tensor, torch.Tensor]) -> float:
-    """How far the first object of a cut is in its own direction, in frame widths from anywhere."""
-    scene, _, track = cut
-    way = torch.tensor(DIRECTIONS.get(scene.items[0].motion, (0.0, 0.0)))
-    return float((track.mean(0) * way).sum())
+    """How far the objects of a cut are in their own directions, or as large or small as they become."""
+    scene, _, lying = cut
+    total = 0.0
+    for item, (x, y, radius, *_) in zip(scene.items, lying.mean(0).tolist(), strict=False):
+        right, down = DIRECTIONS.get(item.motion, (0.0, 0.0))
+        total += right * x + down * y + SIZES.get(item.motion, 0) * radius
+    return total
 
 
-def kept(path: Path, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+def kept(path: FilePath, make: Callable[[], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
     """Tensors from a file, in fp32; where there is none yet, they are made and written to it, in fp16."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 3.0
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)
 DECODER = Schedule(1200, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
-DENOISER = Schedule(18000, 1.5e-3, hold=0.75)
+DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.88, muon=denoiser.PLAIN)
 
 STAGES = ("autoencoder", "text", "denoiser", "decoder")
 
@@ -46,11 +46,8 @@ class Recipe:
         if factor == 1:
             return self
 
-        def shorter(schedule: Schedule) -> Schedule:
-            steps = max(2, round(schedule.steps * factor))
-            return replace(schedule, steps=steps, warmup=min(schedule.warmup, steps // 2))
-
-        stages = {name: shorter(getattr(self, name)) for name in STAGES}
+        schedules = {name: getattr(self, name) for name in STAGES}
+        stages = {name: each.over(max(2, round(each.steps * factor))) for name, each in schedules.items()}
         return replace(self, **stages, pool=max(20, round(self.pool * factor)))
 
 

@@ -83,7 +83,7 @@ def build_text_encoder(vocabulary_size: int) -> nn.Module:
     return CLIPTextModel(CLIPTextConfig(**text_config(vocabulary_size)))
 
 
-WORLD = World(straight=0.45, other=0.25, pairs=0.3)
+WORLD = World(straight=0.45, diagonal=0.1, other=0.15, pairs=0.3)
 PLAIN = 0.3
 """Share of captions in the plain form."""
 ITEM = (OBJECT_COLOURS, SHAPES, MOTIONS, tuple(SPEEDS))

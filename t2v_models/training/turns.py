@@ -6,7 +6,7 @@ model that never saw one gives the average of both ways.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path as FilePath
 from typing import Any
@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from .pool import Recent, encode, kept
+from .pool import Recent, encode, kept, poses
 from .render import render
 from .world import (
     BACKGROUNDS,
@@ -118,9 +118,17 @@ def place_turn(turn: Turn, random: torch.Generator) -> Path:
 
 def draw_turn(turn: Turn, path: Path) -> torch.Tensor:
     """-> (frames, 3, h, w) in 0..1."""
+    return torch.cat([render([scene], [[way]])[0] for scene, way in _parts(turn, path)])
+
+
+def _poses(turn: Turn, path: Path) -> torch.Tensor:
+    return torch.cat([poses(scene, [way]) for scene, way in _parts(turn, path)])
+
+
+def _parts(turn: Turn, path: Path) -> Iterator[tuple[Scene, Path]]:
+    """Every scene and its part of the way."""
     parts = [part.split(turn.lengths) for part in (path.position, path.radius, path.angle)]
-    ways = [Path(*way) for way in zip(*parts, strict=True)]
-    return torch.cat([render([scene], [[way]])[0] for scene, way in zip(turn.scenes, ways, strict=True)])
+    return zip(turn.scenes, map(Path, *parts), strict=True)
 
 
 class Turns:
@@ -131,7 +139,7 @@ class Turns:
         self.chunks = Recent(self._make)
 
     def _make(self, number: int) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
-        """Turns, latents (n, 4, frames, h, w) and tracks (n, frames, 2)."""
+        """Turns, latents (n, 4, frames, h, w) and poses (n, frames, 2, 5)."""
         random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + 7)
         turns = [sample_turn(self.frames, random) for _ in range(self.clips)]
         paths = [place_turn(turn, random) for turn in turns]
@@ -142,18 +150,18 @@ class Turns:
             return {"turns": torch.cat(parts)}
 
         latents = kept(self.folder / f"turns{number:04d}.safetensors", make)["turns"]
-        return turns, latents, torch.stack([path.position for path in paths])
+        return turns, latents, torch.stack(list(map(_poses, turns, paths)))
 
     def draw(
         self, newest: int, count: int, frames: int, random: torch.Generator
     ) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
-        """So many turns, cut to that many frames, of the last chunks up to `newest`, with their latents and tracks."""
+        """So many turns, cut to that many frames, of the last chunks up to `newest`, with their latents and poses."""
         drawn = []
         for _ in range(count):
-            turns, latents, tracks = self.chunks.draw(newest, random)
+            turns, latents, lying = self.chunks.draw(newest, random)
             index = int(torch.randint(len(turns), (), generator=random))
             start = int(torch.randint(self.frames - frames + 1, (), generator=random))
             cut = slice(start, start + frames)
-            drawn.append((turns[index].cut(start, frames), latents[index, :, cut], tracks[index, cut]))
-        turns, latents, tracks = zip(*drawn, strict=True)
-        return list(turns), torch.stack(latents), torch.stack(tracks)
+            drawn.append((turns[index].cut(start, frames), latents[index, :, cut], lying[index, cut]))
+        turns, latents, lying = zip(*drawn, strict=True)
+        return list(turns), torch.stack(latents), torch.stack(lying)

@@ -6,6 +6,7 @@ widths and speeds in frame widths per frame, so the same scene can be drawn at a
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -39,12 +40,20 @@ DIRECTIONS: dict[str, tuple[float, float]] = {
 }
 MOTIONS = (*DIRECTIONS, "bounces", "spins", "grows", "shrinks", "still")
 STRAIGHT = ("right", "left", "up", "down")
+DIAGONAL = tuple(name for name in DIRECTIONS if name not in STRAIGHT)
 
 SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.0025, 0.011), "": (0.0125, 0.031), "fast": (0.034, 0.1)}
 """Frame widths per frame by adverb. Over 16 frames: 2 to 11 pixels of 64, 12 to 30, and 33 to as much as fits."""
 
 RADII = {1: (0.13, 0.2), 2: (0.12, 0.16)}
 """Smallest and largest radius of an object by the number of objects in the scene."""
+
+SMALL, LARGE = (0.07, 0.1), (0.24, 0.32)
+"""Radii that an object grows or shrinks from and to. A large object can be in few places only, so that growth shows
+before it is known where; to less than 0.22 it was drawn at one size after 4,000 steps."""
+
+HARDER = ("star", "spins")
+"""Drawn twice as often as others, since they are learned last."""
 
 LARGEST_ALONE = 0.36
 """Largest radius in a single frame: a large object can be in few places, so its colour shows through any noise."""
@@ -99,8 +108,11 @@ class World:
     straight: float = 1.0
     """Share of scenes with one object that moves right, left, up or down."""
 
+    diagonal: float = 0.0
+    """Share with one object that moves diagonally."""
+
     other: float = 0.0
-    """Share with one object and a diagonal, a bounce, a spin, a change of size or no motion."""
+    """Share with one object and a bounce, a spin, a change of size or no motion."""
 
     pairs: float = 0.0
     """Share with two objects that move straight."""
@@ -110,12 +122,13 @@ class World:
 
     def sample(self, random: torch.Generator) -> Scene:
         """One scene, never of a held-out combination."""
-        shares = torch.tensor([self.straight, self.other, self.pairs])
-        kind = int(torch.multinomial(shares, 1, generator=random))
-        motions = tuple(m for m in MOTIONS if m not in STRAIGHT) if kind == 1 else STRAIGHT
+        others = tuple(motion for motion in MOTIONS if motion not in DIRECTIONS)
+        kinds = ((STRAIGHT, 1), (DIAGONAL, 1), (others, 1), (STRAIGHT, 2))
+        shares = torch.tensor([self.straight, self.diagonal, self.other, self.pairs])
+        motions, count = kinds[int(torch.multinomial(shares, 1, generator=random))]
         choices = _combinations(motions)
         items: list[Item] = []
-        while len(items) < (2 if kind == 2 else 1):
+        while len(items) < count:
             colour, shape, motion = choices[_index(len(choices), random)]
             if all(colour != item.colour for item in items):
                 speed = ("slowly", "", "fast")[
@@ -134,7 +147,8 @@ _CACHE: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
 
 def _combinations(motions: tuple[str, ...]) -> list[tuple[str, str, str]]:
     if motions not in _CACHE:
-        _CACHE[motions] = combinations(motions)
+        known = combinations(motions)
+        _CACHE[motions] = known + [combination for combination in known if set(HARDER) & set(combination)]
     return _CACHE[motions]
 
 
@@ -184,13 +198,14 @@ def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Gen
         height, period, phase = uniform(0.2, 0.4), uniform(6, 9), uniform(0, 1)
         offset[:, 1] = -height * torch.sin(torch.pi * (time / period + phase)).abs()
     elif item.motion == "spins":
-        angle = uniform(0, 2) * torch.pi + time * uniform(0.15, 0.35) * (1 if uniform(0, 1) < 0.5 else -1)
+        # clockwise from upright, as everything else stands: nothing is left open that the text does not say
+        angle = time * uniform(0.15, 0.35) if frames > 1 else torch.full((1,), uniform(0, 2 * math.pi))
     elif item.motion in ("grows", "shrinks"):
-        small, large = uniform(0.07, 0.1), uniform(0.17, 0.22)
+        small, large = uniform(*SMALL), uniform(*LARGE)
         radius = small + (large - small) * time / last
         radius = radius if item.motion == "grows" else radius.flip(0)
         if frames == 1:
-            radius = torch.full((1,), uniform(0.07, 0.22))
+            radius = torch.full((1,), uniform(SMALL[0], LARGE[1]))
     margin = 1.04 * radius.max()
     low, high = margin - offset.amin(0), 1 - margin - offset.amax(0)
     start = low + (high - low).clamp(min=0) * torch.rand(2, generator=random)
