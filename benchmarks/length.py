@@ -17,6 +17,8 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +32,8 @@ STORY = """0-25%: a red circle moves right
 50%-75%: a green square moves left
 75%-100%: a blue circle moves up"""
 LENGTHS = (64, 256, 1024, 3376)
+METHOD_FRAMES = 64
+"""Of the methods side by side."""
 WARMUP = 17
 """Frames of a film before the measured one: the first calls of everything cost more."""
 
@@ -76,8 +80,23 @@ def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]
     return rows
 
 
-def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
-    """Seconds of one guided denoising step over `frames` frames, by the way it is done; the median of the rounds."""
+def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
+    """Median seconds of each way, taken in turn; the first round only warms up. Prints how they compare to the first."""
+    seconds: dict[str, list[float]] = {name: [] for name in ways}
+    for turn in range(rounds + 1):
+        for name, way in ways.items():
+            run = measured(way)
+            if turn:
+                seconds[name].append(run.seconds)
+    medians = {name: statistics.median(each) for name, each in seconds.items()}
+    plain = next(iter(medians.values()))
+    for name, median in medians.items():
+        print(f"{name:20s} {median:.3f} s, {median / plain:.3f} of the {next(iter(ways))}", flush=True)
+    return medians
+
+
+def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
+    """One guided denoising step over `frames` frames, by the way it is done."""
     import torch
 
     from t2v_models import load_pipeline
@@ -86,25 +105,23 @@ def methods(model: str, frames: int, rounds: int) -> dict[str, float]:
     pipeline = load_pipeline(model)
     own = pipeline.defaults
     window = Windows(own.frames, own.frames // 2).over(frames)
-    ways = {
+    unets = {
         "plain pass": pipeline.unet,
         "windowed attention": Windows(own.frames, own.frames // 2, free_noise=True).over(frames).around(pipeline.unet),
         "windows": window.around(pipeline.unet, step=1),  # as most steps have them: one more than the first
     }
     x = torch.randn(1, pipeline.unet.config.out_channels, frames, own.height // 8, own.width // 8)
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    with torch.no_grad():
-        context = pipeline.encode_text(["", "a red circle moves right"])
-        for turn in range(rounds + 1):
-            for name, unet in ways.items():
-                run = measured(lambda unet=unet: unet(x, torch.tensor([500]), context))
-                if turn:
-                    seconds[name].append(run.seconds)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    context = pipeline.encode_text(["", "a red circle moves right"])
+
+    def step(unet: Callable[..., Any]) -> None:
+        with torch.no_grad():
+            unet(x, torch.tensor([500]), context)
+
+    return {name: partial(step, unet) for name, unet in unets.items()}
 
 
-def films(model: str, frames: int, rounds: int) -> dict[str, float]:
-    """Seconds of a whole film's latents, by the method; the median of the rounds. The plain pass is one long clip."""
+def films(model: str, frames: int) -> dict[str, Callable[[], Any]]:
+    """A whole film's latents, by the method; the plain pass is one long clip."""
     from t2v_models import load_pipeline
     from t2v_models.film import METHODS, Film
 
@@ -112,17 +129,11 @@ def films(model: str, frames: int, rounds: int) -> dict[str, float]:
     text = "a red circle moves right"
 
     def make(method: str) -> None:
-        if method == "plain pass":
-            pipeline(text, frames=frames, decode=False)
-        else:
-            for _ in Film(pipeline, text, frames=frames, method=method).latents():
-                pass
+        for _ in Film(pipeline, text, frames=frames, method=method).latents():
+            pass
 
-    seconds: dict[str, list[float]] = {name: [] for name in ("plain pass", *METHODS)}
-    for _ in range(rounds):
-        for name, each in seconds.items():
-            each.append(measured(lambda name=name: make(name)).seconds)
-    return {name: statistics.median(each) for name, each in seconds.items()}
+    ways = {method: partial(make, method) for method in METHODS}
+    return {"plain pass": lambda: pipeline(text, frames=frames, decode=False), **ways}
 
 
 def overlap_factor(frames: int, length: int, overlap: int) -> float:
@@ -187,15 +198,12 @@ def main() -> None:
         )
         draw(rows, f"{args.model}, {args.method}", args.output.with_suffix(".png"))
     if args.only != "lengths":
-        found["methods"] = methods(args.model, 64, args.rounds)
-        plain = found["methods"]["plain pass"]
-        for name, seconds in found["methods"].items():
-            print(f"{name:20s} {seconds:.3f} s a step of 64 frames, {seconds / plain:.3f} of the plain pass")
-        print(f"overlap factor of the windows: {overlap_factor(64, 16, 8):.3f}")
-        found["films"] = films(args.model, 64, max(1, args.rounds // 2))
-        plain = found["films"]["plain pass"]
-        for name, seconds in found["films"].items():
-            print(f"{name:20s} {seconds:.2f} s a film of 64 frames, {seconds / plain:.3f} of the plain pass")
+        print(
+            f"A step of {METHOD_FRAMES} frames; overlap factor of the windows {overlap_factor(METHOD_FRAMES, 16, 8):.3f}:"
+        )
+        found["methods"] = in_turn(steps(args.model, METHOD_FRAMES), args.rounds)
+        print(f"A film of {METHOD_FRAMES} frames:")
+        found["films"] = in_turn(films(args.model, METHOD_FRAMES), max(1, args.rounds // 2))
     args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

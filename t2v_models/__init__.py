@@ -12,7 +12,7 @@ _PUBLIC = {
     "VideoReader": ".video",
     "VideoWriter": ".video",
     "inspect": ".checkpoints",
-    "load_pipeline": ".pipeline",
+    "load_pipeline": ".loading",
     "load_unet": ".checkpoints",
 }
 

@@ -6,6 +6,7 @@ meets a pipeline, a story and a folder in which unfinished work is kept.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
@@ -19,8 +20,8 @@ from torch import Tensor
 
 from .errors import T2VError
 from .film_methods import MAKE, Denoiser
-from .pipeline import Pipeline, Progress
-from .sampling.story import Story, parse_story
+from .pipeline import Pipeline, Progress, checked_steps
+from .sampling.story import Story, parse_story, with_negative
 from .sampling.windows import Windows, windows
 
 log = logging.getLogger(__name__)
@@ -28,7 +29,7 @@ log = logging.getLogger(__name__)
 METHODS = {
     "windows": "overlapping windows, averaged at every step; each frame sees its neighbours",
     "free-noise": "one pass over all frames with windowed temporal attention and repeated noise; short films",
-    "coarse-to-fine": "sparse key frames first, then what lies between; the fastest by far for long films",
+    "coarse-to-fine": "sparse key frames first, then what lies between; little memory at any length",
     "endless": "a queue of frames, each one noise level behind the next; constant memory, any length",
 }
 
@@ -42,7 +43,7 @@ class Settings:
     seed: int
     window: Windows
     batch: int = 8
-    """Windows or segments that go through the UNet together."""
+    """Windows or segments that are denoised together; as many of them go through the UNet at once as fit."""
     resample: int = 2
     """Rounds per step in which known and new frames come to agree, for models without noise levels per frame."""
 
@@ -95,8 +96,7 @@ class Film:
                 f"A clip of shape {tuple(clip.shape)} is given to go on from, by the method {method!r}: frames of shape "
                 "(t, h, w, 3) and the method 'endless' are wanted."
             )
-        if negative_prompt:
-            story = f"{story}\nnegative: {negative_prompt}"
+        story = with_negative(story, negative_prompt)
         choose = pipeline.defaults
         self.pipeline, self.method, self.progress = pipeline, method, progress
         self.fps = choose.fps if fps is None else fps
@@ -108,29 +108,38 @@ class Film:
         self.shape = pipeline.checked_shape(1, frames, width, height)
         self.story: Story = parse_story(story, self.shape[2], self.fps)
         self.settings = Settings(
-            steps=choose.steps if steps is None else steps,
+            steps=checked_steps(choose.steps if steps is None else steps),
             guidance_scale=choose.guidance_scale if guidance_scale is None else guidance_scale,
             seed=seed,
             window=_checked(window, choose.frames, self.shape[2]),
         )
+        if self.settings.window.looped and method != "windows":
+            raise T2VError(f"The windows are looped, but {method} makes no loop: choose the method windows.")
         about = {"story": story, "method": method, "shape": self.shape, "settings": self.settings}
+        about |= {"fps": (self.fps, self.condition), "model": pipeline.identity() if resume is not None else ""}
         if clip is not None:
             about["clip"] = hashlib.sha256(clip.contiguous().numpy().tobytes()).hexdigest()
         self.store = Store(resume, about)
 
+    @torch.no_grad()
     def latents(self) -> Iterator[Tensor]:
         """(1, 4, n, h/8, w/8) finished parts, in order."""
-        with torch.no_grad():
-            yield from MAKE[self.method](self)
+        yield from MAKE[self.method](self)
 
     def frames(self) -> Iterator[Tensor]:
-        """(n, h, w, 3), 0..1, the frames in order as soon as they are finished."""
+        """(n, h, w, 3), 0..1, the frames in order as soon as they are finished.
+
+        Where they are kept to resume, call `finish` once the frames are safe.
+        """
         parts = self.latents()
         if self.clip is not None:
             next(parts)
             yield self.clip
         for part in parts:
             yield from self.pipeline.decode(part[0])
+
+    def finish(self) -> None:
+        """The frames are where they shall be: remove what was kept to resume."""
         self.store.clear()
 
     def denoiser(self, pace: str = "", stride: int = 1) -> Denoiser:
@@ -208,3 +217,5 @@ class Store:
             for path in self.folder.glob("*.safetensors"):
                 path.unlink()
             (self.folder / "film.txt").unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where something else lies in it
+                self.folder.rmdir()

@@ -13,9 +13,10 @@ from .pipeline import Pipeline
 from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of
 from .sampling.fifo import Fifo
 from .sampling.guidance import classifier_free
-from .sampling.infill import coarse_to_fine, sample_between, strides
+from .sampling.infill import coarse_to_fine, redone, sample_between, strides
 from .sampling.noise import reschedule
-from .sampling.story import Told, same_frames
+from .sampling.story import Story, Told, same_frames
+from .sampling.windows import fuse, together
 
 if TYPE_CHECKING:
     from .film import Film, Settings
@@ -23,6 +24,9 @@ if TYPE_CHECKING:
 
 KEYS_A_SCENE = 4
 """Key frames that the shortest scene of a story gets, as far as one window holds them: fewer show no way to go."""
+
+SKIPPED = 0.2
+"""Share of the steps that are left out where a change of scene is done once more: a little of what was there stays."""
 
 NEAR = 5
 """Gaps of so many frames are filled at the usual pace: fast is thrice the usual pace, and ten times slow."""
@@ -45,8 +49,11 @@ class Denoiser:
         return self.settings.guidance_scale != 1 and not self.pipeline.unet.config.guidance_dim
 
     def __call__(self, x: Tensor, levels: Tensor, numbers: Tensor, options: dict[str, Any] | None = None) -> Tensor:
-        """x: (b, 4, t, h, w), levels and numbers: (b, t) -> the prediction, like x."""
-        unet, b = self.pipeline.unet, x.shape[0]
+        """x: (b, 4, t, h, w), levels and numbers: (b, t) -> the prediction, like x; clips in groups, for their memory."""
+        unet, b, most = self.pipeline.unet, x.shape[0], together(*x.shape[2:])
+        if b > most:
+            groups = zip(x.split(most), levels.split(most), numbers.split(most), strict=True)
+            return torch.cat([self(*group, options) for group in groups])
         context = self.positive.at(numbers)
         if self.guided:
             context = torch.cat(same_frames(self.negative.at(numbers), context, x.shape[2]))
@@ -57,69 +64,75 @@ class Denoiser:
             x = x * (scale[:, None, None, None, None] if levels.ndim == 1 else scale[:, None, :, None, None])
         conditions = self.pipeline.conditions(b, self.fps, self.settings.guidance_scale)
         prediction = unet(x.to(unet.dtype), levels.to(self.device), context, options=options, **conditions).float()
+        self.pipeline.check_finite(prediction)
         if not self.guided:
             return prediction
         uncond, cond = prediction.chunk(2)
         return classifier_free(cond, uncond, self.settings.guidance_scale)
 
-    def share(self, i: int) -> tuple[Tensor, Tensor]:
-        """The signal shares at step i and after it; at the end everything is signal."""
+    def at_once(self, x: Tensor, i: int, options: dict[str, Any] | None = None) -> Tensor:
+        """x: (1, 4, t, h, w), all frames of a film or its first ones -> the prediction at step i, in one pass."""
+        frames = x.shape[2]
+        levels = self.timesteps[i].expand(1, frames)
+        return self(x.to(self.device), levels, torch.arange(frames)[None], options).cpu()
+
+    def step(self, x: Tensor, i: int, prediction: Tensor) -> Tensor:
+        """x after DDIM's step i; at the end everything is signal."""
         after = self.abar[self.timesteps[i + 1]] if i + 1 < len(self.timesteps) else torch.tensor(1.0)
-        return self.abar[self.timesteps[i]].float(), after.float()
+        return ddim_step(x, prediction, self.abar[self.timesteps[i]].float(), after.float(), self.kind)
+
+
+Predict = Callable[[Tensor, int], Tensor]
+"""``predict(x, i)`` -> the prediction for x at step i, like x."""
+
+
+def _together(film: Film, denoise: Denoiser, noise: Tensor, predict: Predict) -> Iterator[Tensor]:
+    """All frames take every step together; the state after each step can be taken up again."""
+    kept = film.store.get("state")
+    first, x = (0, noise) if kept is None else (int(kept["step"]), kept["latents"])
+    for i in range(first, len(denoise.timesteps)):
+        x = denoise.step(x, i, predict(x, i))
+        film.store.put("state", latents=x, step=torch.tensor(i + 1))
+        film.tick(i + 1, len(denoise.timesteps))
+    yield from x.split(film.settings.window.length, dim=2)
 
 
 def _windows(film: Film) -> Iterator[Tensor]:
-    """Every step denoises all windows and averages them; the state after each step can be taken up again."""
+    """Every step denoises all windows and averages them."""
     settings, frames, denoise = film.settings, film.shape[2], film.denoiser()
-    kept = film.store.get("state")
-    x = torch.randn(film.shape, generator=film.noise(0)) if kept is None else kept["latents"]
-    first = 0 if kept is None else int(kept["step"])
-    window = settings.window.over(frames)
-    for i in range(first, len(denoise.timesteps)):
-        spans = window.spans(i)
-        norm = torch.zeros(frames)
-        for span in spans:
-            norm[span] += window.weights
-        share, after = denoise.share(i)
-        total = torch.zeros_like(x)
-        for start in range(0, len(spans), settings.batch):
-            group = torch.tensor(spans[start : start + settings.batch])  # (b, length)
-            clips = x[0][:, group].transpose(0, 1).to(denoise.device)
-            levels = denoise.timesteps[i].expand(group.shape)
-            for span, part in zip(group, denoise(clips, levels, group).cpu(), strict=True):
-                total[0].index_add_(1, span, part * (window.weights / norm[span])[:, None, None])
-        x = ddim_step(x, total, share, after, denoise.kind)
-        film.store.put("state", latents=x, step=torch.tensor(i + 1))
-        film.tick(i + 1, len(denoise.timesteps))
-    yield from x.split(window.length, dim=2)
+
+    def predict(x: Tensor, i: int) -> Tensor:
+        spans = settings.window.spans(i)
+
+        def parts() -> Iterator[Tensor]:
+            for start in range(0, len(spans), settings.batch):
+                group = torch.tensor(spans[start : start + settings.batch])  # (b, length)
+                clips = x[0][:, group].transpose(0, 1).to(denoise.device)
+                levels = denoise.timesteps[i].expand(group.shape)
+                yield from denoise(clips, levels, group).cpu().split(1)
+
+        return fuse(parts(), spans, settings.window.weights, frames)
+
+    yield from _together(film, denoise, torch.randn(film.shape, generator=film.noise(0)), predict)
 
 
 def _free_noise(film: Film) -> Iterator[Tensor]:
     """One pass over all frames, temporal attention in windows, noise that repeats itself in another order."""
-    frames, window, denoise = film.shape[2], film.settings.window, film.denoiser()
+    window, denoise, generator = film.settings.window, film.denoiser(), film.noise(0)
     stride = max(1, window.length - window.overlap)
     windowed = window.temporal()
     options = {"temporal_windows": windowed} if windowed else None
-    numbers = torch.arange(frames)[None]
-    generator = film.noise(0)
-    kept = film.store.get("state")
-    x = torch.randn(film.shape, generator=generator)
-    x = reschedule(x, window.length, stride, generator) if kept is None else kept["latents"]
-    for i in range(0 if kept is None else int(kept["step"]), len(denoise.timesteps)):
-        share, after = denoise.share(i)
-        levels = denoise.timesteps[i].expand(1, frames)
-        prediction = denoise(x.to(denoise.device), levels, numbers, options).cpu()
-        x = ddim_step(x, prediction, share, after, denoise.kind)
-        film.store.put("state", latents=x, step=torch.tensor(i + 1))
-        film.tick(i + 1, len(denoise.timesteps))
-    yield from x.split(window.length, dim=2)
+    noise = reschedule(torch.randn(film.shape, generator=generator), window.length, stride, generator)
+    yield from _together(film, denoise, noise, lambda x, i: denoise.at_once(x, i, options))
 
 
 def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
-    """Key frames, then segments between fixed ends; every finished segment is kept.
+    """Key frames, then segments between fixed ends, then the changes of scene once more; what is finished is kept.
 
     Key frames lie far apart, so between them things move fast; in a clip that fills a gap they move slowly. The model
-    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that.
+    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that. A key
+    frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
+    again as one clip at the film's own rate, which shows how one scene leads to the next.
     """
     settings, frames = film.settings, film.shape[2]
     family = film.pipeline.family
@@ -127,41 +140,80 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     levels = strides(frames, settings.window.length, max(1, shortest / KEYS_A_SCENE))
     paces = _paces(levels, *family.pace) if family.pace else [""] * len(levels)
     denoisers = {stride: film.denoiser(pace, stride) for stride, pace in zip(levels, paces, strict=True)}
-    done = 0
+    changes = _changes(film.story, settings.window.length) if len(levels) > 1 else []
+    usual = film.denoiser() if changes else denoisers[1]
 
-    def sample(ends: Tensor | None, numbers: Sequence[Sequence[int]], generator: torch.Generator) -> Tensor:
-        count, denoise = len(numbers[0]), denoisers[levels[0] if ends is None else numbers[0][1] - numbers[0][0]]
-        noise = torch.randn((len(numbers), film.shape[1], count, *film.shape[3:]), generator=generator)
-        clean, known = torch.zeros_like(noise), torch.zeros(count, dtype=torch.bool)
-        if ends is not None:
-            clean[:, :, [0, -1]] = ends
-            known[[0, -1]] = True
-        at = torch.tensor(numbers)
+    def sample(
+        denoise: Denoiser,
+        clean: Tensor,
+        known: Tensor,
+        numbers: Sequence[Sequence[int]],
+        key: Sequence[int],
+        repaint: bool = False,
+    ) -> Tensor:
+        """Clips of those frames, `known` of which are there; all are, where they are done once more."""
+        generator, at = film.noise(*key), torch.tensor([list(each) for each in numbers])
+        skip = round(SKIPPED * len(denoise.timesteps)) if repaint else 0
         return sample_between(
             lambda x, levels: denoise(x.to(denoise.device), levels, at).cpu(),
-            noise,
+            torch.randn(clean.shape, generator=generator),
             known,
             clean,
-            denoise.timesteps,
+            denoise.timesteps[skip:],
             denoise.abar,
             denoise.kind,
             clean_levels=family.frame_levels,
-            resample=settings.resample if ends is not None else 0,
+            repaint=repaint,
+            resample=settings.resample if known.any() else 0,
             generator=generator,
         )
 
     def keys(numbers: Sequence[int]) -> Tensor:
-        return film.store.once("keys", lambda: sample(None, [numbers], film.noise(0)))
+        nothing = torch.zeros(*film.shape[:2], len(numbers), *film.shape[3:])
+        known = torch.zeros(len(numbers), dtype=torch.bool)
+        return film.store.once("keys", lambda: sample(denoisers[levels[0]], nothing, known, [numbers], [0]))
 
     def fill(ends: Tensor, numbers: Sequence[Sequence[int]]) -> Tensor:
         first, stride = numbers[0][0], numbers[0][1] - numbers[0][0]
+        known = _ends(len(numbers[0]))
+        clean = ends.new_zeros(*ends.shape[:2], len(known), *ends.shape[3:])
+        clean[:, :, known] = ends
         name = f"stride-{stride}-from-{first}"
-        return film.store.once(name, lambda: sample(ends, numbers, film.noise(stride, first)))
+        return film.store.once(name, lambda: sample(denoisers[stride], clean, known, numbers, [stride, first]))
 
-    for part in coarse_to_fine(frames, levels, keys, fill, batch=settings.batch):
+    def repainted(clip: Tensor, first: int) -> Tensor:
+        numbers, known = [range(first, first + clip.shape[2])], _ends(clip.shape[2])
+        name = f"change-from-{first}"
+        return film.store.once(name, lambda: sample(usual, clip, known, numbers, [0, first], repaint=True))
+
+    done = 0
+    parts = coarse_to_fine(frames, levels, keys, fill, batch=settings.batch)
+    for part in redone(parts, changes, repainted):
         done += part.shape[2]
         yield part
         film.tick(done, frames)
+
+
+def _ends(frames: int) -> Tensor:
+    """(frames,) true for the first and the last."""
+    known = torch.zeros(frames, dtype=torch.bool)
+    known[[0, -1]] = True
+    return known
+
+
+def _changes(story: Story, window: int) -> list[tuple[int, int]]:
+    """(first frame, the one after the last) of a clip around every change of scene: a window, or less in short scenes.
+
+    A frame's scene is the one whose text it has most of.
+    """
+    _, lengths = story.blend().argmax(dim=1).unique_consecutive(return_counts=True)
+    clips, at = [], 0
+    for before, after in pairwise(lengths.tolist()):
+        at += before
+        half = min(window, before, after) // 2
+        if half > 1:
+            clips.append((at - half, at + half))
+    return clips
 
 
 def _paces(levels: Sequence[int], slow: str, fast: str) -> list[str]:
@@ -183,10 +235,7 @@ def _endless(film: Film) -> Iterator[Tensor]:
             return film.pipeline.encode_video(film.clip[None])
         x = torch.randn((*film.shape[:2], count, *film.shape[3:]), generator=film.noise(0))
         for i in range(len(denoise.timesteps)):
-            share, after = denoise.share(i)
-            levels = denoise.timesteps[i].expand(1, count)
-            prediction = denoise(x.to(denoise.device), levels, torch.arange(count)[None]).cpu()
-            x = ddim_step(x, prediction, share, after, denoise.kind)
+            x = denoise.step(x, i, denoise.at_once(x, i))
         return x
 
     clip = film.store.once("beginning", beginning)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import copy
-import logging
-from collections.abc import Callable, Iterator, Sequence
+import hashlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,18 +15,11 @@ from torch import Tensor
 from .errors import T2VError
 from .families import Family
 from .sampling.guidance import classifier_free, rescale
-from .sampling.schedulers import build_scheduler, scaled_schedule
-from .sampling.story import parse_story, same_frames
+from .sampling.schedulers import build_scheduler, with_scaled_schedule
+from .sampling.story import parse_story, same_frames, with_negative
 from .sampling.windows import Windows
 from .unet import UNet3D
 
-if TYPE_CHECKING:
-    from .checkpoints import Checkpoint
-
-log = logging.getLogger(__name__)
-
-BUILT_IN = Path(__file__).parent / "builtin"
-CLIP = "openai/clip-vit-large-patch14"
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` after every step; it may raise to cancel."""
 
@@ -46,7 +38,7 @@ class Video:
 
 
 class Pipeline:
-    """Text to video with one model; made by `load_pipeline`.
+    """Text to video with one model; made by `t2v_models.load_pipeline`.
 
     Attributes: unet (`UNet3D`), vae (diffusers' AutoencoderKL), text_encoder (transformers' CLIPTextModel), tokenizer,
     scheduler_config, family, defaults (the family's).
@@ -62,16 +54,17 @@ class Pipeline:
         family: Family,
     ) -> None:
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
-        self.scheduler_config, self.family, self.defaults = scheduler_config, family, family.defaults
-        self.input_scale: Tensor | None = None
-        if family.scale_base is not None:
-            betas, self.input_scale = scaled_schedule(_betas(scheduler_config), family.scale_base)
-            self.scheduler_config = {**scheduler_config, "trained_betas": betas.tolist()}
+        self.family, self.defaults = family, family.defaults
+        self.scheduler_config, self.input_scale = with_scaled_schedule(scheduler_config, family.scale_base)
 
     @property
     def device(self) -> torch.device:
         """Where the UNet's weights are."""
         return self.unet.out[2].weight.device
+
+    def identity(self) -> str:
+        """Another for another model: a film that was begun with one cannot go on with the other."""
+        return fingerprint(self.unet) + fingerprint(self.text_encoder)
 
     @torch.no_grad()
     def __call__(
@@ -116,29 +109,35 @@ class Pipeline:
             method: a key of `t2v_models.film.METHODS`: yields (n, h, w, 3) frames of the story as they are finished. It
                 takes the story (or prompt), size, steps, guidance scale and seed; for more see `t2v_models.film.Film`.
             progress: see `Progress`.
-            decode: False leaves `Video.frames` empty.
+            decode: False leaves `Video.frames` empty; a film then yields latents.
 
         Raises:
             T2VError: for values that no video can be made with.
         """
+        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
+        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+        if (story is not None or method is not None) and not len(prompts) == len(negatives) == 1:
+            raise T2VError(f"{len(prompts)} prompts and {len(negatives)} negative ones for one film: give one of each.")
         if method is not None:
             from .film import Film
 
+            other = {"scheduler": scheduler, "eta": eta, "guidance_rescale": guidance_rescale, "video": video}
+            other |= {"latents": latents, "strength": None if strength == 1 else strength}
+            unknown = [name for name, value in other.items() if value is not None]
+            if unknown:
+                raise T2VError(
+                    f"Films take no {' and no '.join(unknown)}: leave {'it' if len(unknown) == 1 else 'them'} out."
+                )
             size = {"frames": frames, "width": width, "height": height, "fps": fps}
             how = {"steps": steps, "guidance_scale": guidance_scale, "seed": seed, "window": windows}
-            return Film(
-                self, story or str(prompt), str(negative_prompt), method=method, **size, **how, progress=progress
-            ).frames()
-        prompts = [prompt] if isinstance(prompt, str) else list(prompt)
-        negatives = [negative_prompt] * len(prompts) if isinstance(negative_prompt, str) else list(negative_prompt)
+            film = Film(self, story or prompts[0], negatives[0], method=method, **size, **how, progress=progress)
+            return film.frames() if decode else film.latents()
         choose = self.defaults
-        steps = choose.steps if steps is None else steps
+        steps = checked_steps(choose.steps if steps is None else steps)
         scale = choose.guidance_scale if guidance_scale is None else guidance_scale
         contrast = self.family.guidance_rescale if guidance_rescale is None else guidance_rescale
         eta = self.family.eta if eta is None else eta
         shape = self._shape(prompts, negatives, frames, width, height, video)
-        if not 1 <= steps <= 1000:
-            raise T2VError(f"steps is {steps}: a number from 1 to 1000 is wanted.")
         if not 0 < strength <= 1:
             raise T2VError(f"strength is {strength}: more than 0 and at most 1 is wanted.")
 
@@ -148,7 +147,7 @@ class Pipeline:
         if story is None:
             context = self.encode_text([*negatives, *prompts] if guided else prompts)
         else:
-            told = parse_story(story, shape[2], choose.fps if fps is None else fps)
+            told = parse_story(with_negative(story, negatives[0]), shape[2], choose.fps if fps is None else fps)
             numbers = torch.arange(shape[2])[None]
             context = told.told(self.encode_text).at(numbers)
             if guided:
@@ -200,17 +199,21 @@ class Pipeline:
             x = torch.stack([_step(*each, t, eta) for each in zip(schedulers, prediction, x, generators, strict=True)])
             if progress is not None:
                 progress(i + 1, len(timesteps))
-        if not torch.isfinite(x).all():
-            raise T2VError(
-                f"The latents have become NaN or infinite (weights {self.unet.dtype}, latent {tuple(x.shape)}): "
-                "load the model with dtype=torch.float32 or torch.bfloat16."
-            )
+        self.check_finite(x)
 
         # 4. decode
         rate = choose.fps if fps is None else fps
         if not decode:
             return Video(torch.empty(0), x, rate)
         return Video(torch.stack([torch.cat(list(self.decode(each))) for each in x]), x, rate)
+
+    def check_finite(self, x: Tensor) -> None:
+        """A black video with no word about it is the worst of results."""
+        if not torch.isfinite(x).all():
+            raise T2VError(
+                f"The latents have become NaN or infinite (weights {self.unet.dtype}, latent {tuple(x.shape)}): "
+                "load the model with dtype=torch.float32 or torch.bfloat16 (--dtype fp32 or bf16)."
+            )
 
     def conditions(self, count: int, fps: float | None, guidance_scale: float) -> dict[str, Any]:
         """What this UNet is told besides the text, for that many videos."""
@@ -283,101 +286,26 @@ class Pipeline:
         return (count, self.unet.config.out_channels, frames, height // 8, width // 8)
 
 
-def load_pipeline(
-    model: str | Path = "built-in", *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
-) -> Pipeline:
-    """A pipeline from "built-in" or from anything that `t2v_models.inspect` knows and that has all its parts.
-
-    Args:
-        model: "built-in", or the path of a model folder or checkpoint.
-        dtype: of the weights; where None, float32 on a CPU and float16 elsewhere.
-        device: where to run.
-
-    Raises:
-        T2VError: where a part (UNet, text encoder, VAE) is missing.
-        FileNotFoundError: where the path is.
-    """
-    from .checkpoints import load_unet, open_checkpoint
-
-    device = torch.device(device)
-    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-    checkpoint = open_checkpoint(BUILT_IN if str(model) == "built-in" else Path(model))
-    missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
-    if missing:
-        raise T2VError(
-            f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put the "
-            "missing files beside it."
-        )
-    family = checkpoint.family
-    if family.image:
-        raise T2VError(
-            f"{model} is {family.title}, which wants a first image, and the pipeline gives it none yet: choose a "
-            "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
-        )
-    unet = load_unet(checkpoint, dtype=dtype, device=device)
-    if device.type == "cpu":  # its input is laid out so: a convolution is faster when its weight is, too
-        unet.to(memory_format=torch.channels_last)
-    return Pipeline(
-        unet,
-        load_vae(checkpoint, dtype=dtype, device=device),
-        load_text_encoder(checkpoint, dtype=dtype, device=device),
-        load_tokenizer(checkpoint.tokenizer_path),
-        checkpoint.scheduler_config(),
-        family,
-    )
+def checked_steps(steps: int) -> int:
+    """The number of denoising steps, if it is one."""
+    if not 1 <= steps <= 1000:
+        raise T2VError(f"steps is {steps}: a number from 1 to 1000 is wanted.")
+    return steps
 
 
-def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """diffusers' AutoencoderKL with the checkpoint's weights."""
-    from diffusers import AutoencoderKL
-
-    with torch.device("meta"):
-        vae = AutoencoderKL.from_config(checkpoint.vae_config())
-    return _filled(vae, checkpoint.vae(), dtype, device)
-
-
-def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """transformers' CLIPTextModel with the checkpoint's weights."""
-    from transformers import CLIPTextConfig, CLIPTextModel
-
-    with torch.device("meta"):
-        encoder = CLIPTextModel(CLIPTextConfig(**checkpoint.text_encoder_config()))
-    return _filled(encoder, checkpoint.text_encoder(), dtype, device)
+def fingerprint(model: torch.nn.Module, instead: Mapping[str, Tensor] | None = None) -> str:
+    """The same for the same weights in the same type, told by some values of each; of some others are taken instead."""
+    digest = hashlib.sha256()
+    for name, value in {**model.state_dict(), **(instead or {})}.items():
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(sampled(value))
+    return digest.hexdigest()
 
 
-def load_tokenizer(path: Path | None) -> Any:
-    """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none."""
-    from transformers import CLIPTokenizer
-
-    if path is not None:
-        return CLIPTokenizer.from_pretrained(path)
-    try:
-        return CLIPTokenizer.from_pretrained(CLIP)
-    except OSError as error:
-        raise T2VError(
-            f"The model brings no tokenizer, and {CLIP}'s could not be loaded: put a folder 'tokenizer' with CLIP's "
-            "vocab.json and merges.txt beside the weights."
-        ) from error
-
-
-def _filled(module: torch.nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Any:
-    """A module of the meta device with its weights; a buffer that is not saved is made as its class makes it."""
-    names = module.state_dict().keys()
-    if not any(name.startswith("text_model.") for name in names):  # transformers 5 has dropped this level
-        weights = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
-    module.load_state_dict({name: weight.to(device, dtype) for name, weight in weights.items()}, assign=True)
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta:  # CLIP's position_ids, the only one there is
-            owner, _, last = name.rpartition(".")
-            positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-            module.get_submodule(owner).register_buffer(last, positions, persistent=False)
-    return module.eval().requires_grad_(False)
-
-
-def _betas(config: dict[str, Any]) -> Tensor:
-    """(1000,) betas of a scaled-linear schedule."""
-    start, end, count = config["beta_start"], config["beta_end"], config.get("num_train_timesteps", 1000)
-    return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2
+def sampled(value: Tensor, count: int = 256) -> bytes:
+    """Some values of a tensor, evenly over all of it."""
+    flat = value.detach().reshape(-1)
+    return flat[:: max(1, flat.numel() // count)].cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _step(scheduler: Any, prediction: Tensor, x: Tensor, generator: torch.Generator, t: Tensor, eta: float) -> Tensor:

@@ -213,17 +213,19 @@ def test_the_head_size_of_an_unusual_model_is_asked_for_where_shapes_do_not_tell
     assert load_unet(tmp_path / "model.safetensors").config.head_dim == 4
 
 
-def test_a_model_that_the_host_saved_tells_its_head_size(tmp_path: Path) -> None:
+@pytest.mark.parametrize("family", ["vgen", {"family": "vgen", "name": "vgen", "pace": ["slowly", "fast"]}])
+def test_a_model_that_the_host_saved_tells_its_head_size_and_family(tmp_path: Path, family: str | dict) -> None:
     config = dataclasses.replace(SMALL, channels=(32, 96), head_dim=4, init_attention=False)
     tensors = {n: torch.zeros(t.shape) for n, t in UNet3D(config, device="meta").state_dict().items()}
     tensors = {f"model.diffusion_model.{n}": tensor for n, tensor in tensors.items()}
-    values = {"unet": dataclasses.asdict(config), "scheduler": {"prediction_type": "v_prediction"}, "family": "vgen"}
+    values = {"unet": dataclasses.asdict(config), "scheduler": {"prediction_type": "v_prediction"}, "family": family}
     tensors["t2v_config"] = torch.tensor(list(json.dumps(values).encode()), dtype=torch.uint8)
     save_file(tensors, tmp_path / "model.safetensors")
     checkpoint = open_checkpoint(tmp_path / "model.safetensors")
     assert checkpoint.config == config
     assert checkpoint.scheduler_config() == {"prediction_type": "v_prediction"}
     assert checkpoint.family.name == "vgen"
+    assert (checkpoint.family.pace is not None) == isinstance(family, dict)
 
 
 def test_loaded_weights_can_be_trained_without_touching_the_file(tmp_path: Path) -> None:

@@ -8,7 +8,8 @@ import torch
 from t2v_models import load_pipeline
 from t2v_models.errors import T2VError
 from t2v_models.film import METHODS, Film
-from t2v_models.film_methods import continue_clip
+from t2v_models.film_methods import _changes, continue_clip
+from t2v_models.sampling.story import parse_story
 from t2v_models.sampling.windows import Windows
 
 from .models import write_diffusers_folder
@@ -74,15 +75,99 @@ def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_pat
     assert torch.equal(torch.cat(list(resumed.latents()), dim=2), whole)
 
 
-def test_a_finished_film_leaves_nothing_in_its_folder(pipeline, tmp_path):
-    list(Film(pipeline, STORY, frames=5, method="coarse-to-fine", resume=tmp_path, **CALL).frames())
-    assert not list(tmp_path.iterdir())
+@pytest.mark.parametrize("method", METHODS)
+def test_a_film_is_kept_until_its_frames_are_safe(pipeline, tmp_path, method):
+    folder, calls = tmp_path / "unfinished", []
+    film = Film(pipeline, STORY, frames=11, method=method, resume=folder, **CALL)
+    made = torch.cat(list(film.frames()))
+    again = Film(pipeline, STORY, frames=11, method=method, resume=folder, **CALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.unet, "forward", lambda *args, **kwargs: calls.append(args))
+        assert torch.equal(torch.cat(list(again.frames())), made)
+    assert not calls, "something was made again"
+    film.finish()
+    assert not folder.exists()
+
+
+def test_a_film_that_breaks_says_so_at_once_and_keeps_nothing_broken(pipeline, tmp_path):
+    def broken(x, timesteps, context, **kwargs):
+        return torch.full((len(context), *x.shape[1:]), torch.nan)
+
+    film = Film(pipeline, STORY, frames=11, resume=tmp_path, **CALL)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline.unet, "forward", broken)
+        with pytest.raises(T2VError, match="NaN"):
+            next(film.frames())
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("method", [method for method in METHODS if method != "windows"])
+def test_only_windows_make_loops(pipeline, method):
+    with pytest.raises(T2VError, match="method windows"):
+        Film(pipeline, STORY, frames=8, method=method, **{**CALL, "window": Windows(4, 2, looped=True)})
+
+
+def test_large_clips_go_through_the_model_one_by_one(pipeline, monkeypatch):
+    whole = latents(Film(pipeline, STORY, frames=11, **CALL))
+    monkeypatch.setattr("t2v_models.film_methods.together", lambda *shape: 1)
+    assert torch.allclose(latents(Film(pipeline, STORY, frames=11, **CALL)), whole, atol=1e-4)
 
 
 def test_the_folder_of_another_film_is_refused(pipeline, tmp_path):
     Film(pipeline, STORY, frames=5, resume=tmp_path, **CALL)
     with pytest.raises(T2VError, match="other settings"):
         Film(pipeline, STORY, frames=6, resume=tmp_path, **CALL)
+    with pytest.raises(T2VError, match="other settings"):
+        Film(pipeline, STORY, frames=5, resume=tmp_path, fps=12, **CALL)
+
+
+def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path):
+    folders = [write_diffusers_folder(tmp_path / name, prediction="v_prediction", seed=seed)
+               for name, seed in (("same", 0), ("other", 1))]  # fmt: skip
+    Film(pipeline, STORY, frames=5, resume=tmp_path / "film", **CALL)
+    Film(load_pipeline(folders[0]), STORY, frames=5, resume=tmp_path / "film", **CALL)
+    with pytest.raises(T2VError, match="other settings"):
+        Film(load_pipeline(folders[1]), STORY, frames=5, resume=tmp_path / "film", **CALL)
+    merged = load_pipeline(folders[0])
+    merged.unet.get_submodule("middle_block.0.in_layers.2").weight.mul_(1.01)
+    with pytest.raises(T2VError, match="other settings"):
+        Film(merged, STORY, frames=5, resume=tmp_path / "film", **CALL)
+
+
+@pytest.mark.parametrize("method", ["coarse-to-fine", "endless"])
+def test_what_makes_no_loop_says_so(pipeline, method):
+    with pytest.raises(T2VError, match=f"{method} makes no loop"):
+        Film(pipeline, STORY, method=method, **{**CALL, "frames": 9, "window": Windows(4, 2, looped=True)})
+
+
+def test_what_films_do_not_take_is_refused_and_their_latents_are_had_undecoded(pipeline):
+    with pytest.raises(T2VError, match="no scheduler and no strength"):
+        pipeline(STORY, method="windows", scheduler="euler", strength=0.5, frames=9)
+    with pytest.raises(T2VError, match="2 prompts"):
+        pipeline(["a", "b"], method="windows", frames=9)
+    call = {**CALL, "windows": CALL["window"], "frames": 9, "decode": False}
+    del call["window"]
+    assert torch.cat(list(pipeline(STORY, method="windows", **call)), dim=2).shape == (1, 4, 9, 4, 4)
+
+
+def test_a_consumer_of_a_film_keeps_its_gradients(pipeline):
+    for _ in Film(pipeline, "a red circle", frames=5, **CALL).frames():
+        assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize(
+    ("story", "changes"),
+    [
+        ("0-16f: a / 16f-32f: b / 32f-64f: c", [(8, 24), (24, 40)]),
+        ("32f-64f: c / 0-16f: a / 16f-32f: b", [(8, 24), (24, 40)]),
+        ("0-20f: a / 16f-60f: b / 56f-64f: c", [(12, 28), (58, 62)]),
+        ("0-3f: a / 3f-4f: b / 4f-64f: c", []),
+        ("a", []),
+    ],
+)
+def test_clips_around_changes_of_scene_are_in_order_and_apart(story, changes):
+    found = _changes(parse_story(story, 64, 8), 16)
+    assert found == changes
 
 
 def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
@@ -93,6 +178,26 @@ def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
     keys = kept["keys"]
     assert keys.shape[2] == 4
     assert torch.equal(made[:, :, ::3], keys)
+
+
+def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_stay(pipeline, monkeypatch):
+    story = "0-7f: a red circle\n7f-12f: a blue square\n12f-16f: a red square"
+
+    def made(story=story):
+        film, kept = Film(pipeline, story, frames=16, method="coarse-to-fine", **CALL), {}
+        film.store.once = lambda name, make: kept.setdefault(name, make())
+        return latents(film), kept
+
+    film, kept = made()
+    changes = {name: clip for name, clip in kept.items() if name.startswith("change")}
+    assert {name: clip.shape[2] for name, clip in changes.items()} == {"change-from-5": 4, "change-from-10": 4}
+    assert not any(name.startswith("change") for name in made("a red circle")[1])
+    monkeypatch.setattr("t2v_models.film_methods._changes", lambda story, window: [])
+    before, _ = made()
+    for first in (5, 10):
+        assert torch.equal(film[:, :, first : first + 4], changes[f"change-from-{first}"])
+        assert torch.equal(film[:, :, [first, first + 3]], before[:, :, [first, first + 3]])
+        assert not torch.equal(film[:, :, first + 1 : first + 3], before[:, :, first + 1 : first + 3])
 
 
 def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_timesteps
-from t2v_models.sampling.infill import coarse_to_fine, sample_between, strides
+from t2v_models.sampling.infill import coarse_to_fine, redone, sample_between, strides
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -87,3 +87,54 @@ def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(
     )
     assert torch.equal(result[:, :, known], clean[:, :, known])
     assert (result[:, :, ~known] - colour).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("sizes", [[64], [1] * 64, [15, 15, 15, 15, 4], [3, 30, 31]])
+@pytest.mark.parametrize("clips", [[], [(0, 4)], [(8, 24), (24, 40), (60, 64)]])
+def test_clips_are_done_again_once_each_and_all_frames_stay_in_order(sizes, clips):
+    frames = torch.arange(64.0).view(1, 1, -1, 1, 1)
+    seen = []
+
+    def again(clip, first):
+        assert clip.flatten().tolist() == list(range(first, first + clip.shape[2]))
+        seen.append((first, first + clip.shape[2]))
+        return clip + 0.5
+
+    made = list(redone(iter(frames.split(sizes, dim=2)), clips, again))
+    expected = frames.clone()
+    for start, end in clips:
+        expected[:, :, start:end] += 0.5
+    assert torch.equal(torch.cat(made, dim=2), expected)
+    assert seen == clips
+
+
+def test_a_frame_waits_for_no_clip_that_it_is_not_in():
+    given = []
+
+    def parts():
+        for number in range(20):
+            given.append(number)
+            yield torch.full((1, 1, 1, 1, 1), float(number))
+
+    made = redone(parts(), [(8, 12)], lambda clip, first: clip)
+    for number in range(8):
+        assert next(made).item() == number
+        assert len(given) == number + 1
+
+
+@pytest.mark.parametrize("clean_levels", [False, True])
+def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_step(clean_levels):
+    abar, steps = alphas_cumprod(CONFIG), ddim_timesteps(8)[3:]
+    clean, noise = torch.randn(1, 4, 5, 3, 3), torch.randn(1, 4, 5, 3, 3)
+    known = torch.tensor([True, False, False, False, True])
+    shown = []
+
+    def predict(x, timesteps):
+        shown.append(x.clone())
+        return torch.zeros_like(x)
+
+    sample_between(predict, noise, known, clean, steps, abar, "epsilon", clean_levels=clean_levels, repaint=True)
+    share = abar.float()[steps[0]]
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+    assert torch.allclose(shown[0][:, :, ~known], noisy[:, :, ~known])
+    assert torch.allclose(shown[0][:, :, known], (clean if clean_levels else noisy)[:, :, known])

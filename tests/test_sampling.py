@@ -4,14 +4,23 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
-from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, timesteps_of
+from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, lcm_timesteps, timesteps_of
 from t2v_models.sampling.guidance import classifier_free, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
-from t2v_models.sampling.story import parse_story
+from t2v_models.sampling.story import parse_story, with_negative
 from t2v_models.sampling.windows import window_weights
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+@pytest.mark.parametrize("steps", [1, 2, 4, 7, 8, 16, 50])
+def test_the_steps_of_distilled_models_are_diffusers(steps):
+    from diffusers import LCMScheduler
+
+    theirs = LCMScheduler()
+    theirs.set_timesteps(steps)
+    assert torch.equal(lcm_timesteps(steps), theirs.timesteps)
 
 
 @pytest.mark.parametrize("kind", FILTERS)
@@ -181,3 +190,23 @@ def test_a_pace_is_said_before_every_scene_that_says_none():
     assert [scene.text for scene in told.scenes] == ["fast a red circle moves right", "a blue box moves up slowly"]
     assert told.negatives == story.negatives
     assert story.at_pace("", ()) is story
+
+
+def test_a_scene_that_says_its_pace_is_told_no_other():
+    known = ("slowly", "fast")
+    story = parse_story("0-50%: a star moves up slowly. / 50%-100%: a star moves up", 8, 8).at_pace("fast", known)
+    assert [scene.text for scene in story.scenes] == ["a star moves up slowly.", "fast a star moves up"]
+
+
+def test_what_fades_in_to_be_kept_away_from_is_little_at_first():
+    story = parse_story("a\n4-8f, fade 4f, negative: b", 8, 8)
+    told = story.told(lambda texts: torch.arange(float(len(texts)))[:, None, None], negative=True)
+    shares = told.blend[:, 1]
+    assert torch.allclose(shares, torch.tensor([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]))
+
+
+def test_a_negative_prompt_never_becomes_a_scene():
+    story = parse_story(with_negative("a red circle", "blurry\n0-50%: dark / 50%-100%: red"), 8, 8)
+    assert [scene.text for scene in story.scenes] == ["a red circle"]
+    assert len(story.negatives) == 1
+    assert with_negative("a", " ") == "a"

@@ -40,13 +40,13 @@ def test_from_step_to_step_windows_have_their_borders_elsewhere(looped):
 def test_fusing_windows_of_a_frame_wise_function_changes_nothing(fusion):
     x = torch.randn(1, 4, 37, 3, 3)
     spans = windows(37, 16, 6)
-    fused = fuse(lambda span: x[:, :, span].square(), spans, window_weights(16, fusion, 6), 37)
+    fused = fuse((x[:, :, span].square() for span in spans), spans, window_weights(16, fusion, 6), 37)
     assert (fused - x.square()).abs().max() < 1e-6
 
 
 def test_one_window_over_all_frames_is_the_prediction_itself():
     x = torch.randn(1, 4, 12, 3, 3)
-    assert torch.equal(fuse(lambda span: x[:, :, span] * 2, windows(12, 12, 4), window_weights(12), 12), x * 2)
+    assert torch.equal(fuse([x * 2], windows(12, 12, 4), window_weights(12), 12), x * 2)
 
 
 @pytest.mark.parametrize("per_frame", [False, True])
@@ -79,3 +79,16 @@ def test_windows_that_are_denoised_together_come_out_as_one_by_one(monkeypatch, 
 def test_windows_that_cannot_cover_are_refused(bad):
     with pytest.raises(T2VError, match=r"wanted|at least|at most"):
         windows(*bad)
+
+
+def test_a_single_window_that_begins_elsewhere_is_put_back_in_order():
+    frames = torch.arange(8.0)
+    span = [(i + 3) % 8 for i in range(8)]
+    assert torch.equal(fuse([frames[span]], [span], torch.ones(8), 8, dim=0), frames)
+
+
+def test_a_loop_of_one_window_has_no_frame_that_is_always_at_an_end():
+    settings = Windows(16, 8, looped=True).over(16)
+    spans = [span for step in range(8) for span in settings.spans(step)]
+    assert all(sorted(span) == list(range(16)) for span in spans)
+    assert len({span[0] for span in spans}) > 8

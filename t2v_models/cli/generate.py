@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import os
 import re
+from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -31,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         default=Path("video.mp4"),
         metavar="FILE",
         help="the format follows "
-        "the extension: mp4, webm, gif, png (a picture per frame) …; several prompts get numbers",
+        "the extension: mp4, webm, gif, png (a picture, or a folder of them) …; several prompts get numbers",
     )
     parser.add_argument(
         "--model", default="built-in", metavar="PATH", help='a model folder or file; "built-in" if left out'
@@ -43,7 +45,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("--frames", type=int, help="length in frames")
     parser.add_argument("--size", metavar="WxH", help="width and height in pixels, multiples of 8, such as 256x256")
-    parser.add_argument("--fps", type=float, help="frames per second of the file")
+    parser.add_argument(
+        "--fps",
+        type=float,
+        help="frames per second of the file, of a story's seconds and of a clip to continue; "
+        "models that know frame rates are asked for it, too",
+    )
     parser.add_argument(
         "--scheduler", metavar="NAME", help="ddim, euler, euler-a, heun, dpm++2m, dpm++2m-karras, unipc, lcm"
     )
@@ -75,30 +82,40 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
     prompts = _prompts(args) if args.story is None else [_story(args)]
+    if args.method is None and (args.clip is not None or args.story is not None):
+        args.method = "windows" if args.clip is None else "endless"
     width, height = _size(args.size)
     outputs = _outputs(args.output, len(prompts))
 
     from ..sampling.schedulers import check_scheduler
-    from ..video import VideoWriter, format_of
+    from ..video import format_of
 
-    format_of(args.output)  # an unknown extension is better known now than after the sampling
+    if not _pictures(args.output):
+        format_of(args.output)  # an unknown extension is better known now than after the sampling
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
-    if args.clip is not None and args.method is None:
-        args.method = "endless"
     if args.method is not None:
         check_method(args)
+    elif args.resume:
+        raise T2VError("--resume is given without --method or --story: only films are kept while they are unfinished.")
     clip, rate = (None, args.fps) if args.clip is None else _clip(args)
 
     import torch
     from tqdm import tqdm
 
-    from ..pipeline import load_pipeline
+    from ..loading import load_pipeline
 
+    try:
+        torch.empty(1, device=args.device)
+    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        raise T2VError(
+            f"--device is {args.device!r}, which cannot be used here ({str(error).splitlines()[0]})."
+        ) from error
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
+    written = []
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-        with tqdm(desc=prompt.splitlines()[0][:40], unit="") as bar:
+        with tqdm(desc=" ".join(prompt.split())[:40], unit="") as bar:
 
             def progress(done: int, total: int, bar: tqdm = bar) -> None:
                 bar.total = total
@@ -114,6 +131,7 @@ def run(args: argparse.Namespace) -> str:
                 "seed": args.seed + i,
                 "progress": progress,
             }
+            film = None
             if args.method is None:
                 video = pipeline(prompt, args.negative_prompt, scheduler=args.scheduler, **call)
                 frames, fps = iter([video.frames[0]]), video.fps
@@ -125,11 +143,10 @@ def run(args: argparse.Namespace) -> str:
                 film = Film(pipeline, prompt, args.negative_prompt, **call)
                 frames, fps = film.frames(), film.fps
             about = {"prompt": prompt, "seed": str(args.seed + i)}
-            with VideoWriter(output, fps, overwrite=True, metadata=about) as writer:
-                for part in frames:
-                    for frame in part.numpy():
-                        writer.write(frame)
-    return "\n".join(str(output) for output in outputs)
+            written.append(_write(output, frames, fps, about))
+            if film is not None:
+                film.finish()
+    return "\n".join(str(path) for path in written)
 
 
 def check_method(args: argparse.Namespace) -> None:
@@ -142,6 +159,26 @@ def check_method(args: argparse.Namespace) -> None:
         raise T2VError(f"--method is {args.method!r}: --continue works with endless, so leave --method out.")
     if args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: films are made with ddim, so leave it out.")
+
+
+def _pictures(path: Path) -> bool:
+    return path.suffix.lower() == ".png"
+
+
+def _write(path: Path, parts: Iterator[Tensor], fps: float, about: dict[str, str]) -> Path:
+    """The frames of all parts, each (t, h, w, 3), into a file; several pictures into a folder. Returns where."""
+    from ..video import VideoWriter, still_png
+
+    frames, format = (frame for part in parts for frame in part.numpy()), None
+    if _pictures(path):
+        first, second = next(frames), next(frames, None)
+        if second is None:
+            return still_png(path, first, about, overwrite=True)
+        frames, path, format = chain((first, second), frames), path.with_suffix(""), "png"
+    with VideoWriter(path, fps, format=format, overwrite=True, metadata=about) as writer:
+        for frame in frames:
+            writer.write(frame)
+    return writer.path
 
 
 def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
@@ -160,7 +197,7 @@ def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
 def _prompts(args: argparse.Namespace) -> list[str]:
     prompts = list(args.prompt)
     if args.prompts is not None:
-        lines = [line.strip() for line in args.prompts.read_text(encoding="utf-8").splitlines()]
+        lines = [line.strip() for line in _text(args.prompts).splitlines()]
         if not any(lines):
             raise T2VError(f"{args.prompts} holds no prompt: write one per line.")
         prompts += [line for line in lines if line]
@@ -174,9 +211,14 @@ def _prompts(args: argparse.Namespace) -> list[str]:
 def _story(args: argparse.Namespace) -> str:
     if args.prompt or args.prompts is not None:
         raise T2VError("--story and a prompt are given: a film takes all its texts from the story, so leave one out.")
-    if args.method is None:
-        args.method = "windows"
-    return args.story.read_text(encoding="utf-8")
+    return _text(args.story)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
+    except UnicodeDecodeError as error:
+        raise T2VError(f"{path} is no UTF-8 text (byte {error.start} is not): save it as UTF-8.") from error
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:

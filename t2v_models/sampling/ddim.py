@@ -45,6 +45,16 @@ def ddim_timesteps(
     return out.long().clamp(0, count - 1)
 
 
+def lcm_timesteps(steps: int, count: int = 1000, taught: int = 50) -> Tensor:
+    """(steps,) the timesteps of a consistency-distilled model, from noisy to clean.
+
+    They are spread over the `taught` ones that it was distilled at. Source: Luo et al. 2023 (arXiv:2310.04378).
+    """
+    taught = max(taught, steps)
+    known = (torch.arange(taught, 0, -1) * (count // taught)) - 1
+    return known[torch.arange(steps) * taught // steps]
+
+
 def timesteps_of(config: dict[str, Any], steps: int) -> Tensor:
     """(steps,) DDIM's timesteps for a diffusers scheduler configuration."""
     count = config.get("num_train_timesteps", 1000)

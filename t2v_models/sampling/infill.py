@@ -3,13 +3,13 @@
 Source: Yin et al. 2023, NUWA-XL (arXiv:2303.12346), diffusion over diffusion: a first clip of sparse key frames covers
 the whole length, then every two neighbours become the fixed ends of a new clip, and so on down to full rate. Windows of
 16 frames give 15 * 15 * 15 + 1 = 3376 frames in three levels. Resampling: Lugmayr et al. 2022, RePaint
-(arXiv:2201.09865).
+(arXiv:2201.09865). Doing again what is there, from some noise on: Meng et al. 2022, SDEdit (arXiv:2108.01073).
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import pairwise
 
 import torch
@@ -38,6 +38,7 @@ def sample_between(
     kind: str,
     *,
     clean_levels: bool,
+    repaint: bool = False,
     resample: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
@@ -47,18 +48,20 @@ def sample_between(
         predict: the model.
         noise: (b, c, t, h, w) to begin with.
         known: (t,) true for the known frames.
-        clean: (b, c, t, h, w), read where known.
+        clean: (b, c, t, h, w), read where known, and everywhere if `repaint`.
         timesteps: (n,) from noisy to clean.
         abar: (1000,) signal shares.
         kind: "epsilon" or "v_prediction".
         clean_levels: the model was trained with noise levels per frame: show it the known frames clean, at level 0.
-            Otherwise they are given the level's own noise, and
-        resample: that many times a step is taken back and done again, so that the others can agree with them.
+            Otherwise they are given the level's own noise.
+        resample: where they are, that many times a step is taken back and done again, so that the others can agree.
+        repaint: the other frames are there, too, and done once more, from `clean` at the noise of the first timestep.
         generator: of the noise that resampling adds (a CPU one).
     """
     mask = known.to(noise.device)[None, None, :, None, None]
     share = abar.to(noise)
-    x = torch.where(mask, clean if clean_levels else add_noise(clean, noise, share[timesteps[0]]), noise)
+    noisy = add_noise(clean, noise, share[timesteps[0]])
+    x = torch.where(mask, clean if clean_levels else noisy, noisy if repaint else noise)
     for i, t in enumerate(timesteps):
         here = share[t]
         following = share[timesteps[i + 1]] if i + 1 < len(timesteps) else share.new_tensor(1.0)
@@ -66,11 +69,11 @@ def sample_between(
         if clean_levels:
             levels[:, known] = 0
         rounds = 1 if clean_levels or i + 1 == len(timesteps) else 1 + resample
-        for again in range(rounds):
+        for turn in range(rounds):
             stepped = ddim_step(x, predict(x, levels), here, following, kind)
             held = clean if clean_levels else add_noise(clean, noise, following)
             x = torch.where(mask, held, stepped)
-            if again + 1 < rounds:
+            if turn + 1 < rounds:
                 ratio = here / following
                 more = torch.randn(noise.shape, generator=generator).to(noise)
                 x = torch.where(mask, add_noise(clean, noise, here), add_noise(x, more, ratio))
@@ -155,3 +158,27 @@ def _to_last(
             yield from _to_last(filled, segment, finer[1:], fill, batch, frames)
     if len(pairs) < len(numbers) - 1:
         yield clip[:, :, len(pairs) : len(pairs) + 1]
+
+
+def redone(
+    parts: Iterable[Tensor], clips: Sequence[tuple[int, int]], again: Callable[[Tensor, int], Tensor]
+) -> Iterator[Tensor]:
+    """The parts of a video in order, with some clips of it done again as soon as all their frames are there.
+
+    Args:
+        parts: (b, c, n, h, w) each.
+        clips: (first frame, the one after the last) of each, in order, none into another.
+        again: ``again(clip, first)`` -> the clip, with its frames as they shall be.
+    """
+    waiting, first, held = list(clips), 0, None
+    for part in parts:
+        held = part if held is None else torch.cat([held, part], dim=2)
+        while waiting and first + held.shape[2] >= waiting[0][1]:
+            start, end = (number - first for number in waiting.pop(0))
+            yield torch.cat([held[:, :, :start], again(held[:, :, start:end], first + start)], dim=2)
+            first, held = first + end, held[:, :, end:]
+        ready = waiting[0][0] - first if waiting else held.shape[2]
+        ready = min(ready, held.shape[2])
+        if ready > 0:
+            yield held[:, :, :ready]
+            first, held = first + ready, held[:, :, ready:]

@@ -67,3 +67,18 @@ def scaled_schedule(betas: Tensor, base: float) -> tuple[Tensor, Tensor]:
     ordinary = signal / norm
     previous = torch.cat([torch.ones(1, dtype=torch.float64), ordinary[:-1]])
     return (1 - ordinary / previous).float(), norm.sqrt().float()
+
+
+def with_scaled_schedule(config: dict[str, Any], scale_base: float | None) -> tuple[dict[str, Any], Tensor | None]:
+    """A scheduler's configuration, and what the network's input is multiplied with at each timestep; see
+    `scaled_schedule`. Without a scale the same configuration and None."""
+    if scale_base is None:
+        return config, None
+    betas, input_scale = scaled_schedule(_betas(config), scale_base)
+    return {**config, "trained_betas": betas.tolist()}, input_scale
+
+
+def _betas(config: dict[str, Any]) -> Tensor:
+    """(1000,) betas of a scaled-linear schedule."""
+    start, end, count = config["beta_start"], config["beta_end"], config.get("num_train_timesteps", 1000)
+    return torch.linspace(start**0.5, end**0.5, count, dtype=torch.float64) ** 2

@@ -28,6 +28,10 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = re.compile(rf"({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
 _SPAN = re.compile(rf"({_NUMBER})\s*(s|f|%|)\s*[-–]\s*({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
 _OPTION = re.compile(rf"(?:fade\s+{_NUMBER}\s*(?:s|f|%|)|weight\s+{_NUMBER}|negative)", re.IGNORECASE)
+_NEARLY = re.compile(
+    rf"\s*-?{_NUMBER}\s*(?:(?:s|sec|seconds?|f|frames?|%)\s*$|(?:s|f|%)?\s*(?:[-–,]|to\b|$))", re.IGNORECASE
+)
+"""What looks like a span to a reader."""
 _HEAD = re.compile(rf"^(?:{_SPAN.pattern}|{_OPTION.pattern})(?:\s*,\s*(?:{_OPTION.pattern}))*\s*$", re.IGNORECASE)
 
 
@@ -63,7 +67,7 @@ class Story:
             return self
 
         def told(scene: Scene) -> Scene:
-            said = set(known) & set(scene.text.lower().split())
+            said = set(known) & set(re.findall(r"\w+", scene.text.lower()))
             return scene if said or not scene.text else replace(scene, text=f"{word} {scene.text}")
 
         return replace(self, scenes=tuple(told(scene) for scene in self.scenes))
@@ -77,7 +81,7 @@ class Story:
         embeddings = encode(["", *(scene.text for scene in scenes)])
         weight = torch.tensor([1.0, *(scene.weight for scene in scenes)]).to(embeddings)[:, None, None]
         texts = embeddings[:1] + weight * (embeddings - embeddings[:1])
-        blend = _blend(scenes, self.frames) if scenes else torch.zeros(self.frames, 0)
+        blend = _blend(scenes, self.frames, filled=not negative) if scenes else torch.zeros(self.frames, 0)
         rest = (1 - blend.sum(dim=1, keepdim=True)).clamp(min=0)
         return Told(texts, torch.cat([rest, blend], dim=1).to(texts))
 
@@ -135,11 +139,17 @@ def parse_story(text: str, frames: int, fps: float) -> Story:
     return Story(scenes, frames, negatives)
 
 
+def with_negative(text: str, negative: str) -> str:
+    """A story that keeps away from something all the time, besides its own negative lines."""
+    negative = " ".join(word for word in negative.split() if word != "/")  # one line, whatever it holds
+    return f"{text}\nnegative: {negative}" if negative else text
+
+
 def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]:
     """One line -> its scene (end -1 where it has no span) and whether it is negative."""
     head, colon, text = line.partition(":")
     if not colon or not _HEAD.match(head.strip()):
-        if colon and re.match(r"\s*[\d.]+\s*(s|f|%)?\s*[-–,]", head):
+        if colon and _NEARLY.match(head):
             raise T2VError(f"Line {number} of the story begins with {head.strip()!r}, which is no span: {EXAMPLE!r}.")
         return Scene(line, 0, -1), False
     span, fade, weight, negative = (0.0, -1.0), 0.0, 1.0, False
@@ -155,7 +165,7 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
             if span[1] > frames + 0.5:
                 raise T2VError(
                     f"Scene {number} of the story ends at frame {span[1]:g}, but the clip has {frames} "
-                    f"frames ({frames / fps:g} s): end it earlier or make the clip longer."
+                    f"frames ({frames / fps:g} s): end it earlier, as in {EXAMPLE!r}, or make the clip longer."
                 )
         elif part.startswith("fade"):
             match = _TIME.fullmatch(part[4:].strip())
@@ -213,7 +223,8 @@ def _ramp(offset: Tensor, length: float) -> Tensor:
     return (offset >= 0).double() if length <= 0 else (offset / length + 0.5).clamp(0, 1)
 
 
-def _blend(scenes: Sequence[Scene], frames: int) -> Tensor:
+def _blend(scenes: Sequence[Scene], frames: int, *, filled: bool = True) -> Tensor:
+    """(frames, scenes) shares; filled: every frame's sum to 1, else to at most 1."""
     envelopes = _envelopes(scenes, frames)
     total = envelopes.sum(dim=1, keepdim=True)
-    return (envelopes / total.clamp(min=1e-9)).float()
+    return (envelopes / total.clamp(min=1e-9 if filled else 1)).float()

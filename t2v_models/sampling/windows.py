@@ -7,7 +7,7 @@ Qiu et al. 2024, FreeNoise (arXiv:2310.15169): pyramid weights.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -25,11 +25,16 @@ FILLED = 16_384
 so many; the windows of large models one by one, for their memory."""
 
 
+def together(frames: int, height: int, width: int) -> int:
+    """How many clips of latents of that size go through a UNet in one call."""
+    return max(1, FILLED // (frames * height * width))
+
+
 def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shift: int = 0) -> list[list[int]]:
     """The frames of each window: `length` neighbours, every one `overlap` into the next.
 
     The last window is moved back so that it ends with the clip; looped, windows go on over the end to the first frame.
-    A clip as long as a window is one window.
+    A clip as long as a window is one window, if it is not looped.
 
     Args:
         frames, length, overlap: in frames, 0 <= overlap < length.
@@ -41,7 +46,7 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
         T2VError: where windows of that length and overlap cannot cover the clip.
     """
     if length < 1 or frames < 1:
-        raise T2VError(f"Windows of {length} frames over {frames}: both must be at least 1.")
+        raise T2VError(f"Windows of {length} frames over {frames}: both must be at least 1, 16 over 64, for one.")
     if not 0 <= overlap < length:
         raise T2VError(
             f"The overlap is {overlap} of a window of {length} frames: 0 to {length - 1} is wanted, 4 of 16, for one."
@@ -51,11 +56,11 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
             f"The first window has {length} frames, but the clip has {frames}: make the clip longer, or the windows at "
             f"most {frames} frames with an overlap of {frames // 2}, for one."
         )
-    if frames == length:
-        return [list(range(frames))]
     stride = length - overlap
     if looped:
         return [[(start + shift + i) % frames for i in range(length)] for start in range(0, frames, stride)]
+    if frames == length:
+        return [list(range(frames))]
     shift %= stride
     wanted = range(shift - stride if shift else 0, frames - length + stride, stride)
     starts = sorted({min(max(start, 0), frames - length) for start in wanted})
@@ -83,7 +88,7 @@ def window_weights(length: int, fusion: str = "pyramid", overlap: int | None = N
 
 
 def fuse(
-    predict: Callable[[Sequence[int]], Tensor],
+    parts: Iterable[Tensor],
     spans: Sequence[Sequence[int]],
     weights: Tensor,
     frames: int,
@@ -92,7 +97,7 @@ def fuse(
     """The weighted mean, frame by frame, of what is predicted for each window.
 
     Args:
-        predict: a window's frames -> a tensor with those frames along `dim`.
+        parts: what is predicted for each window, with its frames along `dim`; taken one by one.
         spans: from `windows`.
         weights: (length,) from `window_weights`.
         frames: of the whole clip.
@@ -102,9 +107,8 @@ def fuse(
     norm = torch.zeros(frames, dtype=torch.float64)
     for span in spans:
         norm.index_add_(0, torch.tensor(span), weights[: len(span)].double())
-    for span in spans:
-        part = predict(span)
-        if len(spans) == 1:
+    for span, part in zip(spans, parts, strict=True):
+        if len(spans) == 1 and list(span) == list(range(frames)):
             return part
         index = torch.tensor(span, device=part.device)
         share = (weights[: len(span)] / norm[list(span)]).to(part)
@@ -187,10 +191,10 @@ class Windows:
             return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
 
         def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:
-            count = max(1, FILLED // (self.length * x.shape[3] * x.shape[4]))
+            count = together(self.length, *x.shape[3:])
             groups = (spans[at : at + count] for at in range(0, len(spans), count))
             parts = (part for group in groups for part in _together(unet, group, x, timesteps, context, conditions))
-            return fuse(lambda span: next(parts), spans, self.weights, self.frames)
+            return fuse(parts, spans, self.weights, self.frames)
 
         return whole
 

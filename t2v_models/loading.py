@@ -1,0 +1,109 @@
+"""A pipeline from "built-in" or from files: each part as diffusers or transformers have it, with a checkpoint's weights."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from .errors import T2VError
+from .pipeline import Pipeline
+
+if TYPE_CHECKING:
+    from .checkpoints import Checkpoint
+
+BUILT_IN = Path(__file__).parent / "builtin"
+CLIP = "openai/clip-vit-large-patch14"
+
+
+def load_pipeline(
+    model: str | Path = "built-in", *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+) -> Pipeline:
+    """A pipeline from "built-in" or from anything that `t2v_models.inspect` knows and that has all its parts.
+
+    Args:
+        model: "built-in", or the path of a model folder or checkpoint.
+        dtype: of the weights; where None, float32 on a CPU and float16 elsewhere.
+        device: where to run.
+
+    Raises:
+        T2VError: where a part (UNet, text encoder, VAE) is missing.
+        FileNotFoundError: where the path is.
+    """
+    from .checkpoints import load_unet, open_checkpoint
+
+    device = torch.device(device)
+    dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
+    checkpoint = open_checkpoint(BUILT_IN if str(model) == "built-in" else Path(model))
+    missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
+    if missing:
+        raise T2VError(
+            f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put the "
+            "missing files beside it."
+        )
+    family = checkpoint.family
+    if family.image:
+        raise T2VError(
+            f"{model} is {family.title}, which wants a first image, and the pipeline gives it none yet: choose a "
+            "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
+        )
+    unet = load_unet(checkpoint, dtype=dtype, device=device)
+    if device.type == "cpu":  # its input is laid out so: a convolution is faster when its weight is, too
+        unet.to(memory_format=torch.channels_last)
+    return Pipeline(
+        unet,
+        load_vae(checkpoint, dtype=dtype, device=device),
+        load_text_encoder(checkpoint, dtype=dtype, device=device),
+        load_tokenizer(checkpoint.tokenizer_path),
+        checkpoint.scheduler_config(),
+        family,
+    )
+
+
+def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """diffusers' AutoencoderKL with the checkpoint's weights."""
+    from diffusers import AutoencoderKL
+
+    with torch.device("meta"):
+        vae = AutoencoderKL.from_config(checkpoint.vae_config())
+    return _filled(vae, checkpoint.vae(), dtype, device)
+
+
+def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
+    """transformers' CLIPTextModel with the checkpoint's weights."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    with torch.device("meta"):
+        encoder = CLIPTextModel(CLIPTextConfig(**checkpoint.text_encoder_config()))
+    return _filled(encoder, checkpoint.text_encoder(), dtype, device)
+
+
+def load_tokenizer(path: Path | None) -> Any:
+    """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none."""
+    from transformers import CLIPTokenizer
+
+    if path is not None:
+        return CLIPTokenizer.from_pretrained(path)
+    try:
+        return CLIPTokenizer.from_pretrained(CLIP)
+    except OSError as error:
+        raise T2VError(
+            f"The model brings no tokenizer, and {CLIP}'s could not be loaded: put a folder 'tokenizer' with CLIP's "
+            "vocab.json and merges.txt beside the weights."
+        ) from error
+
+
+def _filled(module: torch.nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Any:
+    """A module of the meta device with its weights; a buffer that is not saved is made as its class makes it."""
+    names = module.state_dict().keys()
+    if not any(name.startswith("text_model.") for name in names):  # transformers 5 has dropped this level
+        weights = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
+    module.load_state_dict({name: weight.to(device, dtype) for name, weight in weights.items()}, assign=True)
+    for name, buffer in list(module.named_buffers()):
+        if buffer.is_meta:  # CLIP's position_ids, the only one there is
+            owner, _, last = name.rpartition(".")
+            positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
+            module.get_submodule(owner).register_buffer(last, positions, persistent=False)
+    return module.eval().requires_grad_(False)

@@ -1,0 +1,106 @@
+"""`generate`: prompts to files by extension, and one sentence for every wrong input."""
+
+import pytest
+
+from t2v_models.__main__ import main
+from t2v_models.video import VideoReader
+
+QUICK = ["--frames", "3", "--steps", "2"]
+STORY = "0-50%: a red circle moves right\n50%-100%: a red circle moves up\n"
+
+
+def generate(folder, *arguments: str, output: str = "video.mp4") -> int:
+    return main(["generate", *QUICK, "--output", str(folder / output), *arguments])
+
+
+def read(path):
+    return list(VideoReader(path))
+
+
+@pytest.mark.parametrize("extension", ["mp4", "webm", "gif"])
+def test_the_extension_is_the_format(tmp_path, extension):
+    assert generate(tmp_path, "a red circle", "--size", "64x32", "--fps", "5", output=f"video.{extension}") == 0
+    reader = VideoReader(tmp_path / f"video.{extension}")
+    assert [frame.shape for frame in reader] == [(32, 64, 3)] * 3
+    assert float(reader.info.fps) == pytest.approx(5, rel=0.01)
+
+
+def test_png_is_a_folder_with_a_picture_for_every_frame(tmp_path, capsys):
+    assert generate(tmp_path, "a red circle", output="video.png") == 0
+    assert [path.name for path in sorted((tmp_path / "video").iterdir())] == ["00000.png", "00001.png", "00002.png"]
+    assert capsys.readouterr().out.strip() == str(tmp_path / "video")
+
+
+def test_pictures_that_are_there_stay_beside_the_new_ones(tmp_path, capsys):
+    for _ in range(2):
+        assert generate(tmp_path, "a red circle", output="video.png") == 0
+    assert capsys.readouterr().out.split("\n")[:2] == [str(tmp_path / "video"), str(tmp_path / "video (2)")]
+
+
+def test_a_png_of_one_frame_is_a_picture(tmp_path):
+    for seed in "01":  # the second time over the first
+        assert generate(tmp_path, "a red circle", "--frames", "1", "--seed", seed, output="picture.png") == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
+    assert [frame.shape for frame in read(tmp_path / "picture.png")] == [(64, 64, 3)]
+
+
+def test_every_prompt_of_a_file_makes_a_video_with_a_seed_of_its_own(tmp_path):
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a red circle\n\na red circle\n", encoding="utf-8")
+    assert generate(tmp_path, "--prompts", str(prompts), "--seed", "3", output="video.mkv") == 0
+    assert generate(tmp_path, "a red circle", "--seed", "4", output="alone.mkv") == 0
+    first, second, alone = (read(tmp_path / f"{name}.mkv") for name in ("video-1", "video-2", "alone"))
+    assert any((a != b).any() for a, b in zip(first, second, strict=True))
+    assert all((a == b).all() for a, b in zip(second, alone, strict=True))
+
+
+def test_an_empty_prompt_makes_any_video(tmp_path):
+    assert generate(tmp_path, "") == 0
+    assert (tmp_path / "video.mp4").exists()
+
+
+def test_a_story_goes_on_from_a_clip(tmp_path):
+    story = tmp_path / "story.txt"
+    story.write_text(STORY, encoding="utf-8")
+    assert generate(tmp_path, "a red circle", output="clip.mkv") == 0
+    assert generate(tmp_path, "--story", str(story), "--continue", str(tmp_path / "clip.mkv")) == 0
+    assert len(read(tmp_path / "video.mp4")) == 6
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["a", "--scheduler", "nonsense"], ["nonsense", "ddim"]),
+        (["a", "--size", "60x64"], ["60", "multiple of 8"]),
+        (["a", "--size", "big"], ["big", "64x64"]),
+        (["a", "--frames", "0"], ["0", "at least 1"]),
+        (["a", "--steps", "0"], ["0", "1 to 1000"]),
+        (["a", "--steps", "0", "--method", "windows"], ["0", "1 to 1000"]),
+        (["a", "--method", "nonsense"], ["nonsense", "windows"]),
+        (["a", "--resume"], ["--resume", "--method"]),
+        (["a", "--device", "nonsense"], ["nonsense"]),
+        (["a", "--model", "{folder}"], ["{folder}"]),
+        (["a", "--model", "{folder}/nothing"], ["nothing"]),
+        (["a", "--output", "{folder}/nowhere/video.mp4"], ["nowhere", "make it first"]),
+        (["a", "--output", "{folder}/video.xyz"], ["xyz"]),
+        (["a", "--output", "{folder}"], ["folder"]),
+        ([], ["No prompt"]),
+        (["--prompts", "{folder}/empty.txt"], ["empty.txt", "one per line"]),
+        (["--prompts", "{folder}/latin.txt"], ["latin.txt", "UTF-8"]),
+        (["--prompts", "{folder}/none.txt"], ["none.txt"]),
+        (["--story", "{folder}/empty.txt"], ["no scene", "0-2s"]),
+        (["--story", "{folder}/late.txt"], ["Scene 2", "0-2s"]),
+        (["a", "--story", "{folder}/late.txt"], ["--story", "prompt"]),
+    ],
+    ids=lambda value: " ".join(value) or "nothing",
+)
+def test_wrong_input_is_one_sentence_and_leaves_nothing_behind(tmp_path, capsys, arguments, words):
+    (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
+    (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
+    (tmp_path / "late.txt").write_text("0-2f: a\n2-90f: b", encoding="utf-8")
+    before = sorted(path.name for path in tmp_path.iterdir())
+    assert generate(tmp_path, *(each.format(folder=tmp_path) for each in arguments)) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert error.startswith("python -m t2v_models generate:")
+    assert all(word.format(folder=tmp_path) in error for word in words), error
+    assert sorted(path.name for path in tmp_path.iterdir()) == before
