@@ -22,8 +22,7 @@ class VAEDecodeFrames(io.ComfyNode):
             display_name="T2V VAE Decode Frames",
             category=CATEGORY,
             description="Decodes a video latent to frames, a few at a time: memory does not grow with the length but "
-            "for the "
-            "frames themselves. Works with any Stable Diffusion VAE.",
+            "for the frames themselves. Works with any Stable Diffusion VAE.",
             search_aliases=["vae decode", "latent to frames", "latent to video"],
             inputs=[
                 io.Latent.Input("latent", tooltip="A video latent, or frames as a batch."),

@@ -58,9 +58,8 @@ class LatentLayout(io.ComfyNode):
             display_name="T2V Latent Layout",
             category=CATEGORY,
             description="Turns a video latent into a batch of image latents and back. Core's Flip, Rotate, Crop and "
-            "Composite Latent, "
-            "and VAE Decode with a VAE of Load VAE, take the wrong axis of a video latent or only its first frame: "
-            "give them frames.",
+            "Composite Latent, and VAE Decode with a VAE of Load VAE, take the wrong axis of a video latent or only "
+            "its first frame: give them frames.",
             search_aliases=["video latent to frames", "latent batch", "5D latent"],
             inputs=[
                 io.Latent.Input("latent", tooltip="A video latent or a batch of image latents."),

@@ -23,8 +23,7 @@ class ModelLoader(io.ComfyNode):
             display_name="T2V Model Loader",
             category=CATEGORY,
             description="Loads a 3D-UNet text-to-video model (ModelScope, ZeroScope, VideoCrafter, T2V-Turbo and kin) "
-            "with its "
-            "text encoder and VAE. The built-in model needs no download.",
+            "with its text encoder and VAE. The built-in model needs no download.",
             search_aliases=[
                 "text to video",
                 "modelscope",
@@ -38,17 +37,15 @@ class ModelLoader(io.ComfyNode):
                     "model",
                     options=folders.model_names(),
                     default=folders.BUILT_IN,
-                    tooltip="The built-in model, or a file of models/text2video, diffusion_models or checkpoints, or "
-                    "a folder "
-                    "of models/text2video or models/diffusers.",
+                    tooltip="The built-in model, or a file of models/text2video, diffusion_models or checkpoints, or a "
+                    "folder of models/text2video or models/diffusers.",
                 ),
                 io.Combo.Input(
                     "weight_dtype",
                     options=list(DTYPES),
                     default="default",
                     tooltip="How the UNet's weights are stored. default: what suits the file and the device; fp8 "
-                    "halves the "
-                    "memory of fp16 at a small loss of quality; fp32 or bf16 if a video comes out black.",
+                    "halves the memory of fp16 at a small loss of quality; fp32 or bf16 if a video comes out black.",
                 ),
                 known(
                     io.Combo.Input,
@@ -57,9 +54,8 @@ class ModelLoader(io.ComfyNode):
                     default=folders.FROM_MODEL,
                     optional=True,
                     advanced=True,
-                    tooltip="The text encoder in or beside the model, or a file of models/text_encoders (OpenCLIP "
-                    "ViT-H for "
-                    "most of these models).",
+                    tooltip="The text encoder in the model's file or folder, or a file of models/text_encoders (OpenCLIP "
+                    "ViT-H for most of these models).",
                 ),
                 known(
                     io.Combo.Input,
@@ -68,9 +64,8 @@ class ModelLoader(io.ComfyNode):
                     default=folders.FROM_MODEL,
                     optional=True,
                     advanced=True,
-                    tooltip="The VAE in or beside the model, or a file of models/vae (that of Stable Diffusion 1 or "
-                    "2). Loaded "
-                    "here it takes whole clips; one from Load VAE would decode only the first frame.",
+                    tooltip="The VAE in the model's file or folder, or a file of models/vae (that of Stable Diffusion 1 or "
+                    "2). Loaded here it takes whole clips; one from Load VAE would decode only the first frame.",
                 ),
             ],
             outputs=[
@@ -87,8 +82,10 @@ class ModelLoader(io.ComfyNode):
         return io.NodeOutput(*load.load(model, weight_dtype, text_encoder, vae))
 
     @classmethod
-    def fingerprint_inputs(cls, model: str, **_: object) -> str:
-        return folders.fingerprint(model)
+    def fingerprint_inputs(
+        cls, model: str, text_encoder: str = folders.FROM_MODEL, vae: str = folders.FROM_MODEL, **_: object
+    ) -> str:
+        return folders.fingerprint(model, text_encoder, vae)
 
 
 class LoraLoader(io.ComfyNode):
@@ -102,8 +99,7 @@ class LoraLoader(io.ComfyNode):
             display_name="T2V LoRA Loader",
             category=CATEGORY,
             description="Applies a LoRA to a text-to-video model: also to its temporal layers, and in formats that "
-            "Load LoRA does "
-            "not know (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
+            "Load LoRA does not know (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
             search_aliases=["video lora", "motion lora", "t2v-turbo lora"],
             inputs=[
                 inputs.model(),

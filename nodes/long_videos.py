@@ -7,7 +7,6 @@ from comfy_api.latest import io
 from ..t2v_models.film import METHODS
 from ..t2v_models.sampling.drawing import draw_windows
 from ..t2v_models.sampling.noise import FILTERS
-from ..t2v_models.sampling.story import EXAMPLE
 from ..t2v_models.sampling.windows import FUSIONS, Windows
 from . import inputs
 from .host import film, long
@@ -43,7 +42,7 @@ class ContextWindows(io.ComfyNode):
             node_id="T2VWindows",
             display_name="T2V Windows",
             category=CATEGORY,
-            description="Denoises a clip of any length in overlapping windows, with any sampler.",
+            description="Denoises a clip as long as a window or longer in overlapping windows, with any sampler.",
             search_aliases=["context windows", "long video", "loop"],
             inputs=[
                 inputs.model(),
@@ -178,7 +177,7 @@ class Film(io.ComfyNode):
                 io.String.Input(
                     "story",
                     multiline=True,
-                    default=EXAMPLE.replace(" / ", "\n"),
+                    default="0-50%: a red circle moves right\n50%-100%, fade 10%: a red circle moves up",
                     tooltip="One scene per line, as in T2VStory; a single prompt serves too.",
                 ),
                 io.Int.Input("frames", default=64, min=1, max=1000000, tooltip="Length of the film."),

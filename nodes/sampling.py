@@ -22,8 +22,7 @@ class VideoSampler(io.ComfyNode):
             display_name="T2V Video Sampler",
             category=CATEGORY,
             description="Denoises a video latent with any of ComfyUI's samplers, and with the exact noise levels that "
-            "ModelScope and "
-            "diffusers use.",
+            "ModelScope and diffusers use.",
             search_aliases=["ksampler", "video sampler", "ddim", "align your steps"],
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of T2VModelLoader, patched or not."),
@@ -142,8 +141,7 @@ class ModelConditioning(io.ComfyNode):
             display_name="T2V Model Conditioning",
             category=CATEGORY,
             description="Sets what VideoCrafter (frame rate) and T2V-Turbo (guidance, motion guidance) are told "
-            "besides the text. "
-            "Models without such an input are not changed.",
+            "besides the text. Models without such an input are not changed.",
             search_aliases=["fps conditioning", "videocrafter fps", "t2v-turbo guidance", "motion"],
             inputs=[
                 inputs.model(),
@@ -161,8 +159,8 @@ class ModelConditioning(io.ComfyNode):
                     min=0.0,
                     max=30.0,
                     step=0.1,
-                    tooltip="The guidance that a distilled model (T2V-Turbo) embeds; use cfg 1 with it. 0: the "
-                    "model's own.",
+                    tooltip="The guidance that a distilled model (T2V-Turbo) embeds; use cfg 1 with it. 0: the model's "
+                    "own.",
                 ),
                 io.Float.Input(
                     "motion_guidance",

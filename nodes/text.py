@@ -20,8 +20,7 @@ class TextEncode(io.ComfyNode):
             display_name="T2V Text Encode",
             category="T2V/conditioning",
             description="Encodes a prompt of any length. Weights in brackets, (word:1.3), and embedding:name work as "
-            "in CLIP Text "
-            "Encode.",
+            "in CLIP Text Encode.",
             search_aliases=["video prompt", "text", "prompt"],
             inputs=[
                 inputs.clip(),

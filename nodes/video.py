@@ -64,8 +64,8 @@ class SaveVideo(io.ComfyNode):
                     default=0,
                     min=0,
                     max=1000,
-                    tooltip="GIF and WebP: how often the clip is repeated, 0: for ever. Other formats: how often it "
-                    "is played once more in the file.",
+                    tooltip="GIF and WebP: how often the clip is repeated, 0: for ever. Other formats: how often it is "
+                    "played once more in the file.",
                 ),
                 io.Boolean.Input("pingpong", default=False, tooltip="Play the frames back again: a seamless loop."),
                 io.Boolean.Input(
@@ -79,8 +79,8 @@ class SaveVideo(io.ComfyNode):
                 io.Latent.Input(
                     "latent",
                     optional=True,
-                    tooltip="In place of images: decoded a few frames at a time while the file is written, so that "
-                    "the length does not matter to the memory. Several videos become several files.",
+                    tooltip="In place of images: decoded a few frames at a time while the file is written, so that the "
+                    "length does not matter to the memory. Several videos become several files.",
                 ),
                 io.Vae.Input("vae", optional=True, tooltip="Decodes the latent."),
                 io.Audio.Input(
@@ -130,8 +130,8 @@ class LoadVideo(io.ComfyNode):
             node_id="T2VLoadVideo",
             display_name="T2V Load Video",
             category=CATEGORY,
-            description="Reads a video file of the input folder: trimmed, thinned out, at another rate or size. A "
-            "clip that does not fit into memory is refused before it is read.",
+            description="Reads a video file of the input folder: trimmed, thinned out, at another rate or size. A clip "
+            "that does not fit into memory is refused before it is read.",
             search_aliases=["video to video", "vid2vid", "import", "load", "frames"],
             inputs=[
                 io.Combo.Input(

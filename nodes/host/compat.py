@@ -82,6 +82,11 @@ def intermediate_dtype() -> torch.dtype:
     return getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
 
 
+def unpatched(patcher: Any) -> dict[str, torch.Tensor]:
+    """The weights, by name, that a loaded model's patches have changed in place, as they were."""
+    return {name: getattr(kept, "weight", kept) for name, kept in getattr(patcher, "backup", {}).items()}
+
+
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of torch or of the host means: not enough memory."""
     host_type = comfy.model_management.OOM_EXCEPTION

@@ -4,18 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
-from ...t2v_models.errors import T2VError
 from .model import video_model
+from .stories import check_clip
 
 
 def encode(clip: Any, text: str) -> list:
     """A CONDITIONING of (1, n*77, d)."""
-    if clip is None:
-        raise T2VError(
-            "The loaded model has no text encoder: choose one as text_encoder in T2VModelLoader, or wire CLIPLoader "
-            "(type "
-            "stable_diffusion)."
-        )
+    check_clip(clip)
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import logging
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,11 +18,33 @@ from torch import Tensor
 from ...t2v_models.errors import T2VError
 from ...t2v_models.film import Film, Settings
 from ...t2v_models.film_methods import Denoiser, continue_clip
+from ...t2v_models.pipeline import fingerprint, sampled
+from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
-from ...t2v_models.sampling.windows import Windows
-from . import stories
+from ...t2v_models.sampling.windows import Windows, together
+from . import control, guidance, limits, stories
+from .compat import unpatched
 from .latents import to_clips
+from .limits import check_finite, check_room
 from .model import video_model
+
+log = logging.getLogger(__name__)
+
+FINISHED = "finished"
+"""A file that says so in a film's folder."""
+
+_INSTALLED = (control.KEY, guidance.KEY, limits.KEY)
+"""Our own wrappers, which every MODEL has."""
+
+_UNUSED = (
+    "context_handler",
+    "model_function_wrapper",
+    "sampler_calc_cond_batch_function",
+    "sampler_cfg_function",
+    "sampler_post_cfg_function",
+    "sampler_pre_cfg_function",
+)
+"""What nodes set on a MODEL for the host's samplers, which a film does not go through."""
 
 
 class HostUNet:
@@ -30,18 +55,30 @@ class HostUNet:
         self.config = self.inner.diffusion_model.config
         self.dtype = self.inner.manual_cast_dtype or self.inner.get_dtype()
 
-    def load(self, shape: tuple[int, ...]) -> None:
-        """Bring the weights to the device, with room for latents of that shape."""
-        memory = self.inner.memory_required(list(shape))
+        self.room: tuple[int, ...] = ()
+        """Shape of the latents that it is called with at most."""
+        self.ready = False
+
+    @property
+    def told(self) -> dict[str, float]:
+        """What T2VModelConditioning has set."""
+        return self.patcher.model_options.get("transformer_options", {}).get("t2v_values", {})
+
+    def load(self) -> None:
+        """Bring the weights to the device, with room for the latents."""
+        memory = self.inner.memory_required(list(self.room))
         comfy.model_management.load_models_gpu([self.patcher], memory_required=memory)
+        self.ready = True
 
     def __call__(
         self, x: Tensor, levels: Tensor, context: Tensor, *, options: dict[str, Any] | None = None, **values: Any
     ) -> Tensor:
         """x: (b, 4, t, h, w), levels: (b,) or (b, t), context: (k b, …), values: see `conditions` -> (k b, 4, t, h, w)."""
         comfy.model_management.throw_exception_if_processing_interrupted()
+        if not self.ready:
+            self.load()
         given = self.patcher.model_options.get("transformer_options", {})
-        given = {**given, "t2v_values": {**given.get("t2v_values", {}), **values}}
+        given = {**given, "t2v_values": {**values, **self.told, **({"fps": values["fps"]} if "fps" in values else {})}}
         device = self.patcher.load_device
         return self.inner.diffusion_model(
             x.to(device),
@@ -58,19 +95,38 @@ class HostPipeline:
         self.unet, self.clip = HostUNet(model), clip
         inner = self.unet.inner
         self.family, self.defaults = inner.family, inner.defaults
-        self.scheduler_config = inner.scheduler
-        if self.family.scale_base is not None:
-            raise T2VError(f"{self.family.title} has a scaled noise schedule: use T2VWindows or T2VFreeNoise with it.")
-        self.input_scale = None
+        self.scheduler_config, self.input_scale = with_scaled_schedule(inner.scheduler, self.family.scale_base)
         self.device = model.load_device
+        passed_over = [key for key in _UNUSED if model.model_options.get(key)]
+        passed_over += [key for kind in model.wrappers.values() for key in kind if key not in _INSTALLED]
+        if passed_over:
+            log.warning(
+                "Films are denoised without what other nodes have set for samplers: %s.", ", ".join(passed_over)
+            )
 
     def conditions(self, count: int, fps: float | None, guidance_scale: float) -> dict[str, Any]:
-        """The frame rate, where this UNet has an embedding for it; the host's UNet has its other values from the MODEL."""
-        return {"fps": fps} if self.unet.config.fps_embedding and fps else {}
+        """What this UNet has an embedding for, besides the text."""
+        told = {"fps": fps} if self.unet.config.fps_embedding and fps else {}
+        return told | ({"guidance": guidance_scale} if self.unet.config.guidance_dim else {})
+
+    def check_finite(self, prediction: Tensor) -> None:
+        """Stop at the first step whose result is not a number."""
+        check_finite(self.unet.inner, prediction)
 
     def encode_text(self, texts: list[str]) -> Tensor:
         """(n, tokens, d)."""
+        self.unet.ready = False  # the text encoder may take its place on the device
         return stories.encode(self.clip, texts).to(self.device)
+
+    def identity(self) -> str:
+        """Another for other weights, LoRAs included, and other values of T2VModelConditioning."""
+        digest = hashlib.sha256(repr(sorted(self.unet.told.items())).encode())
+        for patcher in (self.unet.patcher, *([self.clip.patcher] if self.clip is not None else [])):
+            digest.update(fingerprint(patcher.model, unpatched(patcher)).encode())
+            for key, patches in sorted(patcher.patches.items()):
+                digest.update(repr(key).encode())
+                _feed(digest, patches)
+        return digest.hexdigest()
 
     def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
         """(count, 4, frames, height/8, width/8); 0 or None is the model's own."""
@@ -85,6 +141,7 @@ def make(
     model: Any, clip: Any, story: str, *, window: Windows, resume: bool, fps: float, **settings: Any
 ) -> tuple[dict[str, Tensor], float]:
     """A LATENT (1, 4, frames, h, w) of a whole film, and its frame rate."""
+    stories.check_clip(clip)
     pipeline = HostPipeline(model, clip)
     bar: list[comfy.utils.ProgressBar] = []
 
@@ -93,15 +150,19 @@ def make(
             bar.append(comfy.utils.ProgressBar(total))
         bar[0].update_absolute(done, total)
 
-    folder = _unfinished(story, window, fps, settings) if resume else None
+    folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
     film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, progress=progress, **settings)
-    pipeline.unet.load((film.settings.batch * 2, *film.shape[1:2], min(window.length, film.shape[2]), *film.shape[3:]))
+    film.condition = pipeline.unet.told.get("fps", film.condition)
+    at_once = film.shape[2] if film.method == "free-noise" else min(window.length, film.shape[2])
+    pipeline.unet.room = _room(film.settings.batch, film.shape, at_once)
+    check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
     latents = torch.empty(film.shape)
     at = 0
     for part in film.latents():
         latents[:, :, at : at + part.shape[2]] = part
         at += part.shape[2]
-    film.store.clear()
+    if folder is not None:
+        (folder / FINISHED).touch()  # another film removes it: by then this one is saved, or not wanted
     return {"samples": pipeline.unet.inner.process_latent_out(latents)}, film.fps
 
 
@@ -123,8 +184,9 @@ def go_on(
     pipeline = HostPipeline(model, None)
     window = Windows(pipeline.defaults.frames)
     settings = Settings(steps, cfg, seed, window)
-    denoise = Denoiser(pipeline, _told(positive), _told(negative), settings, pipeline.defaults.fps)
-    pipeline.unet.load((steps, samples.shape[1], window.length, *samples.shape[3:]))
+    rate = pipeline.unet.told.get("fps", pipeline.defaults.fps_condition or pipeline.defaults.fps)
+    denoise = Denoiser(pipeline, _told(positive), _told(negative), settings, rate)
+    pipeline.unet.room = _room(steps, samples.shape, window.length)
     clip = pipeline.unet.inner.process_latent_in(samples)
     bar = comfy.utils.ProgressBar(frames)
     following = continue_clip(denoise, clip, window.length, torch.Generator().manual_seed(seed % 2**63))
@@ -132,7 +194,26 @@ def go_on(
     for i in range(frames):
         parts.append(next(following))
         bar.update_absolute(i + 1, frames)
-    return {"samples": pipeline.unet.inner.process_latent_out(torch.cat(parts, dim=2))}
+    latents = torch.cat(parts, dim=2)
+    return {"samples": pipeline.unet.inner.process_latent_out(latents)}
+
+
+def _room(clips: int, shape: Sequence[int], frames: int) -> tuple[int, ...]:
+    """Shape of the latents that go through the UNet at once, for so many clips of a prompt and a negative prompt."""
+    return (2 * min(clips, together(frames, *shape[3:])), shape[1], frames, *shape[3:])
+
+
+def _feed(digest: Any, value: Any) -> None:
+    """What a patch of the host consists of: numbers, tensors, and adapters that hold some."""
+    if isinstance(value, Tensor):
+        digest.update(sampled(value))
+    elif isinstance(value, list | tuple):
+        for each in value:
+            _feed(digest, each)
+    elif hasattr(value, "weights"):
+        _feed(digest, value.weights)
+    elif value is None or isinstance(value, str | int | float):
+        digest.update(repr(value).encode())
 
 
 def _told(conditioning: list) -> Told:
@@ -141,8 +222,12 @@ def _told(conditioning: list) -> Told:
     return extra.get(stories.KEY) or Told(text[:1], torch.ones(1, 1))
 
 
-def _unfinished(story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:
-    """A folder of its own for every film, under the output folder."""
-    about = repr((story, window, fps, sorted(settings.items())))
+def _unfinished(model: str, story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:
+    """A folder of its own for every film, under the output folder; those of finished ones are removed."""
+    about = repr((model, story, window, fps, sorted(settings.items())))
     name = hashlib.sha256(about.encode()).hexdigest()[:16]
-    return Path(folder_paths.get_output_directory()) / "t2v_unfinished" / name
+    folder = Path(folder_paths.get_output_directory()) / "t2v_unfinished" / name
+    for mark in folder.parent.glob(f"*/{FINISHED}"):
+        if mark.parent != folder:
+            shutil.rmtree(mark.parent, ignore_errors=True)
+    return folder

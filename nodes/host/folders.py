@@ -89,26 +89,40 @@ def _models() -> dict[str, Path]:
 def _roots(folder: str) -> list[Path]:
     if folder not in folder_paths.folder_names_and_paths:
         return []
-    return [path for path in map(Path, folder_paths.get_folder_paths(folder)) if path.is_dir()]
+    return [Path(path) for path in folder_paths.get_folder_paths(folder) if os.path.isdir(path)]
 
 
 def _model_folders(root: Path) -> list[Path]:
     """Model folders directly in a root, or one level down (``owner/name``)."""
     found = []
-    for path in sorted(root.iterdir()):
-        if not path.is_dir():
-            continue
-        inside = [path, *sorted(child for child in path.iterdir() if child.is_dir())]
-        found += [candidate for candidate in inside if any((candidate / mark).is_file() for mark in _MARKS)]
+    for path in _folders(root):
+        for candidate in (path, *_folders(path)):
+            if any(os.path.isfile(candidate / mark) for mark in _MARKS):
+                found.append(candidate)
     return found
 
 
-def fingerprint(name: str) -> str:
-    """Changes when the file behind a name does, so that the host loads it again."""
-    if name == BUILT_IN:
-        return BUILT_IN
-    path = _models().get(name)
+def _folders(root: Path) -> list[Path]:
+    """What cannot be read, or goes meanwhile, holds no models: it must not keep the whole pack from loading."""
+    try:
+        return sorted(path for path in root.iterdir() if os.path.isdir(path))  # false where it cannot be told
+    except OSError:
+        return []
+
+
+def fingerprint(name: str, text_encoder: str = FROM_MODEL, vae: str = FROM_MODEL) -> str:
+    """Changes when a file behind the names does, so that the host loads it again."""
+    paths = [] if name == BUILT_IN else [_models().get(name)]
+    for folder, file in (("text_encoders", text_encoder), ("vae", vae)):
+        if file != FROM_MODEL:
+            found = folder_paths.get_full_path(folder, file)
+            paths.append(Path(found) if found else None)
+    return f"{name} " + " ".join(_state(path) for path in paths)
+
+
+def _state(path: Path | None) -> str:
+    """Sizes and times of a file, or of all in a folder."""
     if path is None or not path.exists():
-        return f"{name} is gone"
-    stat = path.stat()
-    return f"{path}:{stat.st_mtime_ns}:{stat.st_size}"
+        return f"{path} is gone"
+    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    return ";".join(f"{each}:{each.stat().st_mtime_ns}:{each.stat().st_size}" for each in files)

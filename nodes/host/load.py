@@ -16,7 +16,7 @@ from ...t2v_models.checkpoints.files import read_file
 from ...t2v_models.checkpoints.tensors import load_all
 from ...t2v_models.errors import T2VError
 from ...t2v_models.families import Defaults, family_for
-from ...t2v_models.pipeline import BUILT_IN as BUILT_IN_FOLDER
+from ...t2v_models.loading import BUILT_IN as BUILT_IN_FOLDER
 from ...t2v_models.unet import UNetConfig
 from . import folders, preview
 from .model import CONFIG_KEY, DTYPES, load_model
@@ -47,9 +47,8 @@ def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = Fal
     saved = saved_model(path)
     if saved is not None:
         state_dict, config = saved
-        info = types.SimpleNamespace(
-            family=family_for(config["unet"], {"family": config["family"]}), defaults=Defaults(**config["defaults"])
-        )
+        family = config["family"] if isinstance(config["family"], dict) else {"family": config["family"]}
+        info = types.SimpleNamespace(family=family_for(config["unet"], family), defaults=Defaults(**config["defaults"]))
         scale = config["scale_factor"]
         return load_model(state_dict, config["unet"], info, config["scheduler"], scale_factor=scale, **options)
     checkpoint = checkpoints.open_checkpoint(path)
@@ -57,8 +56,10 @@ def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = Fal
     if "unet" not in info.parts:
         raise T2VError(f"{path.name} holds no video UNet ({', '.join(info.parts) or 'nothing known'}): choose another.")
     if info.family.image:
-        raise T2VError(f"{path.name} is {info.family.title}, which wants a first image, and no node gives it one yet: "
-                       "choose a text-to-video model.")  # fmt: skip
+        raise T2VError(
+            f"{path.name} is {info.family.title}, which wants a first image, and no node gives it one yet: choose a "
+            "text-to-video model."
+        )
     scale = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else info.family.vae_scale
     scheduler = checkpoint.scheduler_config()
     return load_model(checkpoint.unet(), checkpoint.config, info, scheduler, scale_factor=scale, **options)

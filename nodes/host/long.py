@@ -37,7 +37,30 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
                 f"A latent of shape {tuple(x_in.shape)} has its frames as a batch: windows want the 5 dimensions of "
                 "T2VEmptyLatent (T2VLatentLayout converts)."
             )
-        return len(windows(x_in.shape[2], self.settings.length, self.settings.overlap)) > 1
+        return len(self.settings.over(x_in.shape[2]).spans()) > 1
+
+    def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
+        """Between two steps, where some samplers look, the last one's windows hold on."""
+        sigmas = model_options["transformer_options"]["sample_sigmas"]
+        known = torch.isclose(sigmas, timestep[0].to(sigmas), rtol=1e-4).nonzero()
+        if len(known):
+            self._step = int(known[0])
+
+    def execute(
+        self,
+        calc_cond_batch: Any,
+        model: Any,
+        conds: Any,
+        x_in: Tensor,
+        timestep: Tensor,
+        model_options: dict[str, Any],
+    ) -> Any:
+        """The host would cut the noise level to the window's frames, where it has one for each of several clips."""
+
+        def whole(model: Any, conds: Any, x: Tensor, _: Tensor, options: dict[str, Any]) -> Any:
+            return calc_cond_batch(model, conds, x, timestep, options)
+
+        return super().execute(whole, model, conds, x_in, timestep[:1], model_options)
 
     def _spans(self, frames: int, handler: Any, model_options: dict[str, Any]) -> list[list[int]]:
         return self.settings.over(frames).spans(self._step)
@@ -66,6 +89,7 @@ def with_free_noise(model: Any, settings: Windows) -> Any:
         if noise.ndim == 5 and noise.shape[2] > settings.length:
             seed = kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0)
             generator = torch.Generator().manual_seed((seed or 0) % 2**63)
+            torch.randn(noise.shape, generator=generator)  # the library's goes on where the noise ended
             noise = reschedule(noise, settings.length, stride, generator)
         return executor(noise, latent, *args, **kwargs)
 
@@ -86,15 +110,23 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
         executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
         first, seed = noise, kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0)
-        signal = 1 / math.sqrt(1 + float(sigmas[0]) ** 2)  # sqrt(abar) at the first step
+        if not noise.any():
+            raise T2VError("T2VFreeInit renews noise, and the sampler adds none: switch add_noise on.")
+        known = inner.process_latent_in(latent) if latent.any() else latent
+        sigma, most = (
+            float(sigmas[0]),
+            float(executor.class_obj.model_patcher.get_model_object("model_sampling").sigma_max),
+        )
+        # what the host multiplies noise with, before it adds the latent
+        gain = math.sqrt(1 + sigma**2) if sigma >= most * (1 - 1e-5) else sigma
         for i in range(iterations):
             result = executor(noise, latent, sampler, sigmas, *args, **kwargs)
             if i + 1 == iterations:
                 return result
             comfy.model_management.throw_exception_if_processing_interrupted()
             clean = inner.process_latent_in(result)
-            diffused = signal * clean.to(first) + math.sqrt(1 - signal**2) * first
-            fresh = comfy.sample.prepare_noise(result, (seed or 0) + i + 1)
+            diffused = ((clean - known).to(first) + sigma * first) / gain
+            fresh = comfy.sample.prepare_noise(result, ((seed or 0) + i + 1) % 2**64)
             clips = (diffused, fresh.to(first))
             if noise.ndim == 4:  # frames as the batch
                 clips = tuple(each.movedim(0, 1)[None] for each in clips)

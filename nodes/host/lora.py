@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.lora
@@ -23,18 +25,24 @@ def names() -> list[str]:
 
 
 def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
-    """Clones of MODEL and CLIP with the LoRA added to their patches. Raises T2VError where nothing of it fits."""
+    """Clones of MODEL and CLIP with the LoRA added to their patches. Raises T2VError where nothing of it fits.
+
+    A strength of 0 leaves that part as it is.
+    """
     inner = video_model(model)
     lora = read_lora(folders.file_path("loras", name), inner.diffusion_model.config)
-    unet_keys = {key: f"diffusion_model.{key}" for key in inner.diffusion_model.state_dict()}
-    used, skipped = 0, []
+    weights = inner.diffusion_model.state_dict()
+    used, skipped, tried = 0, [], False
     if strength_model != 0:
+        unet_keys = {key: (f"diffusion_model.{key}", value.shape) for key, value in weights.items()}
         model, used, skipped = _patched(model, model.clone(), lora.unet, unet_keys, strength_model)
+        tried = True
     if clip is not None and strength_clip != 0 and lora.text_encoder:
-        stored = {key.split("transformer.", 1)[-1]: key for key in clip.cond_stage_model.state_dict()}
+        weights = clip.cond_stage_model.state_dict()
+        stored = {key.split("transformer.", 1)[-1]: (key, value.shape) for key, value in weights.items()}
         clip, more, others = _patched(clip, clip.clone(), lora.text_encoder, stored, strength_clip)
-        used, skipped = used + more, [*skipped, *others]
-    if not used and (strength_model or strength_clip):
+        used, skipped, tried = used + more, [*skipped, *others], True
+    if tried and not used:
         first = next(iter([*lora.unet, *lora.text_encoder, *lora.unknown]), "none")
         raise T2VError(
             f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another?'
@@ -45,17 +53,21 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
 
 
 def _patched(
-    original: Any, clone: Any, pairs: dict[str, LoraPair], keys: dict[str, str], strength: float
+    original: Any, clone: Any, pairs: dict[str, LoraPair], keys: dict[str, tuple[str, Sequence[int]]], strength: float
 ) -> tuple[Any, int, list[str]]:
-    """The clone with the pairs that fit as patches; how many, and the names of the others."""
+    """The clone with the pairs that fit as patches; how many, and the names of the others.
+
+    keys: the name of every weight -> what the host calls it, and its shape.
+    """
     tensors: dict[str, Tensor] = {}
     to_load, skipped = {}, []
     for name, pair in pairs.items():
         weight = name if name.endswith(".weight") else f"{name}.weight"
-        if weight not in keys:
+        key, shape = keys.get(weight, ("", ()))
+        if not key or pair.shape[0] != shape[0] or math.prod(pair.shape) != math.prod(shape):
             skipped.append(name)
             continue
-        to_load[name] = keys[weight]
+        to_load[name] = key
         tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = pair.up, pair.down
         if pair.mid is not None:
             tensors[f"{name}.lora_mid.weight"] = pair.mid

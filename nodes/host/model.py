@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from ...t2v_models.unet import UNetConfig
-from . import compat, control, guidance, stories
+from . import compat, control, guidance, limits, stories
 from .model_sampling import scaled_sampling
 from .unet import HostUNet3D
 
@@ -133,11 +133,18 @@ class VideoModel(comfy.model_base.BaseModel):
             "unet": dataclasses.asdict(self.diffusion_model.config),
             "scheduler": dict(self.scheduler),
             "defaults": dataclasses.asdict(self.defaults),
-            "family": self.family.name,
+            "family": {"family": self.family.name, **dataclasses.asdict(self.family)},
             "scale_factor": self.latent_format.scale_factor,
         }
         out[CONFIG_KEY] = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
         return out
+
+    def resize_cond_for_context_window(self, cond_key: str, cond_value: Any, *args: Any, **kwargs: Any) -> Any:
+        """A text is no series of frames, even where it is as wide as the clip is long."""
+        if "crossattn" in cond_key:
+            return cond_value
+        resize = getattr(super(), "resize_cond_for_context_window", None)  # newer hosts
+        return resize(cond_key, cond_value, *args, **kwargs) if resize is not None else None
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)
@@ -183,6 +190,7 @@ def load_model(
     model.diffusion_model.requires_grad_(False)
     control.install(patcher)
     guidance.install(patcher)
+    limits.install(patcher)
     if reload is not None:
         patcher.cached_patcher_init = reload
     return patcher

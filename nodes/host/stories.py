@@ -20,8 +20,19 @@ def told_by(clip: Any, story: Story, *, negative: bool = False) -> Told:
     return story.told(lambda texts: encode(clip, texts), negative=negative)
 
 
+def check_clip(clip: Any) -> None:
+    """Say what to do where a loaded file had no text encoder."""
+    if clip is None:
+        raise T2VError(
+            "The loaded model has no text encoder: choose one as text_encoder in T2VModelLoader, or wire CLIPLoader "
+            "(type "
+            "stable_diffusion)."
+        )
+
+
 def encode(clip: Any, texts: list[str]) -> Tensor:
     """(n, tokens, d): every text by a host CLIP."""
+    check_clip(clip)
     return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
 
 
@@ -40,14 +51,19 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
 
 
 def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `extra_conds` adds for a conditioning that carries a story; flat, so that no window cuts it by accident."""
+    """What `extra_conds` adds for a conditioning that carries a story; flat, so that no window cuts it by accident.
+
+    A clip of another length than the story's takes it evenly, whether it is denoised whole or in windows.
+    """
     told: Told | None = kwargs.get(KEY)
     if told is None:
         return {}
-    shape = (*told.blend.shape, *told.texts.shape[1:])
+    noise = kwargs["noise"]
+    blend = told.blend[_evenly(noise.shape[0] if noise.ndim == 4 else noise.shape[2], len(told.blend))]
+    shape = (*blend.shape, *told.texts.shape[1:])
     return {
         "t2v_texts": comfy.conds.CONDRegular(told.texts.reshape(1, -1)),
-        "t2v_blend": comfy.conds.CONDRegular(told.blend.reshape(1, -1)),
+        "t2v_blend": comfy.conds.CONDRegular(blend.reshape(1, -1)),
         "t2v_story_shape": comfy.conds.CONDConstant(shape),
     }
 
@@ -55,7 +71,7 @@ def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
 def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, options: dict[str, Any]) -> Tensor:
     """The text of every frame in the UNet. texts: (b, s*n*d), blend: (b, T*s) -> (b, t, n, d) or (b, n, d).
 
-    A context window tells which of the story's frames these are; a clip of another length takes them evenly.
+    A context window tells which of the clip's frames these are.
     """
     total, scenes, tokens, width = shape
     texts = texts.view(-1, scenes, tokens, width)
@@ -76,6 +92,11 @@ def _numbers(frames: int, total: int, options: dict[str, Any]) -> list[int]:
         return [min(number, total - 1) for number in index]
     if frames == total:
         return list(range(total))
+    return _evenly(frames, total)
+
+
+def _evenly(frames: int, total: int) -> list[int]:
+    """Which of so many frames a clip of another length shows."""
     return [min(total - 1, int((i + 0.5) * total / frames)) for i in range(frames)]
 
 

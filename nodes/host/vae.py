@@ -15,6 +15,7 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from . import compat
+from .limits import check_images
 
 log = logging.getLogger(__name__)
 
@@ -34,8 +35,11 @@ def fold(samples: Tensor) -> Tensor:
 
 
 def in_chunks(count: int, chunk: int, work: Callable[[int, int], None], single: Callable[[int], None]) -> None:
-    """Call work(start, end) over 0 … count. Out of memory: half the chunk; at one frame a chunk: single(start)."""
-    progress = comfy.utils.ProgressBar(count)
+    """Call work(start, end) over 0 … count. Out of memory: half the chunk; at one frame a chunk: single(start).
+
+    A single chunk leaves the progress bar to its caller, who may be at one of many.
+    """
+    progress = comfy.utils.ProgressBar(count) if count > chunk else None
     start = 0
     while start < count:
         comfy.model_management.throw_exception_if_processing_interrupted()
@@ -56,7 +60,8 @@ def in_chunks(count: int, chunk: int, work: Callable[[int, int], None], single: 
             log.warning("Out of memory at a single frame: going on with tiles.")
             single(start)
         start = end
-        progress.update_absolute(start, count)
+        if progress is not None:
+            progress.update_absolute(start, count)
 
 
 class VideoVAE(comfy.sd.VAE):
@@ -72,6 +77,7 @@ class VideoVAE(comfy.sd.VAE):
         chunk = self._chunk(self.memory_used_decode, frames, frames.shape)
         ratio = self.spacial_compression_decode()
         size = (frames.shape[2] * ratio, frames.shape[3] * ratio, self.output_channels)
+        check_images(len(frames), *size[:2], "wire latent and vae to T2VSaveVideo, which decodes as it writes")
         pixels = torch.empty((len(frames), *size), dtype=compat.intermediate_dtype(), device=self.output_device)
 
         def work(start: int, end: int) -> None:

@@ -14,7 +14,6 @@ import comfy.model_management
 import comfy.utils
 import folder_paths
 import numpy as np
-import psutil
 import torch
 from comfy.cli_args import args
 from comfy_api.latest import InputImpl, Types
@@ -32,6 +31,7 @@ from ...t2v_models.video import (
     still_png,
 )
 from .decoding import as_video_vae
+from .limits import check_images, images_that_fit
 from .vae import fold
 
 log = logging.getLogger(__name__)
@@ -276,13 +276,10 @@ def load(reader: VideoReader) -> Tensor:
             f"{reader.path.name} has {reader.info.frame_count} frames, and none is left after start_frame "
             f"{reader.start}: begin earlier."
         )
-    needed, free = count * width * height * 12, psutil.virtual_memory().available
-    if needed > 0.9 * free:
-        fits = int(0.9 * free // (width * height * 12))
-        raise T2VError(
-            f"{count} frames of {width}x{height} need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free: set "
-            f"frame_cap to {fits} or less, or every_nth to {-(-count // max(1, fits))}, or a smaller width and height."
-        )
+    fits = images_that_fit(height, width)
+    every_nth = -(-count // max(1, fits))
+    remedy = f"set frame_cap to {fits} or less, or every_nth to {every_nth}, or a smaller width and height"
+    check_images(count, height, width, remedy)
     images = torch.empty((count, height, width, 3))
     progress, given = comfy.utils.ProgressBar(count), 0
     for frame in reader:
