@@ -67,8 +67,22 @@ def run_checks(host: hosts.Host, base: Path) -> Callable[[Path], dict[str, dict]
 
 
 @pytest.fixture(scope="session")
-def server(host: hosts.Host, base: Path) -> Server:
-    """The host as its users start it, on a free port."""
+def server(host: hosts.Host, base: Path, tiny: dict[str, Path]) -> Server:
+    """The host as its users start it, on a free port, with models in folders of its own and elsewhere."""
     pytest.importorskip("websocket", reason="pip install websocket-client")
-    with Server(host, base) as running:
+    with Server(host, base, "--extra-model-paths-config", str(elsewhere(base, tiny["tiny"]))) as running:
         yield running
+
+
+def elsewhere(base: Path, model: Path) -> Path:
+    """An extra_model_paths.yaml, and the models in the folders that it names."""
+    for folder, name, source in (
+        ("videos", "afar", model),
+        ("unets", "afar.safetensors", model / "unet" / "diffusion_pytorch_model.safetensors"),
+    ):
+        (base / "elsewhere" / folder).mkdir(parents=True)
+        hosts.link(source, base / "elsewhere" / folder / name)
+    config = {"base_path": str(base / "elsewhere"), "text2video": "videos", "diffusion_models": "unets"}
+    path = base / "extra_model_paths.yaml"
+    path.write_text(json.dumps({"tests": config}), encoding="utf-8")  # JSON is YAML
+    return path

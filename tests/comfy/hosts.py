@@ -56,6 +56,9 @@ def link(source: Path, target: Path) -> None:
     try:
         target.symlink_to(source, target_is_directory=source.is_dir())
     except OSError:
+        if source.is_file():
+            shutil.copy(source, target)
+            return
         ignore = shutil.ignore_patterns(".git", ".venv", "__pycache__", "out", "output")
         shutil.copytree(source, target, ignore=ignore)
 

@@ -90,6 +90,18 @@ class Context:
     def conds(self, clip, *texts: str):
         return [self.run("T2VTextEncode", clip, text)[0] for text in texts]
 
+    def prompts(self, clip):
+        """A prompt and an empty one, encoded by core."""
+        return self.run("CLIPTextEncode", clip, "a red circle")[0], self.run("CLIPTextEncode", clip, "")[0]
+
+    def ksample(self, model, clip, samples=None, sampler="euler", cfg=5.0, steps=3, denoise=1.0, conds=None, **latent):
+        """Four frames, or `samples`, by core's KSampler."""
+        import torch
+
+        latent = {"samples": torch.zeros(1, 4, 4, 8, 8) if samples is None else samples, **latent}
+        args = (model, 3, steps, cfg, sampler, "normal", *(conds or self.prompts(clip)), latent, denoise)
+        return self.run("KSampler", *args)[0]["samples"]
+
 
 def main() -> int:
     host, base, checks, result = map(Path, sys.argv[1:5])

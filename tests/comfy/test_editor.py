@@ -103,13 +103,6 @@ def plays(page) -> None:
     page.wait_for_function("() => [...document.querySelectorAll('video')].some(v => v.currentTime > 0 && v.videoWidth)")
 
 
-@pytest.mark.parametrize("name", TEMPLATES)
-def test_a_template_runs_and_its_video_plays(server, page, name):
-    load(page, template(server, name))
-    run(page)
-    plays(page)
-
-
 def open_from_the_browser(server, page, name: str) -> None:
     """Sidebar, template browser, this pack's category, the template's card."""
     if page.request.get(f"{server.url}/templates/index.json").status == 404:
@@ -123,10 +116,11 @@ def open_from_the_browser(server, page, name: str) -> None:
     card.wait_for(state="detached")
 
 
-def test_a_template_chosen_in_the_template_browser_opens_runs_and_plays(server, page):
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_a_template_chosen_in_the_template_browser_opens_runs_and_plays(server, page, name):
     page.evaluate("() => app.graph.clear()")
-    open_from_the_browser(server, page, "text_to_video")
-    wanted = [node["type"] for node in template(server, "text_to_video")["nodes"]]
+    open_from_the_browser(server, page, name)
+    wanted = [node["type"] for node in template(server, name)["nodes"]]
     page.wait_for_function("count => app.graph._nodes.length === count", arg=len(wanted))
     assert sorted(page.evaluate("() => app.graph._nodes.map(n => n.type)")) == sorted(wanted)
     run(page)

@@ -78,11 +78,12 @@ def test_freed_models_are_loaded_again(server):
     [
         ({"latent": {"frames": 0, "width": 0, "model": None}}, ["0", "wire the MODEL"]),
         ({"latent": {"width": 100}}, ["100", "multiple of 8"]),
-        ({"latent": {"frames": 60000, "width": 128, "height": 128}}, ["60000 frames", "fewer"]),
+        ({"latent": {"frames": 10000}}, ["10000 frames", "fewer", "T2VWindows"]),
+        ({"latent": {"frames": 1000, "width": 2048, "height": 2048}}, ["1000 frames", "fewer", "GB"]),
         ({"latent": {"node": "EmptySD3LatentImage", "width": 64, "height": 64, "batch_size": 2}}, ["16", "4"]),
         ({"sampler": {"steps": 400, "denoise": 0.1}}, ["400 steps", "1000"]),
     ],
-    ids=["no size and no model", "width 100", "60000 frames", "16 channels", "too many steps"],
+    ids=["no size and no model", "width 100", "10000 frames", "1000 large frames", "16 channels", "too many steps"],
 )
 def test_a_wrong_value_is_one_sentence_and_the_queue_goes_on(server, change, words):
     graph = graphs.ours(seed=16, steps=2)
@@ -105,6 +106,11 @@ def listed(server) -> list[str]:
     """What the loader offers; newer hosts keep the options of a combo beside its type."""
     kind, options = server.get("/object_info/T2VModelLoader")["T2VModelLoader"]["input"]["required"]["model"]
     return options["options"] if kind == "COMBO" else kind
+
+
+def test_models_in_the_folders_of_extra_model_paths_are_offered_and_run(server):
+    assert {"afar", "afar.safetensors"} <= set(listed(server))
+    assert server.run(graphs.ours("afar", seed=21, steps=2)).error is None
 
 
 def test_a_model_that_vanishes_between_listing_and_running_is_named(server, tiny):

@@ -25,15 +25,18 @@ USAGE = {
     "VideoCrafter's, T2V-Turbo's.\n\nIf the file has no text encoder or VAE, choose them here: OpenCLIP ViT-H and the VAE "
     "of Stable Diffusion fit most of these models.",
     "T2VLoraLoader": "Chain several of these for several LoRAs. Load LoRA works too, for the spatial layers of LoRAs in "
-    "kohya's and diffusers' names.",
+    "kohya's and diffusers' names.\n\nT2V-Turbo's `unet_lora.pt` also changes an embedding of the guidance that its "
+    "base model lacks, and this node leaves that out, as the log says. `python -m t2v_models convert --lora` makes the whole "
+    "model of both.",
     "T2VTextEncode": "CLIP Text Encode gives the same. Texts longer than 75 tokens go on in a second window.",
     "T2VEmptyLatent": "Models give their best at the size and length they were trained on: leave the zeros and wire MODEL.",
     "T2VLatentLayout": "Video latents have five dimensions. Nodes made for image latents that turn, flip, crop or composite "
     "act on the wrong one: put this node with **frames** before them and with **clips** behind.",
     "T2VModelConditioning": "Put it between T2VModelLoader and the sampler. It works with every sampler, as it travels with "
     "the model.",
-    "T2VVideoSampler": "`ddim` with `diffusers` is what the models were published with; `dpmpp_2m` with `diffusers` needs "
-    "half the steps. A latent of frames as a batch works too, and gives the same video.\n\nFor two samplers one after "
+    "T2VVideoSampler": "`ddim` with `diffusers` is what ModelScope and its fine-tunes were published with, `lcm` with "
+    "`diffusers` T2V-Turbo and VideoLCM; `dpmpp_2m` with `diffusers` needs half the steps of `ddim`. A latent of frames as a "
+    "batch works too; the same seed then draws other noise.\n\nFor two samplers one after "
     "the other: the first with `end_step` and `leftover_noise`, the second with the same `start_step` and without "
     "`add_noise`.",
     "T2VVAEDecodeFrames": "VAE Decode gives the same with the VAE of T2VModelLoader. With one of Load VAE it would decode "
@@ -70,8 +73,10 @@ def table(node: dict[str, Any]) -> str:
             default = options.get("default", "")
             default = json.dumps(default) if isinstance(default, bool) else str(default)
             optional = " (optional)" if section == "optional" else ""
+            first, *others = default.splitlines() or [""]
+            default = f"{first} …" if others else first
             tooltip = options.get("tooltip", "").replace("|", "\\|")
-            lines.append(f"| `{name}`{optional} | {kind} | {default.splitlines()[0] if default else ''} | {tooltip} |")
+            lines.append(f"| `{name}`{optional} | {kind} | {default} | {tooltip} |")
     lines += ["", "## Outputs", "", "| output | what it is |", "|---|---|"]
     for name, tooltip in zip(node["output_name"], node.get("output_tooltips") or [], strict=False):
         lines.append(f"| {name} | {tooltip or ''} |")

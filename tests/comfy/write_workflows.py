@@ -44,6 +44,9 @@ ARRANGE = """
         const text = node.widgets?.some(w => w.type === "customtext" || w.name === "text");
         node.size = text ? [400, 180] : [Math.max(size[0], 320), size[1]];
         node.title = title || node.constructor.title;
+        const resumes = node.widgets?.some(w => w.name === "resume" && w.value);
+        const control = node.widgets?.find(w => w.name === "control_after_generate");
+        if (resumes && control) control.value = "fixed";  // another seed would be another film
     }
     const sheet = LiteGraph.createNode("MarkdownNote");
     if (sheet) {

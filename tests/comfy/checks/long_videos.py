@@ -1,5 +1,7 @@
 """Stories, windows, FreeNoise and FreeInit in the host, with our sampler and with core's."""
 
+STORY = "0-50%: a red circle / 50%-100%: a blue square"
+
 
 def _refusal(call):
     """What a call says when it refuses."""
@@ -65,6 +67,45 @@ def check_conditionings_serve_as_scenes(host):
     assert "wire one for each line" in said
 
 
+def check_windows_serve_several_clips_at_once(host):
+    import torch
+
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    (patched,) = host.run("T2VWindows", model, 4, 2, "pyramid", False)
+    torch.manual_seed(0)
+    clips = torch.randn(2, 4, 6, 4, 4)
+    how = (1, 3, 4.0, "euler", "normal", positive, negative)
+
+    def refined(samples):
+        return host.run("KSamplerAdvanced", patched, "disable", *how, {"samples": samples}, 1, 3, "disable")[0][
+            "samples"
+        ]
+
+    together, apart = refined(clips), torch.cat([refined(each[None]) for each in clips])
+    assert _difference(apart, together) < 1e-4
+    return _difference(apart, together)
+
+
+def check_windows_serve_samplers_that_look_between_steps(host):
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    (patched,) = host.run("T2VWindows", model, 4, 2, "pyramid", False)
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 6, 1)
+    for sampler in ("dpm_2", "dpmpp_2s_ancestral", "heun"):
+        out = host.run("KSampler", patched, 1, 3, 4.0, sampler, "normal", positive, negative, latent, 1.0)[0]["samples"]
+        assert out.isfinite().all(), sampler
+        assert out.std() > 0.01, sampler
+
+
+def check_a_text_as_wide_as_the_clip_is_long_is_not_cut_to_windows(host):
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    frames = positive[0][0].shape[-1]
+    (patched,) = host.run("T2VWindows", model, 16, 4, "pyramid", False)
+    assert _ksampler(host, patched, positive, negative, frames=frames).shape[2] == frames
+
+
 def check_one_window_over_all_frames_is_no_window(host):
     model, clip, _ = host.tiny()
     conds = host.conds(clip, "a red circle", "")
@@ -93,20 +134,48 @@ def check_long_clips_in_windows_follow_the_story_with_every_sampler(host):
     return made
 
 
-def check_windows_in_the_host_are_the_librarys(host):
+def check_stories_of_another_length_are_stretched_in_windows_too(host):
+    model, clip, _ = host.tiny()
+    text = "0-50%: a red circle / 50%-100%: a blue square"
+    (patched,) = host.run("T2VWindows", model, 4, 2, "linear", False)
+    for made in (model, patched):
+        fits, half = (host.run("T2VStory", clip, text, frames, 8.0)[:2] for frames in (10, 20))
+        assert _difference(_call(host, made, *fits, frames=10), _call(host, made, *half, frames=10)) < 1e-4
+
+
+def check_long_clips_for_the_comparison(host):
+    """The latents are kept for a test that compares them with the library's own, outside the host."""
+    import torch
+
+    model, clip, _ = host.tiny("tiny-v")
+    told = host.run("T2VStory", clip, "0-50%: a red circle / 50%-100%: a blue square", 10, 8.0)[:2]
+    made = {}
+    for name, node, arguments in (
+        ("windows", "T2VWindows", (4, 2, "pyramid", False)),
+        ("loop", "T2VWindows", (4, 2, "linear", True)),
+        ("free-noise", "T2VFreeNoise", (4, 2, "pyramid")),
+    ):
+        (patched,) = host.run(node, model, *arguments)
+        made[name] = _call(host, patched, *told, frames=10).clone()
+    torch.save(made, host.base / "long.pt")
+
+
+def check_free_init_begins_anew_from_what_there_is_of_a_video(host):
+    """With a filter that lets all pass, the second run is a video-to-video run of the first one's result."""
     import torch
 
     model, clip, _ = host.tiny()
-    positive, negative = host.conds(clip, "a red circle", "")
-    (patched,) = host.run("T2VWindows", model, 4, 2, "pyramid", False)
-    windows = host.module("t2v_models.sampling.windows")
-    out = _call(host, patched, positive, negative, frames=10, steps=1)
-    plain = _call(host, model, positive, negative, frames=4, steps=1)
-    assert out.shape[2] == 10
-    assert plain.shape[2] == 4
-    spans = windows.windows(10, 4, 2)
-    assert {frame for span in spans for frame in span} == set(range(10))
-    return float(torch.as_tensor(out).std())
+    conds = host.conds(clip, "a red circle", "")
+    torch.manual_seed(0)
+    source = {"samples": torch.randn(1, 4, 4, 4, 4)}
+    args = (1, 4, 4.0, "euler", "normal", 0.5)
+    first = host.run("T2VVideoSampler", model, *conds, source, *args)[0]
+    second = host.run("T2VVideoSampler", model, *conds, first, *args)[0]["samples"]
+    patched = host.module("nodes.host.long").with_free_init(model, 2, "ideal", 9.0, 9.0, 4)
+    assert _difference(host.run("T2VVideoSampler", patched, *conds, source, *args)[0]["samples"], second) < 1e-4
+    without = {"start_step": 1, "add_noise": False}
+    said = _refusal(lambda: host.run("T2VVideoSampler", patched, *conds, source, *args[:-1], 1.0, **without))
+    assert "add_noise" in said
 
 
 def check_free_init_of_one_iteration_changes_nothing_and_of_two_something(host):
@@ -149,11 +218,62 @@ def check_films_of_every_method_have_every_frame(host):
     for method in host.module("t2v_models.film").METHODS:
         size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
         how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
-        latent, fps = host.run("T2VFilm", model, clip, "a red circle", method=method, **size, **how)
+        latent, fps = host.run("T2VFilm", model, clip, STORY, method=method, **size, **how)
         assert latent["samples"].shape == (1, 4, 9, 4, 4)
         assert fps == 8.0
         made[method] = latent["samples"].clone()
     torch.save(made, host.base / "films.pt")
+
+
+def check_a_stopped_film_goes_on_with_its_own_model_only(host):
+    import torch
+
+    film = host.module("nodes.host.film")
+    clip = host.tiny("tiny-v")[1]
+    model = host.tiny("tiny-v")[0]
+    key = "diffusion_model.middle_block.0.in_layers.2.weight"
+    weight = model.model.state_dict()[key]
+
+    def patched(scale):
+        clone = model.clone()
+        clone.add_patches({key: ("diff", (torch.full_like(weight, scale),))}, 1.0)
+        return clone
+
+    def identity(model, clip=clip):
+        return film.HostPipeline(model, clip).identity()
+
+    known = [identity(model), identity(patched(0.1)), identity(patched(0.2))]
+    known.append(identity(host.run("T2VModelConditioning", model, 12.0, 0.0, 0.0)[0]))
+    known.append(identity(model, host.tiny()[1]))
+    assert len(set(known)) == len(known)
+    conds = host.conds(clip, "a", "")
+    _call(host, patched(0.1), *conds)  # loads the patched weights
+    assert identity(patched(0.1)) == known[1]
+
+    folder = host.base / "output" / "t2v_unfinished"
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": True, "seed": 3, "steps": 2, "cfg": 4.0}
+    made = [host.run("T2VFilm", model, clip, STORY, method="coarse-to-fine", **size, **how)[0] for _ in range(2)]
+    assert torch.equal(made[0]["samples"], made[1]["samples"])
+    (kept,) = folder.iterdir()
+    host.run("T2VFilm", patched(0.1), clip, STORY, method="windows", **size, **how)
+    (other,) = folder.iterdir()
+    assert other != kept, "a finished film makes room for the next"
+
+
+def check_films_of_scaled_schedules_are_made(host):
+    """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
+    import dataclasses
+
+    model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    made = []
+    for scale in (None, 0.7):
+        model.model.family = dataclasses.replace(model.model.family, scale_base=scale)
+        made.append(host.run("T2VFilm", model, clip, STORY, method="windows", **size, **how)[0]["samples"])
+    assert made[1].isfinite().all()
+    assert _difference(*made) > 1e-2
 
 
 def check_a_continued_clip_begins_with_the_clip(host):

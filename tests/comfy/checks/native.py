@@ -5,18 +5,6 @@ import inspect
 import torch
 
 
-def text(host, clip):
-    return host.run("CLIPTextEncode", clip, "a red circle")[0], host.run("CLIPTextEncode", clip, "")[0]
-
-
-def ksample(host, model, clip, samples=None, sampler="euler", cfg=5.0, steps=3, denoise=1.0, conds=None, **latent):
-    samples = torch.zeros(1, 4, 4, 8, 8) if samples is None else samples
-    positive, negative = conds or text(host, clip)
-    latent = {"samples": samples, **latent}
-    args = (model, 3, steps, cfg, sampler, "normal", positive, negative, latent, denoise)
-    return host.run("KSampler", *args)[0]["samples"]
-
-
 def check_all_samplers_of_the_host_run(host):
     import comfy.samplers
 
@@ -24,16 +12,33 @@ def check_all_samplers_of_the_host_run(host):
     broken = {}
     for name in comfy.samplers.KSampler.SAMPLERS:
         try:
-            out = ksample(host, model, clip, torch.zeros(1, 4, 2, 8, 8), name, steps=2)
+            out = host.ksample(model, clip, torch.zeros(1, 4, 2, 8, 8), name, steps=2)
             assert out.shape == (1, 4, 2, 8, 8)
         except Exception as error:
             broken[name] = f"{type(error).__name__}: {error}"
     assert not broken, broken
 
 
+def check_our_sampler_runs_every_sampler_and_scheduler(host):
+    sampling = host.module("nodes.host.sampling")
+    model, clip, _ = host.tiny()
+    conds = host.prompts(clip)
+    latent = {"samples": torch.zeros(1, 4, 2, 8, 8)}
+    samplers, schedulers = sampling.sampler_names(), sampling.scheduler_names()
+    broken = {}
+    for sampler, scheduler in [*((s, "normal") for s in samplers), *(("euler", s) for s in schedulers)]:
+        try:
+            out = host.run("T2VVideoSampler", model, *conds, latent, 3, 3, 5.0, sampler, scheduler, 1.0)[0]["samples"]
+            assert out.shape == (1, 4, 2, 8, 8)
+            assert out.isfinite().all()
+        except Exception as error:
+            broken[f"{sampler}, {scheduler}"] = f"{type(error).__name__}: {error}"
+    assert not broken, broken
+
+
 def check_vae_decode_gives_every_frame(host):
     model, clip, vae = host.tiny()
-    out = {"samples": ksample(host, model, clip)}
+    out = {"samples": host.ksample(model, clip)}
     (images,) = host.run("VAEDecode", vae, out)
     assert images.shape == (4, 64, 64, 3)
     (ours,) = host.run("T2VVAEDecodeFrames", out, vae)
@@ -41,10 +46,14 @@ def check_vae_decode_gives_every_frame(host):
 
 
 def check_vae_decode_tiled_gives_every_frame(host):
-    _, _, vae = host.tiny()
-    latent = {"samples": torch.randn(1, 4, 2, 16, 16)}
-    (images,) = host.run("VAEDecodeTiled", vae, latent, 64, 32, 64, 8)
-    assert images.shape == (2, 128, 128, 3)
+    _, _, vae = host.run("T2VModelLoader", "built-in", "default")
+    images = torch.zeros(2, 128, 128, 3)
+    images[0, 40:90, 30:80, 0] = images[1, 20:70, 60:110, 2] = 1
+    (latent,) = host.run("VAEEncode", vae, images)
+    (whole,) = host.run("VAEDecode", vae, latent)
+    (tiled,) = host.run("VAEDecodeTiled", vae, latent, 64, 32, 64, 8)
+    assert tiled.shape == (2, 128, 128, 3)
+    assert (tiled - whole).abs().mean() < 0.2 * (whole - whole.mean()).abs().mean(), "tiles see less around them"
 
 
 def check_vae_encode_makes_one_clip(host):
@@ -61,26 +70,26 @@ def check_vae_encode_makes_one_clip(host):
 def check_video_to_video(host):
     model, clip, vae = host.tiny()
     (latent,) = host.run("VAEEncode", vae, torch.rand(4, 64, 64, 3))
-    out = ksample(host, model, clip, latent["samples"], denoise=0.5)
+    out = host.ksample(model, clip, latent["samples"], denoise=0.5)
     assert out.shape == (1, 4, 4, 8, 8)
     assert out.isfinite().all()
 
 
 def check_sampler_custom_advanced(host):
     model, clip, _ = host.tiny()
-    positive, negative = text(host, clip)
+    positive, negative = host.prompts(clip)
     (noise,) = host.run("RandomNoise", 3)
     (guider,) = host.run("CFGGuider", model, positive, negative, 5.0)
     (sampler,) = host.run("KSamplerSelect", "euler")
     (sigmas,) = host.run("BasicScheduler", model, "normal", 3, 1.0)
     latent = {"samples": torch.zeros(1, 4, 4, 8, 8)}
     out = host.run("SamplerCustomAdvanced", noise, guider, sampler, sigmas, latent)[0]["samples"]
-    assert (out - ksample(host, model, clip)).abs().max() < 1e-5
+    assert (out - host.ksample(model, clip)).abs().max() < 1e-5
 
 
 def check_freeu_and_pag_change_the_result_and_leave_the_model_alone(host):
     model, clip, _ = host.tiny()
-    plain = ksample(host, model, clip)
+    plain = host.ksample(model, clip)
     for name, args in (
         ("FreeU", (1.3, 1.4, 0.9, 0.2)),
         ("FreeU_V2", (1.3, 1.4, 0.9, 0.2)),
@@ -88,10 +97,10 @@ def check_freeu_and_pag_change_the_result_and_leave_the_model_alone(host):
         ("HyperTile", (64, 2, 0, False)),
     ):
         (patched,) = host.run(name, model, *args)
-        out = ksample(host, patched, clip)
+        out = host.ksample(patched, clip)
         assert out.isfinite().all(), name
         assert name == "HyperTile" or (out - plain).abs().max() > 1e-3, name
-    assert torch.equal(ksample(host, model, clip), plain)
+    assert torch.equal(host.ksample(model, clip), plain)
 
 
 def check_patches_treat_frames_as_images(host):
@@ -104,7 +113,7 @@ def check_patches_treat_frames_as_images(host):
 
     patched = model.clone()
     patched.set_model_output_block_patch(patch)
-    ksample(host, patched, clip, steps=1)
+    host.ksample(patched, clip, steps=1)
     rows = {shape[0] for shape, _, _ in shapes}
     assert rows <= {4, 8}, rows
     assert all(len(shape) == 4 for shape, _, _ in shapes)
@@ -127,10 +136,10 @@ def check_easycache_skips_steps(host):
     type(model.model.diffusion_model)._forward = counted
     try:
         (patched,) = host.run("EasyCache", model, 1e9, 0.15, 0.95, False)
-        out = ksample(host, patched, clip, steps=10)
+        out = host.ksample(patched, clip, steps=10)
         cached = len(calls)
         calls.clear()
-        ksample(host, model, clip, steps=10)
+        host.ksample(model, clip, steps=10)
     finally:
         type(model.model.diffusion_model)._forward = forward
     assert out.isfinite().all()
@@ -141,10 +150,14 @@ def check_easycache_skips_steps(host):
 def check_model_sampling_discrete_and_rescale_cfg(host):
     model, clip, _ = host.tiny()
     (patched,) = host.run("ModelSamplingDiscrete", model, "v_prediction", True)
-    assert ksample(host, patched, clip).isfinite().all()
+    velocity = host.ksample(patched, clip)
+    assert velocity.isfinite().all()
+    assert (velocity - host.ksample(model, clip)).abs().max() > 1e-2
+    (plain,) = host.run("ModelSamplingDiscrete", model, "eps", False)
+    assert (host.ksample(plain, clip) - host.ksample(model, clip)).abs().max() < 1e-5
     (rescaled,) = host.run("RescaleCFG", model, 0.7)
-    from_clip = ksample(host, rescaled, clip, cfg=9.0)
-    assert (from_clip - ksample(host, model, clip, cfg=9.0)).abs().max() > 1e-3
+    from_clip = host.ksample(rescaled, clip, cfg=9.0)
+    assert (from_clip - host.ksample(model, clip, cfg=9.0)).abs().max() > 1e-3
 
 
 def check_guidance_nodes_for_images_do_the_same_on_clips(host):
@@ -163,8 +176,8 @@ def check_guidance_nodes_for_images_do_the_same_on_clips(host):
     try:
         for name, args in (("RescaleCFG", (0.7,)), ("VideoLinearCFGGuidance", (1.0,))):
             (patched,) = host.run(name, model, *args)
-            a = ksample(host, patched, clip, cfg=8.0)[0].transpose(0, 1)
-            b = ksample(host, patched, clip, torch.zeros(4, 4, 8, 8), cfg=8.0)
+            a = host.ksample(patched, clip, cfg=8.0)[0].transpose(0, 1)
+            b = host.ksample(patched, clip, torch.zeros(4, 4, 8, 8), cfg=8.0)
             assert (a - b).abs().max() < 1e-4, (name, float((a - b).abs().max()))
     finally:
         comfy.sample.prepare_noise = original
@@ -190,13 +203,13 @@ def check_context_windows(host):
         return host.run("ContextWindowsManual", model, length, overlap, **settings)[0]
 
     samples = torch.zeros(1, 4, 12, 8, 8)
-    plain = ksample(host, model, clip, samples)
-    assert (ksample(host, windows(12, 4), clip, samples) - plain).abs().max() < 1e-5
-    windowed = ksample(host, windows(6, 3), clip, samples)
+    plain = host.ksample(model, clip, samples)
+    assert (host.ksample(windows(12, 4), clip, samples) - plain).abs().max() < 1e-5
+    windowed = host.ksample(windows(6, 3), clip, samples)
     assert windowed.isfinite().all()
     assert (windowed - plain).abs().max() > 1e-3
     if "causal_window_fix" in names:
-        assert ksample(host, windows(6, 3, causal_window_fix=True), clip, samples).isfinite().all()
+        assert host.ksample(windows(6, 3, causal_window_fix=True), clip, samples).isfinite().all()
 
 
 def check_a_noise_mask_keeps_what_it_covers(host):
@@ -206,7 +219,7 @@ def check_a_noise_mask_keeps_what_it_covers(host):
     mask = torch.zeros(1, 64, 64)
     mask[:, :, 32:] = 1
     (masked,) = host.run("SetLatentNoiseMask", latent, mask)
-    conds = text(host, clip)
+    conds = host.prompts(clip)
     args = (model, 3, 4, 5.0, "euler", "normal", *conds, masked, 1.0)
     out = host.run("KSampler", *args)[0]["samples"]
     kept = (out - latent["samples"])[..., :3].abs().max()
@@ -216,60 +229,29 @@ def check_a_noise_mask_keeps_what_it_covers(host):
     assert (ours - latent["samples"])[..., :3].abs().max() < 1e-4
 
 
-def lora(names, rank=2, scale=0.5):
+def check_values_of_model_conditioning_reach_the_model(host):
+    import dataclasses
+    import types
+
+    unet = host.module("t2v_models.unet")
+    tiny, clip, _ = host.tiny()
+    config = dataclasses.replace(tiny.model.diffusion_model.config, fps_embedding=True, guidance_dim=256)
     torch.manual_seed(0)
-    out = {}
-    for name, weight in names.items():
-        inner = weight.shape[1:].numel()
-        out[f"{name}.lora_up.weight"] = torch.randn(weight.shape[0], rank) * scale
-        out[f"{name}.lora_down.weight"] = torch.randn(rank, inner).reshape(rank, *weight.shape[1:]) * scale
-        if weight.ndim == 4:
-            out[f"{name}.lora_up.weight"] = out[f"{name}.lora_up.weight"].reshape(weight.shape[0], rank, 1, 1)
-        out[f"{name}.alpha"] = torch.tensor(float(rank))
-    return out
+    weights = {name: torch.randn(each.shape) * 0.05 for name, each in unet.UNet3D(config).state_dict().items()}
+    family = tiny.model.family
+    info = types.SimpleNamespace(family=family, defaults=dataclasses.replace(family.defaults, fps_condition=8))
+    model = host.module("nodes.host.model").load_model(weights, config, info, dict(tiny.model.scheduler))
 
+    def out(fps=0.0, guidance=0.0):
+        (told,) = host.run("T2VModelConditioning", model, fps, guidance, 0.0)
+        return host.ksample(told, clip, cfg=1.0)
 
-def check_a_spatial_lora_of_load_lora_is_added_to_the_weights(host):
-    import safetensors.torch
-
-    model, clip, _ = host.tiny()
-    unet = model.model.diffusion_model
-    key = "input_blocks.1.1.transformer_blocks.0.attn1.to_q"
-    weight = unet.get_submodule(key).weight
-    for title, name in (
-        ("kohya", "lora_unet_" + key.replace(".", "_")),
-        ("diffusers", "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"),
-    ):
-        state_dict = lora({name: weight})
-        safetensors.torch.save_file(state_dict, host.base / "models" / "loras" / f"{title}.safetensors")
-        patched, patched_clip = host.run("LoraLoader", model, clip, f"{title}.safetensors", 0.8, 0.8)
-        assert list(patched.patches) == [f"diffusion_model.{key}.weight"], title
-        before = weight.clone()
-        out = ksample(host, patched, patched_clip)
-        assert (out - ksample(host, model, clip)).abs().max() > 1e-4, title
-        assert torch.equal(weight, before), title
-        ours = host.run("T2VLoraLoader", model, f"{title}.safetensors", 0.8)[0]
-        assert torch.equal(ksample(host, ours, clip), out), title
-
-
-def check_merge_and_save_and_load_again(host):
-    model, clip, _ = host.tiny()
-    other, _, _ = host.tiny("tiny-v")
-    (same,) = host.run("ModelMergeSimple", model, other, 1.0)
-    plain = ksample(host, model, clip)
-    assert (ksample(host, same, clip) - plain).abs().max() < 1e-5
-    (merged,) = host.run("ModelMergeSimple", model, other, 0.5)
-    out = ksample(host, merged, clip)
-    assert (out - plain).abs().max() > 1e-3
-    host.run("ModelSave", merged, "diffusion_models/merged")
-    saved = sorted((host.base / "output" / "diffusion_models").glob("merged*.safetensors"))[-1]
-    folder = host.base / "models" / "text2video"
-    folder.mkdir(exist_ok=True)
-    saved.rename(folder / "merged.safetensors")
-    again, no_clip, no_vae = host.run("T2VModelLoader", "merged.safetensors", "default")
-    assert no_clip is None
-    assert no_vae is None
-    assert (ksample(host, again, clip) - out).abs().max() / out.abs().max() < 1e-4
+    plain = host.ksample(model, clip, cfg=1.0)
+    assert torch.equal(out(), plain), "0 leaves the model's own"
+    assert torch.equal(out(fps=8.0), plain), "its own value, said"
+    assert not torch.equal(out(fps=24.0), plain)
+    assert not torch.equal(out(guidance=3.5), plain)
+    assert not torch.equal(out(guidance=3.5), out(guidance=7.5))
 
 
 def controlnet(host, model):
@@ -307,7 +289,7 @@ def check_a_controlnet_sees_every_frame(host):
     import comfy.sample
 
     model, clip, _ = host.tiny()
-    positive, negative = text(host, clip)
+    positive, negative = host.prompts(clip)
     net = controlnet(host, model)
     hint = torch.rand(4, 64, 64, 3)
     pos, neg = host.run("ControlNetApplyAdvanced", positive, negative, net, hint, 1.0, 0.0, 1.0)
@@ -321,15 +303,15 @@ def check_a_controlnet_sees_every_frame(host):
 
     comfy.sample.prepare_noise = prepare
     try:
-        on_clip = ksample(host, model, clip, conds=(pos, neg))
-        on_frames = ksample(host, model, clip, torch.zeros(4, 4, 8, 8), conds=(pos, neg))
+        on_clip = host.ksample(model, clip, conds=(pos, neg))
+        on_frames = host.ksample(model, clip, torch.zeros(4, 4, 8, 8), conds=(pos, neg))
     finally:
         comfy.sample.prepare_noise = original
-    plain = ksample(host, model, clip, conds=(positive, negative))
+    plain = host.ksample(model, clip, conds=(positive, negative))
     assert (on_clip - plain).abs().max() > 1e-3
     difference = (on_clip[0].transpose(0, 1) - on_frames).abs().max()
     assert difference / on_clip.abs().max() < 1e-4, float(difference)
-    two = ksample(host, model, clip, torch.zeros(2, 4, 4, 8, 8), conds=(pos, neg))
+    two = host.ksample(model, clip, torch.zeros(2, 4, 4, 8, 8), conds=(pos, neg))
     assert two.isfinite().all()
 
 

@@ -273,15 +273,18 @@ def check_a_clip_is_trimmed_and_scaled(host):
 def check_a_clip_larger_than_memory_is_refused_with_a_number(host):
     fresh(host)
     put(host, "a.mkv", images=clip(12), format="ffv1-mkv")
-    module = host.module("nodes.host.video")
+    module, vae = host.module("nodes.host.limits"), host.tiny()[2]
+    (latent,) = host.run("T2VEmptyLatent", 64, 64, 6, 1)
     real, reader = module.psutil.virtual_memory, library(host).VideoReader
     module.psutil.virtual_memory = lambda: SimpleNamespace(available=12 * 40 * 56 * 6)
     iterate = reader.__iter__
     reader.__iter__ = lambda self: (_ for _ in ()).throw(AssertionError("a frame was read"))
     try:
         said = raises(lambda: load(host, "a.mkv"))
+        decoding = raises(lambda: host.run("T2VVAEDecodeFrames", latent, vae))
     finally:
         module.psutil.virtual_memory, reader.__iter__ = real, iterate
+    assert "T2VSaveVideo" in decoding, decoding
     assert "frame_cap to 5 or less" in said, said
     assert "every_nth to 3" in said, said
     return said
