@@ -213,9 +213,12 @@ def test_the_lesson_in_directions_shows_objects_where_they_go(tmp_path, quick_va
         return float(0.2 * (clips.poses[:, :, 0, :2].mean(1) * ways).sum(-1).mean())
 
     assert advance(6) > advance(1) + 0.03
-    for begin, end in denoiser.LESSONS:
-        shares = [begin - 0.001, begin + 1e-6, end - 1e-6, end + 0.001]
-        assert [denoiser.ahead(share) for share in shares] == [1, 6, 1, 1]
+    begin = 0
+    for now in denoiser.PHASES:
+        shares = [(begin + 0.01) / denoiser.STEPS, (now.until - 0.01) / denoiser.STEPS]
+        taught = [denoiser.ahead(*denoiser.phase(share)) for share in shares]
+        assert taught == ([6, 1] if now.lesson else [1, 1])
+        begin = now.until
 
 
 def test_the_lesson_in_changes_of_size_shows_objects_as_large_as_they_become(tmp_path, quick_vae):

@@ -11,11 +11,14 @@ from ..training.world import (
     BACKGROUNDS,
     DIRECTIONS,
     MOTIONS,
+    RADII,
     SPEEDS,
     STRAIGHT,
     Item,
+    Lane,
     Scene,
     combinations,
+    lanes,
 )
 from .analysis import Measured, measure
 
@@ -56,11 +59,9 @@ def score(scene: Scene, frames: torch.Tensor) -> Score:
     )
     right["all"] = all(right.values())
     errors, speeds = [], []
-    for thing, item in zip(matched, scene.items, strict=True):
+    for thing, item, lane in zip(matched, scene.items, lanes(scene), strict=True):
         if thing is not None and item.motion in DIRECTIONS and len(frames) > 1:
-            low, high = SPEEDS[item.speed]
-            reach = 0.9 / (len(frames) - 1) / max(abs(d) for d in DIRECTIONS[item.motion])  # what fits into the frame
-            low, high = min(low, reach), min(high, reach)
+            low, high = within(lane, item, len(frames), RADII[len(scene.items)])
             errors.append(max(low - thing.speed, thing.speed - high, 0) / (low if thing.speed < low else high))
             speeds.append(thing.speed)
     jitter = max((thing.jitter for thing in seen.objects), default=0.0)
@@ -72,6 +73,18 @@ def score(scene: Scene, frames: torch.Tensor) -> Score:
         jitter,
         seen,
     )
+
+
+def within(lane: Lane, item: Item, frames: int, radii: tuple[float, float]) -> tuple[float, float]:
+    """The slowest and fastest that an adverb may mean where the object must stay inside its part of the frame: the
+    largest one need not be faster than it has room for, and the smallest one cannot be."""
+    low, high = SPEEDS[item.speed]
+
+    def reach(radius: float) -> float:
+        ways = zip(lane, DIRECTIONS[item.motion], strict=True)
+        return min((end - begin - 2 * radius) / abs(way) for (begin, end), way in ways if way) / (frames - 1)
+
+    return min(low, reach(1.05 * radii[1])), min(high, reach(radii[0] / 2))
 
 
 @dataclass(frozen=True)

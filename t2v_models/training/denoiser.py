@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -28,17 +31,49 @@ BETAS = (0.00085, 0.03)
 """Further than Stable Diffusion's 0.012: 16 small frames of one scene show their background through the noise of a
 weaker schedule, and a model that learned to look there would not follow the text from pure noise."""
 
-STEPS = 21_500
-"""Of the whole training; what follows says from which to which of them something holds, as a share of all."""
-PLAIN = 14_000
-"""Of them, those that show only the plain motions, and in which AdamW trains all weights."""
 
-WORLDS = [
-    (PLAIN / STEPS, World()),
-    (18_000 / STEPS, World(straight=0.3, diagonal=0.15, other=0.4, pairs=0.15, backgrounds=0.7)),
-    (1.0, World(straight=0.5, diagonal=0.15, other=0.35, backgrounds=0.7)),
-]
-"""Until when which world is shown: the plain motions first, then mostly the others, then half and half."""
+@dataclass(frozen=True)
+class Phase:
+    """A part of the training."""
+
+    until: int
+    """The step at which it ends."""
+    world: World
+    short: bool = False
+    """Mostly stills and short clips, see `batch_shape`."""
+    fast: float = 0.0
+    """Share of the clips drawn from the fast ones alone: a direction is a small part of the loss, and least small where
+    it crosses the frame."""
+    turns: float = 0.0
+    """Share of the steps with clips that show changes from one scene to the next."""
+    lesson: bool = False
+    """What the words for motions mean is taught, see `ahead`."""
+
+
+PLAIN = World()
+OTHERS = World(straight=0.3, diagonal=0.15, other=0.4, pairs=0.15, backgrounds=0.7)
+SINGLE = World(straight=0.5, diagonal=0.15, other=0.35, backgrounds=0.7)
+PAIRS = World(straight=0.27, diagonal=0.08, other=0.2, pairs=0.45, backgrounds=0.65)
+
+PHASES = (
+    Phase(3_900, PLAIN, short=True, fast=0.5),
+    Phase(4_200, PLAIN, lesson=True),
+    Phase(6_750, PLAIN, short=True, fast=0.5),
+    Phase(7_650, PLAIN, fast=0.5, turns=0.2),
+    Phase(14_000, PLAIN, turns=0.2),
+    Phase(14_300, OTHERS, lesson=True),
+    Phase(15_400, OTHERS, turns=0.2),
+    Phase(15_700, OTHERS, lesson=True),
+    Phase(18_000, OTHERS, turns=0.2),
+    Phase(21_500, SINGLE, turns=0.2),
+    Phase(22_300, PAIRS, short=True),
+    Phase(25_500, PAIRS, turns=0.3),
+)
+"""The whole training: the plain motions first, then the others, then two objects. Directions, and later the other
+motions, are taught for a while (`lesson`)."""
+STEPS = PHASES[-1].until
+MUON = 14_000
+"""From this step on matrices are trained by Muon."""
 
 EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
@@ -46,19 +81,10 @@ PLAIN_CAPTIONS = 0.4
 """Share of captions in the plain form."""
 MIDDLE, MIDDLE_SHARE = (300, 750), 0.75
 """Timesteps to train on most, sigma 1.1 to 18, and the share drawn from them; the rest is drawn from all."""
-FAST, FAST_UNTIL = 0.5, 7_650 / STEPS
-"""Share of the clips drawn from the fast ones alone, and of the training for which that holds: a direction is a small
-part of the loss, and least small where it crosses the frame."""
 POSES = 0.1
 """Weight of the poses in the loss, see `WithPoses`."""
-LESSONS = ((3_906 / STEPS, 4_203 / STEPS), (PLAIN / STEPS, 14_300 / STEPS), (15_400 / STEPS, 15_700 / STEPS))
-"""From when to when the directions are taught, and then the other motions and pairs, see `ahead`."""
 USUAL_CONTRAST = 2.7
 """Distance of an object's latents from its background's: the median over the colours."""
-SHORT_UNTIL = 6_750 / STEPS
-"""Share of the training in which most clips are short, see `batch_shape`."""
-TURNS = 0.2
-"""Share of the steps with clips, once usual ones are most, that show changes from one scene to the next."""
 STEPS_PER_CHUNK = 500
 
 
@@ -110,37 +136,43 @@ def signal_levels() -> torch.Tensor:
     return torch.cumprod(1 - betas, 0).float()
 
 
-def batch_shape(step: int, steps: int, random: torch.Generator, size: int) -> tuple[int, int]:
+def phase(done: float) -> tuple[Phase, float]:
+    """The phase of a training of which `done` is over, 0 to 1, and how much of that phase is over."""
+    begin = 0
+    for each in PHASES:
+        if done * STEPS < each.until:
+            return each, (done * STEPS - begin) / (each.until - begin)
+        begin = each.until
+    return PHASES[-1], 1.0
+
+
+def worlds() -> list[tuple[float, World]]:
+    """Until when which world is shown, as shares of the training."""
+    return [(last.until / STEPS, world) for world, (*_, last) in groupby(PHASES, attrgetter("world"))]
+
+
+def batch_shape(short: bool, random: torch.Generator, size: int) -> tuple[int, int]:
     """(clips, frames) of a step.
 
-    At first mostly stills and short clips, of which a step holds many: words are learned from the number of captions,
-    not of frames. Then mostly the usual 16 frames, some longer: directions are learned from whole ways.
+    Mostly stills and short clips, of which a step holds many: words are learned from the number of captions, not of
+    frames. Or mostly the usual 16 frames, some longer: directions are learned from whole ways.
     """
-    shares = (0.3, 0.45, 0.2, 0.05) if step < SHORT_UNTIL * steps else (0.12, 0.13, 0.65, 0.1)
+    shares = (0.3, 0.45, 0.2, 0.05) if short else (0.12, 0.13, 0.65, 0.1)
     kind = int(torch.multinomial(torch.tensor(shares), 1, generator=random))
     low, high = ((1, 1), (4, 9), (16, 16), (2, 24))[kind]
     frames = int(torch.randint(low, high + 1, (), generator=random))
     return max(2, min(8 * size, round(size * 16 / frames))), frames
 
 
-def lesson(done: float) -> float | None:
-    """How far a lesson has come, 0 to 1, `done` of the training; None where there is none."""
-    for begin, end in LESSONS:
-        if begin <= done < end:
-            return (done - begin) / (end - begin)
-    return None
-
-
-def ahead(done: float) -> int:
-    """From how many clips the one that is farthest along its own direction is taken, `done` of the training.
+def ahead(now: Phase, part: float) -> int:
+    """From how many clips the one that is farthest along its own direction is taken, `part` of a phase being over.
 
     What "right" means is seen only where text, number of the frame and place meet; any two of them alone say nothing,
     so there is no slope to follow (3,900 steps had learned nothing of it). In clips whose objects are where they go, or
     as large as they become, text and place alone agree. That is learned in a hundred steps, and the frames then follow
     from it.
     """
-    part = lesson(done)
-    return 1 if part is None else 6 if part < 0.4 else 2 if part < 0.6 else 1
+    return 1 if not now.lesson else 6 if part < 0.4 else 2 if part < 0.6 else 1
 
 
 def weigh(signal: torch.Tensor) -> torch.Tensor:
@@ -193,7 +225,6 @@ def train(
     seed: int = 0,
     size: int = 8,
     chunk: int = 480,
-    worlds: list[tuple[float, World]] = WORLDS,
     progress: bool = True,
 ) -> UNet3D:
     """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips.
@@ -204,27 +235,27 @@ def train(
     model = WithPoses(build())
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
-    pool = Pool(vae, worlds, chunks, folder / "pool", seed=seed + 1, clips=chunk)
+    pool = Pool(vae, worlds(), chunks, folder / "pool", seed=seed + 1, clips=chunk)
     tints = tints_of(vae)
     turns = Turns(vae, folder / "pool", seed=seed + 2, clips=max(8, chunk // 4))
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
-        done = step / schedule.steps
-        if lesson(done) is not None:  # fast and short clips, with nothing to be seen but what the text says
+        now, part = phase(step / schedule.steps)
+        if now.lesson:  # fast and short clips, with nothing to be seen but what the text says
             count, frames, fast = 2 * size, 8, 1.0
             timesteps = torch.randint(500, 1000, (count, 1), generator=random).repeat(1, frames)
         else:
-            count, frames = batch_shape(step, schedule.steps, random, size)
-            fast = FAST if done < FAST_UNTIL else 0.0
+            count, frames = batch_shape(now.short, random, size)
+            fast = now.fast
             timesteps = frame_levels(draw_timesteps(count, random), frames, random)
         number = step // STEPS_PER_CHUNK
-        turning = lesson(done) is None and done >= SHORT_UNTIL and 1 < frames <= turns.frames
-        if turning and float(torch.rand((), generator=random)) < TURNS:
+        turning = now.turns > 0 and 1 < frames <= turns.frames
+        if turning and float(torch.rand((), generator=random)) < now.turns:
             told, clean, poses = turns.draw(number, count, frames, random)
             prompts, at = turn_prompts(told, frames, random)
             scenes = [scene for turn in told for scene in turn.scenes]
         else:
-            clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(done))
+            clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(now, part))
             scenes, clean, poses = clips.scenes, clips.latents, clips.poses
             prompts, at = [prompt_for(scene, frames, random) for scene in scenes], torch.arange(count)[:, None]
         ids = tokenize(tokenizer, prompts)

@@ -55,12 +55,20 @@ class Muon(torch.optim.Optimizer):
 
 
 def orthogonal(x: torch.Tensor) -> torch.Tensor:
-    """(n, rows, columns) -> the nearest matrices with orthonormal rows or columns, roughly: singular values 0.7 to 1.2."""
+    """(n, rows, columns) -> the nearest matrices with orthonormal rows or columns, roughly: singular values 0.7 to 1.2.
+
+    The rounds multiply x with polynomials of x x^T. They are taken on that square alone, and x is multiplied once, with
+    their product: for a convolution's wide matrix a fifth of the work.
+    """
     tall = x.shape[1] > x.shape[2]
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = ITERATION
+    one = torch.eye(x.shape[1])
+    square, product = x @ x.mT, one
     for _ in range(ROUNDS):
-        square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        factor = a * one + b * square + c * square @ square
+        product = factor @ product
+        square = factor @ square @ factor
+    x = product @ x
     return x.mT if tall else x

@@ -48,12 +48,18 @@ SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.0025, 0.011), "": (0.0125
 RADII = {1: (0.13, 0.2), 2: (0.12, 0.16)}
 """Smallest and largest radius of an object by the number of objects in the scene."""
 
+SPINNING = (0.2, 0.3)
+"""Radii of what spins: on a grid of 8x8 latents the turn of a smaller one hardly shows."""
+
 SMALL, LARGE = (0.07, 0.1), (0.24, 0.32)
 """Radii that an object grows or shrinks from and to. A large object can be in few places only, so that growth shows
 before it is known where; to less than 0.22 it was drawn at one size after 4,000 steps."""
 
 HARDER = ("star", "spins")
 """Drawn twice as often as others, since they are learned last."""
+
+NARROW = 0.38
+"""Width of the part of the frame that one of two objects has if it moves up or down and the other one sideways."""
 
 LARGEST_ALONE = 0.36
 """Largest radius in a single frame: a large object can be in few places, so its colour shows through any noise."""
@@ -156,44 +162,57 @@ def _index(count: int, random: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=random))
 
 
+Lane = tuple[tuple[float, float], tuple[float, float]]
+"""The part of the frame that an object keeps to: from where to where, in x and in y."""
+
+WHOLE: Lane = ((0.0, 1.0), (0.0, 1.0))
+
+
+def lanes(scene: Scene) -> list[Lane]:
+    """The part of the frame for each object of a scene.
+
+    Of two, the one named first is on the left; or above, where both move sideways. So nothing about where to draw which
+    is left to chance, and they never meet. Who moves sideways beside one that moves up or down has more of the width.
+    """
+    if len(scene.items) == 1:
+        return [WHOLE]
+    sideways = [bool(DIRECTIONS[item.motion][0]) for item in scene.items]
+    if all(sideways):
+        return [((0.0, 1.0), (0.0, 0.5)), ((0.0, 1.0), (0.5, 1.0))]
+    border = 0.5 if not any(sideways) else 1 - NARROW if sideways[0] else NARROW
+    return [((0.0, border), (0.0, 1.0)), ((border, 1.0), (0.0, 1.0))]
+
+
 def place(scene: Scene, frames: int, random: torch.Generator) -> list[Path]:
     """Draw sizes, starting points and exact speeds for a scene: one Path per object.
 
-    An object's whole way lies inside the frame, and every way that does is equally likely: one that moves right often
-    starts on the left. Of two objects' ways the one that keeps them apart best is taken from a few.
+    An object's whole way lies inside its part of the frame, and every way that does is equally likely: one that moves
+    right often starts on the left.
     """
-    tries = 1 if len(scene.items) == 1 else 12
-    best: list[Path] = []
-    farthest = -1.0
-    for _ in range(tries):
-        paths = [_path(item, frames, RADII[len(scene.items)], random) for item in scene.items]
-        if tries == 1:
-            return paths
-        apart = (paths[0].position - paths[1].position).norm(dim=-1) - paths[0].radius - paths[1].radius
-        nearest = float(apart.min())
-        if nearest > farthest or not best:
-            best, farthest = paths, nearest
-        if nearest > 0.02:
-            break
-    return best
+    radii = RADII[len(scene.items)]
+    return [_path(item, frames, radii, random, lane) for item, lane in zip(scene.items, lanes(scene), strict=True)]
 
 
-def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Generator) -> Path:
+def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Generator, lane: Lane = WHOLE) -> Path:
     def uniform(low: float, high: float) -> float:
         return low + (high - low) * float(torch.rand((), generator=random))
 
+    begin, end = torch.tensor(lane).unbind(1)  # (2,) x and y
     time = torch.arange(frames, dtype=torch.float32)
     if frames == 1 and radii == RADII[1]:
         radii = (radii[0], LARGEST_ALONE)
+    elif item.motion == "spins":
+        radii = SPINNING
     radius = torch.full((frames,), uniform(*radii))
     angle = torch.zeros(frames)
     offset = torch.zeros(frames, 2)
     last = max(frames - 1, 1)
     if item.motion in DIRECTIONS:
         low, high = SPEEDS[item.speed]
-        fits = (1 - 2.1 * float(radius[0])) / last / max(abs(d) for d in DIRECTIONS[item.motion])
+        way = torch.tensor(DIRECTIONS[item.motion])
+        fits = float(((end - begin - 2.1 * radius[0]) / way.abs().clamp(min=1e-3)).min()) / last
         speed = uniform(min(low, fits), min(high, fits))
-        offset = time[:, None] * torch.tensor(DIRECTIONS[item.motion]) * speed
+        offset = time[:, None] * way * speed
     elif item.motion == "bounces":
         height, period, phase = uniform(0.2, 0.4), uniform(6, 9), uniform(0, 1)
         offset[:, 1] = -height * torch.sin(torch.pi * (time / period + phase)).abs()
@@ -207,6 +226,6 @@ def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Gen
         if frames == 1:
             radius = torch.full((1,), uniform(SMALL[0], LARGE[1]))
     margin = 1.04 * radius.max()
-    low, high = margin - offset.amin(0), 1 - margin - offset.amax(0)
+    low, high = begin + margin - offset.amin(0), end - margin - offset.amax(0)
     start = low + (high - low).clamp(min=0) * torch.rand(2, generator=random)
     return Path(start + offset, radius, angle)
