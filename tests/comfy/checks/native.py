@@ -315,6 +315,27 @@ def check_a_controlnet_sees_every_frame(host):
     assert two.isfinite().all()
 
 
+def check_a_controlnet_in_windows_is_shown_each_windows_own_images(host):
+    model, clip, _ = host.tiny()
+    conds = host.prompts(clip)
+    net = controlnet(host, model)
+    samples, hint = torch.zeros(1, 4, 12, 8, 8), torch.rand(12, 64, 64, 3)
+    other = torch.cat([hint[:9], 1 - hint[9:]])  # another hint for frames 9 to 11
+    (windowed,) = host.run("T2VWindows", model, 6, 3, "flat", False)
+
+    def out(model, hint, steps=1):
+        guided = host.run("ControlNetApplyAdvanced", *conds, net, hint, 1.0, 0.0, 1.0)
+        return host.ksample(model, clip, samples, conds=guided, steps=steps)
+
+    one, two = out(windowed, hint), out(windowed, other)
+    assert torch.equal(one[:, :, :6], two[:, :, :6]), "in one step, frames of windows that end before frame 9"
+    assert (one[:, :, 9:] - two[:, :, 9:]).abs().amax(dim=(1, 3, 4)).min() > 1e-3
+    (whole,) = host.run("T2VWindows", model, 12, 6, "flat", False)
+    plain = out(model, hint, 3)
+    assert (out(windowed, hint, 3) - plain).abs().max() > 1e-3
+    assert (out(whole, hint, 3) - plain).abs().max() < 1e-5, "one window, and the hint is whole again after the others"
+
+
 def check_previews_are_a_sheet_of_frames(host):
     preview = host.module("nodes.host.preview")
     model, _, _ = host.tiny()
