@@ -195,6 +195,16 @@ class Film(io.ComfyNode):
                     default=False,
                     tooltip="Keep what is finished in output/t2v_unfinished, and go on from it after a stop.",
                 ),
+                known(
+                    io.Int.Input,
+                    "sketches",
+                    default=4,
+                    min=1,
+                    max=64,
+                    optional=True,
+                    advanced=True,
+                    tooltip="For coarse-to-fine: how often the key frames are made before the steadiest are taken.",
+                ),
             ],
             outputs=[
                 io.Latent.Output(display_name="LATENT", tooltip="The film, for T2VSaveVideo or T2VVAEDecodeFrames."),

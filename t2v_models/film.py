@@ -46,6 +46,8 @@ class Settings:
     """Windows or segments that are denoised together; as many of them go through the UNet at once as fit."""
     resample: int = 2
     """Rounds per step in which known and new frames come to agree, for models without noise levels per frame."""
+    sketches: int = 4
+    """Clips of key frames of which "coarse-to-fine" takes the steadiest."""
 
 
 class Film:
@@ -59,6 +61,7 @@ class Film:
         method: a key of `METHODS`; "windows" where None.
         window: length, overlap, fusion and loop of the windows; the model's own length, or the film's, where None.
         seed: decides everything.
+        sketches: for the method "coarse-to-fine", how often key frames are made before the steadiest are taken.
         clip: (t, h, w, 3), 0..1, frames that the film goes on from, for the method "endless" (and its default): they
             stay as they are, `frames` more follow, and the story's time begins with them.
         resume: a folder for what is finished so far; a film that was stopped goes on from there and comes out the same,
@@ -84,6 +87,7 @@ class Film:
         method: str | None = None,
         window: Windows | None = None,
         seed: int = 0,
+        sketches: int = Settings.sketches,
         clip: Tensor | None = None,
         resume: Path | None = None,
         progress: Progress | None = None,
@@ -96,6 +100,8 @@ class Film:
                 f"A clip of shape {tuple(clip.shape)} is given to go on from, by the method {method!r}: frames of shape "
                 "(t, h, w, 3) and the method 'endless' are wanted."
             )
+        if sketches < 1:
+            raise T2VError(f"{sketches} sketches of the key frames are asked for: at least 1 is wanted, 4 is usual.")
         story = with_negative(story, negative_prompt)
         choose = pipeline.defaults
         self.pipeline, self.method, self.progress = pipeline, method, progress
@@ -112,6 +118,7 @@ class Film:
             guidance_scale=choose.guidance_scale if guidance_scale is None else guidance_scale,
             seed=seed,
             window=_checked(window, choose.frames, self.shape[2]),
+            sketches=sketches,
         )
         if self.settings.window.looped and method != "windows":
             raise T2VError(f"The windows are looped, but {method} makes no loop: choose the method windows.")

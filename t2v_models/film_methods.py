@@ -13,7 +13,7 @@ from .pipeline import Pipeline
 from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of
 from .sampling.fifo import Fifo
 from .sampling.guidance import classifier_free
-from .sampling.infill import coarse_to_fine, redone, sample_between, strides
+from .sampling.infill import coarse_to_fine, redone, sample_between, strides, unsteadiness
 from .sampling.noise import reschedule
 from .sampling.story import Story, Told, same_frames
 from .sampling.windows import fuse, together
@@ -130,7 +130,9 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     """Key frames, then segments between fixed ends, then the changes of scene once more; what is finished is kept.
 
     Key frames lie far apart, so between them things move fast; in a clip that fills a gap they move slowly. The model
-    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that. A key
+    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that. Where a
+    scene ends a model easily loses an object and takes it up elsewhere, and nothing later can mend that: so the key
+    frames are sketched a few times, and the sketch that moves most evenly is taken. A key
     frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
     again as one clip at the film's own rate, which shows how one scene leads to the next.
     """
@@ -169,9 +171,14 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
         )
 
     def keys(numbers: Sequence[int]) -> Tensor:
-        nothing = torch.zeros(*film.shape[:2], len(numbers), *film.shape[3:])
+        nothing = torch.zeros(settings.sketches, film.shape[1], len(numbers), *film.shape[3:])
         known = torch.zeros(len(numbers), dtype=torch.bool)
-        return film.store.once("keys", lambda: sample(denoisers[levels[0]], nothing, known, [numbers], [0]))
+
+        def steadiest() -> Tensor:
+            sketches = sample(denoisers[levels[0]], nothing, known, [numbers] * settings.sketches, [0])
+            return sketches[unsteadiness(sketches).argmin()][None]
+
+        return film.store.once("keys", steadiest)
 
     def fill(ends: Tensor, numbers: Sequence[Sequence[int]]) -> Tensor:
         first, stride = numbers[0][0], numbers[0][1] - numbers[0][0]

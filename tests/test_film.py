@@ -180,6 +180,32 @@ def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
     assert torch.equal(made[:, :, ::3], keys)
 
 
+def test_of_several_sketches_the_steadiest_becomes_the_key_frames(pipeline, monkeypatch):
+    seen = []
+
+    def second(clips):
+        seen.append(clips)
+        return torch.tensor([2.0, 1.0, 3.0])[: len(clips)]
+
+    def keys(sketches):
+        film, kept = (
+            Film(pipeline, "a red circle", frames=10, method="coarse-to-fine", sketches=sketches, **CALL),
+            {},
+        )
+        film.store.once = lambda name, make: kept.setdefault(name, make())
+        latents(film)
+        return kept["keys"]
+
+    monkeypatch.setattr("t2v_models.film_methods.unsteadiness", second)
+    three, one = keys(3), keys(1)
+    assert [len(clips) for clips in seen] == [3, 1]
+    assert torch.equal(three, seen[0][1:2])
+    assert torch.allclose(one, seen[0][:1], atol=1e-4), "the first sketch is the only one of a film that has no more"
+    assert not torch.allclose(three, one, atol=0.1)
+    with pytest.raises(T2VError, match="0 sketches"):
+        Film(pipeline, "a red circle", frames=10, sketches=0, **CALL)
+
+
 def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_stay(pipeline, monkeypatch):
     story = "0-7f: a red circle\n7f-12f: a blue square\n12f-16f: a red square"
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_timesteps
-from t2v_models.sampling.infill import coarse_to_fine, redone, sample_between, strides
+from t2v_models.sampling.infill import coarse_to_fine, redone, sample_between, strides, unsteadiness
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -138,3 +138,27 @@ def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_s
     noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
     assert torch.allclose(shown[0][:, :, ~known], noisy[:, :, ~known])
     assert torch.allclose(shown[0][:, :, known], (clean if clean_levels else noisy)[:, :, known])
+
+
+def spots(places, size=16):
+    """(1, 3, t, size, size): a white spot on gray whose middle is at those columns, and whose colour may change."""
+    columns = torch.arange(size)
+    rows = [torch.exp(-((columns - place) ** 2)[None, :] - ((columns - 8) ** 2)[:, None]) for place in places]
+    return 0.5 + torch.stack(rows)[None, None].expand(1, 3, -1, -1, -1).clone()
+
+
+@pytest.mark.parametrize(("places", "wanted"), [([3, 5, 7, 9], 1), ([2, 4, 6, 12], 3), ([9, 7, 5, 3], 1)])
+def test_unsteadiness_is_the_longest_way_over_the_usual_one(places, wanted):
+    assert float(unsteadiness(spots(places))) == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_change_of_colour_is_no_jump():
+    clip = spots([3, 5, 7, 9])
+    clip[:, 0, 2:] = 1 - clip[:, 0, 2:]
+    assert float(unsteadiness(clip)) == pytest.approx(1, rel=0.02)
+
+
+def test_what_stands_still_and_clips_of_two_frames_are_steady():
+    assert float(unsteadiness(spots([5, 5, 5, 5]))) <= 1
+    assert float(unsteadiness(spots([2, 12]))) == 1
+    assert unsteadiness(torch.zeros(3, 4, 5, 8, 8)).isfinite().all()

@@ -74,6 +74,12 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="a video to go on from: its frames stay, --frames more follow",
     )
     film.add_argument(
+        "--sketches",
+        type=int,
+        metavar="N",
+        help="for coarse-to-fine: how often key frames are made before the steadiest are taken (default 4)",
+    )
+    film.add_argument(
         "--resume", action="store_true", help="keep what is finished beside the output, and go on from it"
     )
     parser.set_defaults(func=run)
@@ -140,6 +146,7 @@ def run(args: argparse.Namespace) -> str:
 
                 unfinished = output.with_name(f"{output.name}.unfinished") if args.resume else None
                 call |= {"method": args.method, "resume": unfinished, "clip": clip}
+                call |= {} if args.sketches is None else {"sketches": args.sketches}
                 film = Film(pipeline, prompt, args.negative_prompt, **call)
                 frames, fps = film.frames(), film.fps
             about = {"prompt": prompt, "seed": str(args.seed + i)}

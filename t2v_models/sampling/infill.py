@@ -80,6 +80,27 @@ def sample_between(
     return torch.where(mask, clean, x)
 
 
+def unsteadiness(clips: Tensor) -> Tensor:
+    """How far the longest way from one frame to the next is beyond the usual one: 1 for a motion that never jumps.
+
+    What counts is where each frame differs from what fills most of it, not how; so a change of colour is no jump.
+
+    Args:
+        clips: (b, c, t, h, w), latents or pictures.
+
+    Returns:
+        (b,) the longest way over the median one; what is shorter than half a place of the latents counts as that.
+    """
+    b, _, t, h, w = clips.shape
+    ground = clips.flatten(3).median(dim=3).values[..., None, None]
+    share = (clips - ground).norm(dim=1).square().flatten(2)  # (b, t, h w)
+    share = share / share.sum(dim=2, keepdim=True).clamp(min=1e-9)
+    y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
+    centres = share @ torch.stack([y, x], -1).reshape(-1, 2).to(share)  # (b, t, 2)
+    ways = centres.diff(dim=1).norm(dim=2)
+    return ways.amax(1) / ways.median(1).values.clamp(min=0.5) if t > 2 else ways.new_ones(b)
+
+
 def strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
     """Distances between the frames of each level, coarse to fine, down to 1; each is a multiple of the next.
 
