@@ -13,6 +13,7 @@ from t2v_models.training.render import render
 from t2v_models.training.world import (
     BACKGROUNDS,
     COLOURS,
+    DIRECTIONS,
     MOTIONS,
     OBJECT_COLOURS,
     SHAPES,
@@ -71,6 +72,31 @@ def test_an_object_stays_inside_the_frame(motion, frames):
         assert path.position.shape == (frames, 2)
         assert (path.position - path.radius[:, None] > -0.02).all()
         assert (path.position + path.radius[:, None] < 1.02).all()
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 24])
+@pytest.mark.parametrize("motions", [(a, b) for a in STRAIGHT for b in STRAIGHT])
+def test_of_two_objects_the_first_is_on_the_left_or_above_and_they_never_meet(motions, frames):
+    sideways = all(motion in ("left", "right") for motion in motions)
+    for seed, speed in enumerate(["slowly", "", "fast"]):
+        items = (Item("red", "circle", motions[0], speed), Item("blue", "star", motions[1], "fast"))
+        first, second = place(Scene(items), frames, torch.Generator().manual_seed(seed))
+        axis = 1 if sideways else 0
+        gap = (second.position - first.position)[:, axis] - first.radius - second.radius
+        assert (gap > 0).all()
+        for item, path in zip(items, (first, second), strict=True):
+            assert (path.position - path.radius[:, None] > -0.02).all()
+            assert (path.position + path.radius[:, None] < 1.02).all()
+            way = (path.position[-1] - path.position[0]) @ torch.tensor(DIRECTIONS[item.motion])
+            assert frames == 1 or way > 0
+
+
+def test_what_spins_is_large_enough_for_its_turn_to_show():
+    radii = [
+        float(place(one(shape="star", motion="spins"), 16, torch.Generator().manual_seed(s))[0].radius[0])
+        for s in range(20)
+    ]
+    assert 0.2 <= min(radii) <= max(radii) <= 0.3
 
 
 def test_edges_are_smooth_and_motion_is_sub_pixel():
