@@ -67,7 +67,7 @@ PHASES = (
     Phase(18_000, OTHERS, turns=0.2),
     Phase(21_500, SINGLE, turns=0.2),
     Phase(22_300, PAIRS, short=True),
-    Phase(24_500, PAIRS, turns=0.3),
+    Phase(24_000, PAIRS, turns=0.3),
 )
 """The whole training: the plain motions first, then the others, then two objects. Directions, and later the other
 motions, are taught for a while (`lesson`)."""
