@@ -57,7 +57,7 @@ def test_a_film_that_was_killed_goes_on_to_the_same_file_bit_for_bit(tmp_path, m
 @pytest.fixture(scope="module")
 def told(pipeline):
     def make(story: str, frames: int, seed: int) -> torch.Tensor:
-        return whole(Film(pipeline, story, frames=frames, seed=seed))
+        return whole(Film(pipeline, story, frames=frames, seed=seed, method="coarse-to-fine"))
 
     return list(verdicts(make, tales(8, seed=3)))
 
