@@ -188,10 +188,8 @@ def test_of_several_sketches_the_steadiest_becomes_the_key_frames(pipeline, monk
         return torch.tensor([2.0, 1.0, 3.0])[: len(clips)]
 
     def keys(sketches):
-        film, kept = (
-            Film(pipeline, "a red circle", frames=10, method="coarse-to-fine", sketches=sketches, **CALL),
-            {},
-        )
+        settings = {"method": "coarse-to-fine", "sketches": sketches}
+        film, kept = Film(pipeline, "a red circle", frames=10, **settings, **CALL), {}
         film.store.once = lambda name, make: kept.setdefault(name, make())
         latents(film)
         return kept["keys"]
