@@ -78,6 +78,7 @@ def test_a_story_goes_on_from_a_clip(tmp_path):
         (["a", "--steps", "0", "--method", "windows"], ["0", "1 to 1000"]),
         (["a", "--method", "nonsense"], ["nonsense", "windows"]),
         (["a", "--resume"], ["--resume", "--method"]),
+        (["a", "--sketches", "2"], ["--sketches", "--method"]),
         (["a", "--device", "nonsense"], ["nonsense"]),
         (["a", "--model", "{folder}"], ["{folder}"]),
         (["a", "--model", "{folder}/nothing"], ["nothing"]),

@@ -104,6 +104,8 @@ def run(args: argparse.Namespace) -> str:
         check_method(args)
     elif args.resume:
         raise T2VError("--resume is given without --method or --story: only films are kept while they are unfinished.")
+    elif args.sketches is not None:
+        raise T2VError("--sketches is given without --method or --story: only films have key frames, so leave it out.")
     clip, rate = (None, args.fps) if args.clip is None else _clip(args)
 
     import torch
