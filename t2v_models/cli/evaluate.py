@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import T2VError
+from .device import add_device, check_device
 
 GROUPS = {"plain": 200, "held out": 60, "other": 60, "pairs": 40, "unguided": 24}
 
@@ -34,6 +35,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--scheduler", metavar="NAME", help="default the model's")
     parser.add_argument("--frames", type=int, help="default the model's")
     parser.add_argument("--seed", type=int, default=0, help="which prompts are asked (default 0)")
+    add_device(parser)
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="videos made at a time (default 4)")
     parser.add_argument("--truth", action="store_true", help="score drawn videos instead: a check of the analysis")
     parser.add_argument(
@@ -65,8 +67,11 @@ def run(args: argparse.Namespace) -> str:
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
 
+    check_device(args.device)
+
     from dataclasses import replace
 
+    import torch
     from tqdm import tqdm
 
     from ..evaluation import report
@@ -87,7 +92,7 @@ def run(args: argparse.Namespace) -> str:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
 
     args.output.mkdir(parents=True, exist_ok=True)
-    pipeline = None if args.truth else load_pipeline(args.model)
+    pipeline = None if args.truth else load_pipeline(args.model, dtype=torch.float32, device=args.device)
     options = {
         "steps": args.steps,
         "guidance_scale": args.guidance,

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import T2VError
+from .device import add_device, check_device
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -54,7 +55,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--scheduler", metavar="NAME", help="ddim, euler, euler-a, heun, dpm++2m, dpm++2m-karras, unipc, lcm"
     )
-    parser.add_argument("--device", default="cpu", help="cpu, cuda, mps … (default cpu)")
+    add_device(parser)
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="of the weights; default fp32 on a CPU, else fp16"
     )
@@ -113,12 +114,7 @@ def run(args: argparse.Namespace) -> str:
 
     from ..loading import load_pipeline
 
-    try:
-        torch.empty(1, device=args.device)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
-        raise T2VError(
-            f"--device is {args.device!r}, which cannot be used here ({str(error).splitlines()[0]})."
-        ) from error
+    check_device(args.device)
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
     written = []

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import T2VError
+from .device import add_device, check_device
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -24,6 +25,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--work", type=Path, metavar="FOLDER", help="unfinished stages and loss.png; default OUTPUT/../training"
     )
     parser.add_argument("--seed", type=int, default=0)
+    add_device(parser)
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default 2)")
     parser.add_argument("--steps", type=int, metavar="N", help="steps of the denoiser; default the recipe's")
     parser.add_argument("--scale", type=float, default=1.0, help="shorten every stage: 0.001 for a try (default 1)")
@@ -37,6 +39,8 @@ def run(args: argparse.Namespace) -> str:
     if args.output.exists() and not args.output.is_dir():
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
 
+    check_device(args.device)
+
     import torch
 
     from ..training.recipe import Recipe, train_builtin
@@ -47,5 +51,5 @@ def run(args: argparse.Namespace) -> str:
         recipe = replace(recipe, denoiser=recipe.denoiser.over(args.steps))
     recipe = recipe.scaled(args.scale)
     work = args.work or args.output.parent / "training"
-    picture = train_builtin(work, args.output, recipe, seed=args.seed)
+    picture = train_builtin(work, args.output, recipe, seed=args.seed, device=args.device)
     return f"The model is in {args.output}, its loss curves are in {picture}. Try it: --model {args.output}"

@@ -56,14 +56,22 @@ def stills(count: int, random: torch.Generator, *, crop: bool) -> torch.Tensor:
     return image
 
 
-def train(folder: Path, schedule: Schedule, *, seed: int = 0, batch: int = 32, progress: bool = True) -> nn.Module:
+def train(
+    folder: Path,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    batch: int = 32,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> nn.Module:
     """Train from a seed; the scaling factor that makes the latents' variance 1 is set in the model's config."""
     torch.manual_seed(seed)
-    model = build()
+    model = build().to(device)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         crop = step < 0.75 * schedule.steps
-        image = 2 * stills(batch if crop else batch // 4, random, crop=crop) - 1
+        image = 2 * stills(batch if crop else batch // 4, random, crop=crop).to(device) - 1
         posterior = model.encode(image).latent_dist
         spread = posterior.mean.detach().std()
         latent = posterior.sample() + NOISE * spread * torch.randn_like(posterior.mean)
@@ -77,7 +85,7 @@ def train(folder: Path, schedule: Schedule, *, seed: int = 0, batch: int = 32, p
     model = fit(model, loss, schedule, folder, seed=seed, title="autoencoder", progress=progress)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
-        latent = model.encode(2 * stills(256, random, crop=False) - 1).latent_dist.mean
+        latent = model.encode(2 * stills(256, random, crop=False).to(device) - 1).latent_dist.mean
     model.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
     return model.eval()
 
@@ -87,7 +95,7 @@ def sharpen(model: nn.Module, folder: Path, schedule: Schedule, *, seed: int = 0
     decoder = nn.ModuleList([model.post_quant_conv, model.decoder]).requires_grad_(True)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
-        image = 2 * stills(6, random, crop=False) - 1
+        image = 2 * stills(6, random, crop=False).to(model.device) - 1
         with torch.no_grad():
             latent = model.encode(image).latent_dist.mean
             latent = latent + NOISE / model.config.scaling_factor * torch.randn_like(latent)
@@ -100,7 +108,7 @@ def sharpen(model: nn.Module, folder: Path, schedule: Schedule, *, seed: int = 0
 
 def psnr(model: nn.Module, *, count: int = 64, seed: int = 1) -> float:
     """Mean peak signal-to-noise ratio of reconstructions of unseen frames, in dB."""
-    image = 2 * stills(count, torch.Generator().manual_seed(seed), crop=False) - 1
+    image = 2 * stills(count, torch.Generator().manual_seed(seed), crop=False).to(model.device) - 1
     with torch.no_grad():
         again = model.decode(model.encode(image).latent_dist.mean).sample.clamp(-1, 1)
     error = ((again - image) / 2).square().mean(dim=(1, 2, 3))

@@ -225,14 +225,15 @@ def train(
     seed: int = 0,
     size: int = 8,
     chunk: int = 480,
+    device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> UNet3D:
     """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips.
 
-    `chunk` is the size of a chunk of the pool that they are drawn from.
+    `chunk` is the size of a chunk of the pool that they are drawn from. What is drawn is the same on every device.
     """
     torch.manual_seed(seed)
-    model = WithPoses(build())
+    model = WithPoses(build()).to(device)
     levels = signal_levels()
     chunks = -(-schedule.steps // STEPS_PER_CHUNK)
     pool = Pool(vae, worlds(), chunks, folder / "pool", seed=seed + 1, clips=chunk)
@@ -258,14 +259,15 @@ def train(
             clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(now, part))
             scenes, clean, poses = clips.scenes, clips.latents, clips.poses
             prompts, at = [prompt_for(scene, frames, random) for scene in scenes], torch.arange(count)[:, None]
-        ids = tokenize(tokenizer, prompts)
         noise = torch.randn(clean.shape, generator=random)
         signal = levels[timesteps][:, None, :, None, None]
+        faint = torch.tensor([faintness(scene, tints) for scene in scenes])[at]
+        drawn = (tokenize(tokenizer, prompts), at, clean, noise, timesteps, signal, faint, poses)
+        ids, at, clean, noise, timesteps, signal, faint, poses = (each.to(device) for each in drawn)
         a, b = signal.sqrt(), (1 - signal).sqrt()
         with torch.no_grad():
             context = text_encoder(ids).last_hidden_state
             context = context[at] if at.shape[1] > 1 else context  # (b, t, l, c): a text for every frame
-        faint = torch.tensor([faintness(scene, tints) for scene in scenes])[at]
         velocity, read = model(a * clean + b * noise, timesteps, context)
         wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
         squares = wanted * weigh(signal) * (velocity - (a * noise - b * clean)).square() * faint[:, None, :, None, None]

@@ -72,6 +72,7 @@ def fit(
     `folder` keeps the state (weights, optimiser, step), the average alone (`average.safetensors`, for a look while it
     trains) and `loss.csv`. A folder with a state is resumed.
     """
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -83,7 +84,8 @@ def fit(
     wide = matrices(model) if schedule.muon is not None else []
     if wide:
         optimizers["muon"] = Muon(wide, weight_decay=schedule.weight_decay)
-    average = {name: value.detach().clone() for name, value in model.state_dict().items()}
+    current = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
+    average = {name: value.detach().clone() for name, value in current.items()}
     first = _resume(folder, model, optimizers, average)
     saved = time.monotonic()
     bar = tqdm(
@@ -114,14 +116,14 @@ def fit(
             log.warning("Step %d skipped: the gradient is not finite.", step)
         with torch.no_grad():
             keep = min(schedule.average, (step + 1) / (step + 10))
-            for name, current in model.state_dict().items():
-                average[name].lerp_(current, 1 - keep) if current.is_floating_point() else average[name].copy_(current)
+            get_ema_multi_avg_fn(keep)(list(average.values()), list(current.values()), step)
         recent.append((step, value.item(), float(norm)))
         bar.set_postfix(loss=f"{sum(v for _, v, _ in recent[-50:]) / len(recent[-50:]):.4f}", refresh=False)
         if time.monotonic() - saved > save_every or step == schedule.steps - 1:
             _save(folder, model, optimizers, average, step + 1, recent)
             recent, saved = [], time.monotonic()
-    model.load_state_dict(average)
+    for name, value in current.items():
+        value.copy_(average[name])
     return model
 
 

@@ -64,7 +64,7 @@ def orthogonal(x: torch.Tensor) -> torch.Tensor:
     x = x.mT if tall else x
     x = x / (x.norm(dim=(1, 2), keepdim=True) + 1e-7)
     a, b, c = ITERATION
-    one = torch.eye(x.shape[1])
+    one = torch.eye(x.shape[1], device=x.device)
     square, product = x @ x.mT, one
     for _ in range(ROUNDS):
         factor = a * one + b * square + c * square @ square

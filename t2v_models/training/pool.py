@@ -198,6 +198,6 @@ def kept(path: FilePath, make: Callable[[], dict[str, torch.Tensor]]) -> dict[st
 
 @torch.no_grad()
 def encode(vae: nn.Module, video: torch.Tensor) -> torch.Tensor:
-    """video: (b, t, 3, h, w) in 0..1 -> (b, 4, t, h/8, w/8), scaled to unit variance."""
-    mean = vae.encode(2 * video.flatten(0, 1) - 1).latent_dist.mean
+    """video: (b, t, 3, h, w) in 0..1 -> (b, 4, t, h/8, w/8), scaled to unit variance; computed where the `vae` is."""
+    mean = vae.encode((2 * video.flatten(0, 1) - 1).to(vae.device)).latent_dist.mean.to(video.device)
     return (mean * vae.config.scaling_factor).unflatten(0, video.shape[:2]).transpose(1, 2)

@@ -52,7 +52,13 @@ class Recipe:
 
 
 def train_builtin(
-    work: Path, output: Path, recipe: Recipe | None = None, *, seed: int = 0, progress: bool = True
+    work: Path,
+    output: Path,
+    recipe: Recipe | None = None,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
 ) -> Path:
     """Make the model from a seed and write it to `output`; a `work` folder with unfinished stages is gone on with.
 
@@ -65,14 +71,15 @@ def train_builtin(
     text.write_tokenizer(work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     stages = {name: work / name for name in STAGES}
-    vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, seed=seed, batch=16, progress=progress)
+    options = {"seed": seed, "device": device, "progress": progress}
+    vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, batch=16, **options)
     vae.requires_grad_(False)
-    options = {"seed": seed, "size": recipe.clips, "chunk": recipe.pool, "progress": progress}
-    encoder = text.train(stages["text"], tokenizer, recipe.text, seed=seed, progress=progress)
-    unet = denoiser.train(stages["denoiser"], vae, encoder, tokenizer, recipe.denoiser, **options)
+    encoder = text.train(stages["text"], tokenizer, recipe.text, **options)
+    size = {"size": recipe.clips, "chunk": recipe.pool}
+    unet = denoiser.train(stages["denoiser"], vae, encoder, tokenizer, recipe.denoiser, **size, **options)
     vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
-    export(output, vae, unet, encoder, work / "tokenizer")
+    export(output, vae.cpu(), unet.cpu(), encoder.cpu(), work / "tokenizer")
     picture = work / "loss.png"
     curves.draw_curves({name: curves.read_losses(folder) for name, folder in stages.items()}, picture)
     return picture

@@ -102,7 +102,15 @@ def answers(scene: Scene) -> list[int]:
     return [*found, BACKGROUNDS.index(scene.background)]
 
 
-def train(folder: Path, tokenizer: Any, schedule: Schedule, *, seed: int = 0, progress: bool = True) -> nn.Module:
+def train(
+    folder: Path,
+    tokenizer: Any,
+    schedule: Schedule,
+    *,
+    seed: int = 0,
+    device: torch.device | str = "cpu",
+    progress: bool = True,
+) -> nn.Module:
     """Train a text encoder to say what a caption shows, from the mean of its 77 states; returns the encoder.
 
     A denoiser alone teaches its text encoder slowly, because most of its loss is not about the text. As in the models
@@ -111,15 +119,15 @@ def train(folder: Path, tokenizer: Any, schedule: Schedule, *, seed: int = 0, pr
     torch.manual_seed(seed)
     encoder = build_text_encoder(len(tokenizer))
     sizes = [len(known) + 1 for known in QUESTIONS]
-    model = nn.ModuleDict({"encoder": encoder, "answer": nn.Linear(encoder.config.hidden_size, sum(sizes))})
+    model = nn.ModuleDict({"encoder": encoder, "answer": nn.Linear(encoder.config.hidden_size, sum(sizes))}).to(device)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         scenes = [WORLD.sample(random) for _ in range(64)]
         plain = torch.rand(len(scenes), generator=random) < PLAIN
         captions = [describe(s) if p else paraphrase(s, random) for s, p in zip(scenes, plain, strict=True)]
-        states = encoder(tokenize(tokenizer, captions)).last_hidden_state
+        states = encoder(tokenize(tokenizer, captions).to(device)).last_hidden_state
         given = model["answer"](states.mean(1)).split(sizes, dim=1)
-        right = torch.tensor([answers(scene) for scene in scenes]).T
+        right = torch.tensor([answers(scene) for scene in scenes], device=device).T
         errors = [nn.functional.cross_entropy(logits, wanted) for logits, wanted in zip(given, right, strict=True)]
         return torch.stack(errors).mean()
 
