@@ -127,7 +127,7 @@ class WithPoses(nn.Module):
 def pose_error(read: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
     """Mean square over what is known of the `poses`."""
     known = ~poses.isnan()
-    return (read - poses)[known].square().mean()
+    return (known * (read - poses.nan_to_num())).square().sum() / known.sum()
 
 
 def signal_levels() -> torch.Tensor:
@@ -215,6 +215,91 @@ def draw_timesteps(count: int, random: torch.Generator) -> torch.Tensor:
     return torch.where(spread < MIDDLE_SHARE, middle, 1000 * (spread - MIDDLE_SHARE) / (1 - MIDDLE_SHARE)).long()
 
 
+@dataclass(frozen=True)
+class Batch:
+    """What a step is made of: b clips of t frames."""
+
+    clean: torch.Tensor
+    """(b, 4, t, h, w) latents."""
+    noise: torch.Tensor
+    """Like them."""
+    timesteps: torch.Tensor
+    """(b, t), 0 where a frame is known."""
+    tokens: torch.Tensor
+    """(n, 77) of the prompts."""
+    at: torch.Tensor
+    """(b, t), or (b, 1) where it does not change: which of the prompts is each frame's."""
+    faint: torch.Tensor
+    """Like `at`: what the loss is multiplied with, see `faintness`."""
+    poses: torch.Tensor
+    """(b, t, 2, 5), see `pool.poses`."""
+
+    def to(self, device: torch.device | str) -> Batch:
+        """The same there."""
+        return Batch(**{name: value.to(device, non_blocking=True) for name, value in vars(self).items()})
+
+
+class Batches:
+    """The batch of every step, drawn on the processor from the seeds alone: the same wherever the model is trained.
+
+    Args:
+        folder: where encoded clips are kept.
+        steps: of the whole training.
+        size: clips of 16 frames in a batch, or as many frames in other clips.
+        chunk: clips in a chunk of the pool that they are drawn from.
+    """
+
+    def __init__(
+        self, vae: nn.Module, tokenizer: Any, folder: Path, steps: int, *, seed: int, size: int, chunk: int
+    ) -> None:
+        self.tokenizer, self.steps, self.size = tokenizer, steps, size
+        self.pool = Pool(vae, worlds(), -(-steps // STEPS_PER_CHUNK), folder, seed=seed + 1, clips=chunk)
+        self.turns = Turns(vae, folder, seed=seed + 2, clips=max(8, chunk // 4))
+        self.tints = tints_of(vae)
+
+    def draw(self, step: int, random: torch.Generator) -> Batch:
+        """The batch of a step."""
+        now, part = phase(step / self.steps)
+        if now.lesson:  # fast and short clips, with nothing to be seen but what the text says
+            count, frames, fast = 2 * self.size, 8, 1.0
+            timesteps = torch.randint(500, 1000, (count, 1), generator=random).repeat(1, frames)
+        else:
+            count, frames = batch_shape(now.short, random, self.size)
+            fast = now.fast
+            timesteps = frame_levels(draw_timesteps(count, random), frames, random)
+        number = step // STEPS_PER_CHUNK
+        turning = now.turns > 0 and 1 < frames <= self.turns.frames
+        if turning and float(torch.rand((), generator=random)) < now.turns:
+            told, clean, poses = self.turns.draw(number, count, frames, random)
+            prompts, at = turn_prompts(told, frames, random)
+            scenes = [scene for turn in told for scene in turn.scenes]
+        else:
+            clips = self.pool.draw(number, count, frames, random, fast=fast, ahead=ahead(now, part))
+            scenes, clean, poses = clips.scenes, clips.latents, clips.poses
+            prompts, at = [prompt_for(scene, frames, random) for scene in scenes], torch.arange(count)[:, None]
+        faint = torch.tensor([faintness(scene, self.tints) for scene in scenes])[at]
+        noise = torch.randn(clean.shape, generator=random)
+        return Batch(clean, noise, timesteps, tokenize(self.tokenizer, prompts), at, faint, poses)
+
+
+def error(model: WithPoses, text_encoder: nn.Module, batch: Batch, levels: torch.Tensor) -> torch.Tensor:
+    """The loss of a batch: of the velocity, by noise level and faintness, and of the poses.
+
+    levels: (1000,) as `signal_levels` has them.
+    """
+    signal = levels[batch.timesteps][:, None, :, None, None]
+    a, b = signal.sqrt(), (1 - signal).sqrt()
+    with torch.no_grad():
+        context = text_encoder(batch.tokens).last_hidden_state
+        # (b, t, l, c): a text for every frame
+        context = context[batch.at] if batch.at.shape[1] > 1 else context
+    velocity, read = model(a * batch.clean + b * batch.noise, batch.timesteps, context)
+    wanted = (batch.timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
+    squares = (velocity - (a * batch.noise - b * batch.clean)).square()
+    squares = wanted * weigh(signal) * squares * batch.faint[:, None, :, None, None]
+    return squares.sum() / (wanted.sum() * batch.clean[0, :, 0].numel()) + POSES * pose_error(read, batch.poses)
+
+
 def train(
     folder: Path,
     vae: nn.Module,
@@ -228,51 +313,14 @@ def train(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> UNet3D:
-    """Train from a seed; `size` clips of 16 frames a step, or as many frames in other clips.
-
-    `chunk` is the size of a chunk of the pool that they are drawn from. What is drawn is the same on every device.
-    """
+    """Train from a seed on `Batches`; `vae` and `text_encoder` are on the device."""
     torch.manual_seed(seed)
     model = WithPoses(build()).to(device)
-    levels = signal_levels()
-    chunks = -(-schedule.steps // STEPS_PER_CHUNK)
-    pool = Pool(vae, worlds(), chunks, folder / "pool", seed=seed + 1, clips=chunk)
-    tints = tints_of(vae)
-    turns = Turns(vae, folder / "pool", seed=seed + 2, clips=max(8, chunk // 4))
+    levels = signal_levels().to(device)
+    batches = Batches(vae, tokenizer, folder / "pool", schedule.steps, seed=seed, size=size, chunk=chunk)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
-        now, part = phase(step / schedule.steps)
-        if now.lesson:  # fast and short clips, with nothing to be seen but what the text says
-            count, frames, fast = 2 * size, 8, 1.0
-            timesteps = torch.randint(500, 1000, (count, 1), generator=random).repeat(1, frames)
-        else:
-            count, frames = batch_shape(now.short, random, size)
-            fast = now.fast
-            timesteps = frame_levels(draw_timesteps(count, random), frames, random)
-        number = step // STEPS_PER_CHUNK
-        turning = now.turns > 0 and 1 < frames <= turns.frames
-        if turning and float(torch.rand((), generator=random)) < now.turns:
-            told, clean, poses = turns.draw(number, count, frames, random)
-            prompts, at = turn_prompts(told, frames, random)
-            scenes = [scene for turn in told for scene in turn.scenes]
-        else:
-            clips = pool.draw(number, count, frames, random, fast=fast, ahead=ahead(now, part))
-            scenes, clean, poses = clips.scenes, clips.latents, clips.poses
-            prompts, at = [prompt_for(scene, frames, random) for scene in scenes], torch.arange(count)[:, None]
-        noise = torch.randn(clean.shape, generator=random)
-        signal = levels[timesteps][:, None, :, None, None]
-        faint = torch.tensor([faintness(scene, tints) for scene in scenes])[at]
-        drawn = (tokenize(tokenizer, prompts), at, clean, noise, timesteps, signal, faint, poses)
-        ids, at, clean, noise, timesteps, signal, faint, poses = (each.to(device) for each in drawn)
-        a, b = signal.sqrt(), (1 - signal).sqrt()
-        with torch.no_grad():
-            context = text_encoder(ids).last_hidden_state
-            context = context[at] if at.shape[1] > 1 else context  # (b, t, l, c): a text for every frame
-        velocity, read = model(a * clean + b * noise, timesteps, context)
-        wanted = (timesteps > 0)[:, None, :, None, None]  # of known frames nothing is asked
-        squares = wanted * weigh(signal) * (velocity - (a * noise - b * clean)).square() * faint[:, None, :, None, None]
-        error = squares.sum() / (wanted.sum() * clean[0, :, 0].numel())
-        return error + POSES * pose_error(read, poses)
+        return error(model, text_encoder, batches.draw(step, random).to(device), levels)
 
     return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).unet.eval()
 

@@ -93,17 +93,18 @@ def _pick(known: Sequence[Any], random: torch.Generator) -> Any:
 
 
 def place_turn(turn: Turn, random: torch.Generator) -> Path:
-    """One way through all scenes, all of it inside the frame; where the exact speeds leave no room they are drawn anew,
-    each time a little more slowly: so a storyteller would, too."""
+    """One way through all scenes, all of it inside the frame, at a steady pace where its words stay the same: a change of
+    pace would look like a jump. Where that leaves no room it is drawn anew, each time a little more slowly: so a
+    storyteller would, too."""
     radius = RADII[1][0] + (RADII[1][1] - RADII[1][0]) * float(torch.rand((), generator=random))
     room = 1 - 2.1 * radius
     slower = 1.0
     while True:
-        steps = []
+        steps, pace = [], float(torch.rand((), generator=random))
         for scene, length in zip(turn.scenes, turn.lengths, strict=True):
             low, high = SPEEDS[scene.items[0].speed]
             fits = room / length
-            speed = min(low, fits) + (min(high, fits) - min(low, fits)) * float(torch.rand((), generator=random))
+            speed = min(low, fits) + (min(high, fits) - min(low, fits)) * pace
             steps += [slower * speed * torch.tensor(DIRECTIONS[scene.items[0].motion])] * length
         offset = torch.stack(steps).cumsum(0)
         extent = offset.amax(0) - offset.amin(0)

@@ -42,14 +42,18 @@ MOTIONS = (*DIRECTIONS, "bounces", "spins", "grows", "shrinks", "still")
 STRAIGHT = ("right", "left", "up", "down")
 DIAGONAL = tuple(name for name in DIRECTIONS if name not in STRAIGHT)
 
-SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.0025, 0.011), "": (0.0125, 0.031), "fast": (0.034, 0.1)}
-"""Frame widths per frame by adverb. Over 16 frames: 2 to 11 pixels of 64, 12 to 30, and 33 to as much as fits."""
+SPEEDS: dict[str, tuple[float, float]] = {"slowly": (0.004, 0.011), "": (0.0125, 0.031), "fast": (0.034, 0.1)}
+"""Frame widths per frame by adverb. Over 16 frames: 4 to 11 pixels of 64, 12 to 30, and 33 to as much as fits."""
 
 RADII = {1: (0.13, 0.2), 2: (0.12, 0.16)}
 """Smallest and largest radius of an object by the number of objects in the scene."""
 
 SPINNING = (0.2, 0.3)
 """Radii of what spins: on a grid of 8x8 latents the turn of a smaller one hardly shows."""
+
+TURN = (0.22, 0.28)
+"""Radians per frame of what spins: nearly one pace, since a shape looks the same again after a few frames, and where its
+turns differ more, their average from pure noise is a circle."""
 
 SMALL, LARGE = (0.07, 0.1), (0.24, 0.32)
 """Radii that an object grows or shrinks from and to. A large object can be in few places only, so that growth shows
@@ -218,7 +222,7 @@ def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Gen
         offset[:, 1] = -height * torch.sin(torch.pi * (time / period + phase)).abs()
     elif item.motion == "spins":
         # clockwise from upright, as everything else stands: nothing is left open that the text does not say
-        angle = time * uniform(0.15, 0.35) if frames > 1 else torch.full((1,), uniform(0, 2 * math.pi))
+        angle = time * uniform(*TURN) if frames > 1 else torch.full((1,), uniform(0, 2 * math.pi))
     elif item.motion in ("grows", "shrinks"):
         small, large = uniform(*SMALL), uniform(*LARGE)
         radius = small + (large - small) * time / last
