@@ -26,7 +26,7 @@ class ScaledDiscrete(comfy.model_sampling.ModelSamplingDiscrete):
         """Scale the present schedule's signal from 1 at t = 0 down to base at t = steps."""
         abar = 1.0 / (self.sigmas.double() ** 2 + 1.0)
         scale = torch.full_like(abar, base)
-        scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype)
+        scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype, device=abar.device)
         signal = abar.sqrt() * scale
         self.register_buffer("signal", signal.float(), persistent=False)
         self.register_buffer("noise", (1.0 - abar).sqrt().float(), persistent=False)

@@ -1,0 +1,96 @@
+"""Everything computes where the model is: on any GPU that is here, and on one that torch only pretends to have."""
+
+import pytest
+import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from t2v_models import load_pipeline
+from t2v_models.checkpoints import open_checkpoint
+from t2v_models.film import METHODS, Film
+from t2v_models.loading import BUILT_IN
+from t2v_models.pipeline import Pipeline
+from t2v_models.sampling.schedulers import SCHEDULERS
+from t2v_models.sampling.windows import Windows
+from t2v_models.training import autoencoder, denoiser, pool, text
+from t2v_models.training.muon import Muon, matrices
+
+GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
+
+
+@pytest.fixture
+def pretended():
+    """Inside, "cuda" can be had anywhere: tensors have devices and shapes, no values, and mixing devices is an error."""
+    with FakeTensorMode():
+        yield
+
+
+def on_cuda(build):
+    with torch.device("cuda"):
+        return build()
+
+
+def test_the_pretended_device_tells_where_something_is_forgotten(pretended):
+    total = torch.zeros(1, 8, 4, device="cuda")
+    with pytest.raises(Exception, match="device"):
+        total.index_add_(1, torch.arange(8), total)
+    with pytest.raises(Exception, match="device"):
+        torch.nn.functional.conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(3, 3, 3, 3, device="cuda"))
+
+
+@pytest.mark.parametrize("windows", [None, Windows(8, 4)], ids=["whole", "in windows of frames"])
+@pytest.mark.parametrize("texts", [(2,), (2, 16)], ids=["one text", "a text for every frame"])
+def test_the_unet_computes_where_its_weights_are(pretended, windows, texts):
+    unet = on_cuda(denoiser.build)
+    options = {} if windows is None else {"temporal_windows": windows.over(16).temporal()}
+    given = on_cuda(lambda: (torch.randn(2, 4, 16, 8, 8), torch.ones(2, 16), torch.randn(*texts, 77, 128)))
+    out = unet(*given, options=options)
+    assert (out.device.type, out.shape) == ("cuda", (2, 4, 16, 8, 8))
+
+
+def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(pretended):
+    checkpoint = open_checkpoint(BUILT_IN)
+    parts = on_cuda(denoiser.build), on_cuda(autoencoder.build), None, None
+    pipe = Pipeline(*parts, checkpoint.scheduler_config(), checkpoint.family)
+    latents = pipe.encode_video(torch.rand(1, 16, 64, 64, 3))
+    assert latents.shape == (1, 4, 16, 8, 8)
+    frames = torch.cat(list(pipe.decode(torch.randn(4, 16, 8, 8))))
+    assert (frames.device.type, frames.shape) == ("cpu", (16, 64, 64, 3))
+
+
+def test_a_step_of_training_computes_where_the_model_is(pretended):
+    encoder = on_cuda(lambda: text.build_text_encoder(827))
+    model = on_cuda(lambda: denoiser.WithPoses(denoiser.build()))
+    batch = denoiser.Batch(
+        clean=torch.randn(2, 4, 16, 8, 8),
+        noise=torch.randn(2, 4, 16, 8, 8),
+        timesteps=torch.ones(2, 16, dtype=torch.long),
+        tokens=torch.ones(3, 77, dtype=torch.long),
+        at=torch.zeros(2, 16, dtype=torch.long),
+        faint=torch.ones(2, 16),
+        poses=torch.randn(2, 16, 2, 5),
+    ).to("cuda")
+    assert denoiser.error(model, encoder, batch, denoiser.signal_levels().to("cuda")).device.type == "cuda"
+    for matrix in matrices(model):
+        matrix.grad = torch.ones_like(matrix)
+    Muon(matrices(model)).step()
+    assert pool.encode(on_cuda(autoencoder.build), torch.rand(2, 3, 3, 64, 64)).device.type == "cpu"
+
+
+@GPU
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
+def test_a_gpu_makes_the_same_video(scheduler):
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        call = {"seed": 3, "scheduler": scheduler}
+        here, there = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
+        prompts = ["a red circle moves right", "a blue star moves up on a white background"]
+        assert (here(prompts, **call).frames - there(prompts, **call).frames).abs().max() < 1 / 255
+
+
+@GPU
+@pytest.mark.parametrize("method", METHODS)
+def test_a_gpu_makes_the_same_film(method):
+    with torch.backends.cudnn.flags(allow_tf32=False):
+        pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
+        here, there = (torch.cat(list(Film(p, STORY, frames=32, method=method, seed=5).frames())) for p in pipelines)
+        assert (here - there).abs().max() < 1 / 255
