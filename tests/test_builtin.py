@@ -104,7 +104,7 @@ def test_an_untrained_autoencoder_already_keeps_the_picture():
     assert autoencoder.psnr(autoencoder.build(), count=8) > 15
 
 
-@pytest.mark.parametrize("muon", [None, 4, 10])
+@pytest.mark.parametrize("muon", [False, True])
 def test_a_resumed_training_equals_one_without_a_break(tmp_path, muon):
     def run(folder, *stops):
         for steps in stops:
@@ -296,6 +296,8 @@ def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsy
         ["train-builtin", "--threads", "0"],
         ["train-builtin", "--scale", "2"],
         ["train-builtin", "--output", "README.md"],
+        ["train-builtin", "--device", "nowhere"],
+        ["evaluate", "--plain", "1", "--device", "nowhere"],
     ],
 )
 def test_wrong_input_gets_one_sentence(arguments, tmp_path, monkeypatch, capsys):
@@ -331,13 +333,13 @@ def test_it_follows_combinations_that_it_was_never_trained_on(summary):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", [0.7, *(pytest.param(least, marks=UNFINISHED) for least in (0.8, 0.95))])
+@pytest.mark.parametrize("least", [0.8, pytest.param(0.95, marks=UNFINISHED)])
 def test_it_bounces_grows_shrinks_and_goes_diagonally(summary, least):
     assert summary["other"].right["all"] >= least
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", [0.25, pytest.param(0.85, marks=UNFINISHED)])
+@pytest.mark.parametrize("least", [0.5, pytest.param(0.85, marks=UNFINISHED)])
 def test_it_draws_two_objects(summary, least):
     assert summary["pairs"].right["all"] >= least
 

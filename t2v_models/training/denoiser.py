@@ -50,30 +50,19 @@ class Phase:
     """What the words for motions mean is taught, see `ahead`."""
 
 
-PLAIN = World()
-OTHERS = World(straight=0.3, diagonal=0.15, other=0.4, pairs=0.15, backgrounds=0.7)
-SINGLE = World(straight=0.5, diagonal=0.15, other=0.35, backgrounds=0.7)
-PAIRS = World(straight=0.27, diagonal=0.08, other=0.2, pairs=0.45, backgrounds=0.65)
+WIDE = World(straight=0.35, diagonal=0.1, other=0.25, pairs=0.3, backgrounds=0.65)
+LAST = World(straight=0.27, diagonal=0.1, other=0.25, pairs=0.38, backgrounds=0.65)
 
 PHASES = (
-    Phase(3_900, PLAIN, short=True, fast=0.5),
-    Phase(4_200, PLAIN, lesson=True),
-    Phase(6_750, PLAIN, short=True, fast=0.5),
-    Phase(7_650, PLAIN, fast=0.5, turns=0.2),
-    Phase(14_000, PLAIN, turns=0.2),
-    Phase(14_300, OTHERS, lesson=True),
-    Phase(15_400, OTHERS, turns=0.2),
-    Phase(15_700, OTHERS, lesson=True),
-    Phase(18_000, OTHERS, turns=0.2),
-    Phase(21_500, SINGLE, turns=0.2),
-    Phase(22_300, PAIRS, short=True),
-    Phase(24_000, PAIRS, turns=0.3),
+    Phase(2_000, WIDE, short=True, fast=0.5),
+    Phase(2_300, WIDE, lesson=True),
+    Phase(4_500, WIDE, short=True, fast=0.5),
+    Phase(4_800, WIDE, lesson=True),
+    Phase(9_000, WIDE, fast=0.25, turns=0.2),
+    Phase(14_500, LAST, turns=0.25),
 )
-"""The whole training: the plain motions first, then the others, then two objects. Directions, and later the other
-motions, are taught for a while (`lesson`)."""
+"""The whole training. Words are learned first, then what the motions are (`lesson`), then whole ways of 16 frames."""
 STEPS = PHASES[-1].until
-MUON = 14_000
-"""From this step on matrices are trained by Muon."""
 
 EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""

@@ -34,13 +34,12 @@ class Schedule:
     clip: float = 1.0
     average: float = 0.998
     """Decay of the exponential average of the weights, which is what is kept; shorter in the first steps."""
-    muon: int | None = None
-    """The step from which matrices are trained by Muon instead of AdamW."""
+    muon: bool = False
+    """Whether matrices are trained by Muon instead of AdamW."""
 
     def over(self, steps: int) -> Schedule:
         """The same in another number of steps."""
-        muon = None if self.muon is None else round(self.muon * steps / self.steps)
-        return replace(self, steps=steps, warmup=min(self.warmup, steps // 2), muon=muon)
+        return replace(self, steps=steps, warmup=min(self.warmup, steps // 2))
 
     def rate(self, step: int) -> float:
         """Learning rate of a step: linear warm-up, the full rate for a while, then a cosine to a hundredth."""
@@ -76,14 +75,11 @@ def fit(
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
+    wide = matrices(model) if schedule.muon else []
+    rest = [p for p in model.parameters() if all(p is not matrix for matrix in wide)]
     # fused: one pass over the weights instead of a dozen small ones each
-    optimizer = torch.optim.AdamW(
-        model.parameters(), schedule.learning_rate, (0.9, 0.99), weight_decay=schedule.weight_decay, fused=True
-    )
-    optimizers = {"optimizer": optimizer}
-    wide = matrices(model) if schedule.muon is not None else []
-    if wide:
-        optimizers["muon"] = Muon(wide, weight_decay=schedule.weight_decay)
+    adamw = torch.optim.AdamW(rest, schedule.learning_rate, (0.9, 0.99), weight_decay=schedule.weight_decay, fused=True)
+    optimizers = {"optimizer": adamw, **({"muon": Muon(wide, weight_decay=schedule.weight_decay)} if wide else {})}
     current = {name: value for name, value in model.state_dict().items() if value.is_floating_point()}
     average = {name: value.detach().clone() for name, value in current.items()}
     first = _resume(folder, model, optimizers, average)
@@ -101,17 +97,14 @@ def fit(
         torch.manual_seed(step_seed(seed, step))
         random = torch.Generator().manual_seed(step_seed(seed, step))
         value = loss(step, random)
-        optimizer.zero_grad()
+        model.zero_grad()
         value.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), schedule.clip)
         for group in (group for each in optimizers.values() for group in each.param_groups):
             group["lr"] = schedule.rate(step)
         if torch.isfinite(norm):
-            if wide and step >= schedule.muon:
-                optimizers["muon"].step()
-                for matrix in wide:
-                    matrix.grad = None  # AdamW passes over what has none
-            optimizer.step()
+            for optimizer in optimizers.values():
+                optimizer.step()
         else:
             log.warning("Step %d skipped: the gradient is not finite.", step)
         with torch.no_grad():

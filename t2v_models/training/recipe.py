@@ -23,7 +23,7 @@ FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 3.0
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)
 DECODER = Schedule(1200, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
-DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.94, muon=denoiser.MUON)
+DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.88, muon=True)
 
 STAGES = ("autoencoder", "text", "denoiser", "decoder")
 
