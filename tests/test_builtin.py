@@ -339,9 +339,8 @@ def test_it_bounces_grows_shrinks_and_goes_diagonally(summary, least):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", [0.5, pytest.param(0.85, marks=UNFINISHED)])
-def test_it_draws_two_objects(summary, least):
-    assert summary["pairs"].right["all"] >= least
+def test_it_draws_two_objects(summary):
+    assert summary["pairs"].right["all"] >= 0.75
 
 
 @pytest.mark.slow

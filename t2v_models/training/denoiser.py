@@ -60,8 +60,10 @@ PHASES = (
     Phase(4_800, WIDE, lesson=True),
     Phase(9_000, WIDE, fast=0.25, turns=0.2),
     Phase(14_500, LAST, turns=0.25),
+    Phase(15_200, LAST, turns=0.6),
 )
-"""The whole training. Words are learned first, then what the motions are (`lesson`), then whole ways of 16 frames."""
+"""The whole training. Words are learned first, then what the motions are (`lesson`), then whole ways of 16 frames, and
+while the rate falls, ways through several scenes."""
 STEPS = PHASES[-1].until
 
 EMPTY = 0.1
