@@ -314,7 +314,7 @@ def summary(pipeline):
     def generate(prompts, seed):
         return pipeline(prompts, seed=seed).frames
 
-    asked = questions({"plain": 24, "held out": 8, "other": 40, "pairs": 8}, seed=11)
+    asked = questions({"plain": 24, "held out": 8, "other": 40, "pairs": 32}, seed=11)
     return {s.group: s for s in summarise(answers(generate, asked, batch=8))}
 
 
@@ -339,8 +339,9 @@ def test_it_bounces_grows_shrinks_and_goes_diagonally(summary, least):
 
 
 @pytest.mark.slow
-def test_it_draws_two_objects(summary):
-    assert summary["pairs"].right["all"] >= 0.75
+@pytest.mark.parametrize("least", [0.7, pytest.param(0.85, marks=UNFINISHED)])
+def test_it_draws_two_objects(summary, least):
+    assert summary["pairs"].right["all"] >= least
 
 
 @pytest.mark.slow
