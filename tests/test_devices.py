@@ -80,7 +80,7 @@ def test_a_step_of_training_computes_where_the_model_is(pretended):
 @GPU
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_gpu_makes_the_same_video(scheduler):
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         call = {"seed": 3, "scheduler": scheduler}
         here, there = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
         prompts = ["a red circle moves right", "a blue star moves up on a white background"]
@@ -90,7 +90,7 @@ def test_a_gpu_makes_the_same_video(scheduler):
 @GPU
 @pytest.mark.parametrize("method", METHODS)
 def test_a_gpu_makes_the_same_film(method):
-    with torch.backends.cudnn.flags(allow_tf32=False):
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
         here, there = (torch.cat(list(Film(p, STORY, frames=32, method=method, seed=5).frames())) for p in pipelines)
         assert (here - there).abs().max() < 1 / 255

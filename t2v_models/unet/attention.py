@@ -55,7 +55,6 @@ def over_windows(attend: Callable[[Tensor, Tensor, Tensor], Tensor], windows: Se
     """
     total = torch.zeros_like(qkv[0])
     for frames, share in windows:
-        frames = frames.to(total.device)
         part = attend(*(x[:, frames] for x in qkv))
         total.index_add_(1, frames, part * share[:, None].to(part))
     return total

@@ -19,11 +19,14 @@ if TYPE_CHECKING:
 class Options:
     """The options of one forward pass: the host's dictionary and where in the UNet we are."""
 
-    def __init__(self, values: dict[str, Any] | None) -> None:
+    def __init__(self, values: dict[str, Any] | None, x: Tensor) -> None:
         self.values: dict[str, Any] = {} if values is None else values
         self.patches: dict[str, list] = self.values.get("patches", {})
         self.replacements: dict[str, dict] = self.values.get("patches_replace", {})
         self.patched = bool(self.patches or self.replacements)
+        windows = self.values.get("temporal_windows")
+        # once, not in every layer
+        self.windows = windows and [(frames.to(x.device), share.to(x)) for frames, share in windows]
 
     def plain(self) -> dict[str, Any]:
         """The values as of now, without the patches: for temporal layers, and as the patches' own argument."""
@@ -59,7 +62,7 @@ class Options:
 
     def temporal_attention(self, layer: Attention, x: Tensor) -> Tensor:
         """Attention over frames, within the windows of "temporal_windows" where given. x: (n, t, c) -> the same."""
-        return layer(x, options=self.plain(), windows=self.values.get("temporal_windows"))
+        return layer(x, options=self.plain(), windows=self.windows)
 
     def transformer_block(self, block: TransformerBlock, x: Tensor, text: Tensor, image: Tensor | None) -> Tensor:
         """The spatial transformer block with every patch applied. x: (n, p, c), text: (n, m, d) -> (n, p, c)."""

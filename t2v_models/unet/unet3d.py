@@ -155,7 +155,7 @@ class UNet3D(nn.Module):
         """
         self._check(x, timesteps, context, guidance, motion_guidance)
         b, _, frames, height, width = x.shape
-        options_ = Options(options)
+        options_ = Options(options, x)
         control = {place: list(residuals) for place, residuals in (control or {}).items()}
         text = TextContext(context.to(x.dtype), _cast(image_context, x.dtype), context.shape[0] // b)
         emb = self._embed(x, timesteps, fps, guidance, motion_guidance).repeat(text.copies, 1)
