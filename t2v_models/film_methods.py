@@ -28,8 +28,9 @@ KEYS_A_SCENE = 4
 SKIPPED = 0.2
 """Share of the steps that are left out where a change of scene is done once more: a little of what was there stays."""
 
-NEAR = 5
-"""Gaps of so many frames are filled at the usual pace: fast is thrice the usual pace, and ten times slow."""
+NEAR = 3
+"""Gaps of so many frames are filled at the usual pace: fast is thrice the usual pace, and ten times slow. Filled at a
+faster pace than the key frames go, an object overshoots and comes back at a slant."""
 
 
 class Denoiser:
@@ -134,7 +135,7 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     scene ends a model easily loses an object and takes it up elsewhere, and nothing later can mend that: so the key
     frames are sketched a few times, and the sketch that moves most evenly is taken. A key
     frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
-    again as one clip at the film's own rate, which shows how one scene leads to the next.
+    again as one clip at the film's own rate and the pace of its gaps, which shows how one scene leads to the next.
     """
     settings, frames = film.settings, film.shape[2]
     family = film.pipeline.family
@@ -143,7 +144,6 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     paces = _paces(levels, *family.pace) if family.pace else [""] * len(levels)
     denoisers = {stride: film.denoiser(pace, stride) for stride, pace in zip(levels, paces, strict=True)}
     changes = _changes(film.story, settings.window.length) if len(levels) > 1 else []
-    usual = film.denoiser() if changes else denoisers[1]
 
     def sample(
         denoise: Denoiser,
@@ -191,7 +191,7 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     def repainted(clip: Tensor, first: int) -> Tensor:
         numbers, known = [range(first, first + clip.shape[2])], _ends(clip.shape[2])
         name = f"change-from-{first}"
-        return film.store.once(name, lambda: sample(usual, clip, known, numbers, [0, first], repaint=True))
+        return film.store.once(name, lambda: sample(denoisers[1], clip, known, numbers, [0, first], repaint=True))
 
     done = 0
     parts = coarse_to_fine(frames, levels, keys, fill, batch=settings.batch)

@@ -259,10 +259,20 @@ def test_the_pipeline_yields_a_films_frames_as_they_are_finished(pipeline):
     assert sum(len(part) for part in parts) < 10
 
 
+def hear(pipeline, monkeypatch):
+    """The list that the texts go to from now on, of a model that knows words for paces."""
+    heard = []
+    monkeypatch.setattr(pipeline, "family", replace(pipeline.family, pace=("slowly", "fast")))
+    encode = pipeline.encode_text
+    monkeypatch.setattr(pipeline, "encode_text", lambda texts: heard.append(texts) or encode(texts))
+    return heard
+
+
 @pytest.mark.parametrize(
     ("frames", "window", "strides", "paces"),
     [
         (10, Windows(4, 2), (3, 1), ("fast ", "")),
+        (46, Windows(10, 5), (5, 1), ("fast ", "slowly ")),
         (40, Windows(8, 4), (7, 1), ("fast ", "slowly ")),
         (28, Windows(4, 2), (9, 3, 1), ("fast ", "", "slowly ")),
     ],
@@ -270,16 +280,21 @@ def test_the_pipeline_yields_a_films_frames_as_they_are_finished(pipeline):
 def test_key_frames_are_told_to_move_fast_what_lies_near_as_usual_and_what_lies_far_between_slowly(
     pipeline, monkeypatch, frames, window, strides, paces
 ):
-    heard = []
-    family = replace(pipeline.family, pace=("slowly", "fast"))
-    monkeypatch.setattr(pipeline, "family", family)
-    encode = pipeline.encode_text
-    monkeypatch.setattr(pipeline, "encode_text", lambda texts: heard.append(texts) or encode(texts))
+    heard = hear(pipeline, monkeypatch)
     call = {**CALL, "window": window}
     film = Film(pipeline, "a red circle moves right", frames=frames, method="coarse-to-fine", fps=63, **call)
     list(film.latents())
     assert [texts[1] for texts in heard if len(texts) > 1] == [f"{pace}a red circle moves right" for pace in paces]
     assert [film.denoiser(stride=stride).fps for stride in strides] == [63 / stride for stride in strides]
+
+
+def test_around_a_change_of_scene_things_go_at_the_pace_of_what_lies_between_key_frames(pipeline, monkeypatch):
+    heard = hear(pipeline, monkeypatch)
+    story = "0-8f: a red circle moves right\n8f-19f: a red circle moves up"
+    film = Film(pipeline, story, frames=19, method="coarse-to-fine", **{**CALL, "window": Windows(4, 2)})
+    list(film.latents())
+    told = [text for texts in heard for text in texts if "up" in text]
+    assert told == [f"{pace}a red circle moves up" for pace in ("fast ", "", "slowly ")]
 
 
 def test_a_given_clip_stays_as_it_is_and_the_film_goes_on_from_it(pipeline):
