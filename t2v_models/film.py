@@ -10,7 +10,7 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -149,15 +149,17 @@ class Film:
         """The frames are where they shall be: remove what was kept to resume."""
         self.store.clear()
 
-    def denoiser(self, pace: str = "", stride: int = 1) -> Denoiser:
+    def denoiser(self, pace: str = "", stride: int = 1, *, guided: bool = True) -> Denoiser:
         """The model with this story in its ear.
 
         pace: a word for how fast things move, put before each scene that has none.
         stride: frames of the film from one frame that the model sees to the next, for models that know frame rates.
+        guided: at the film's guidance scale, or at 1.
         """
         story = self.story.at_pace(pace, self.pipeline.family.pace or ())
         told = (story.told(self.pipeline.encode_text, negative=negative) for negative in (False, True))
-        return Denoiser(self.pipeline, *told, self.settings, self.condition / stride)
+        settings = self.settings if guided else replace(self.settings, guidance_scale=1.0)
+        return Denoiser(self.pipeline, *told, settings, self.condition / stride)
 
     def tick(self, done: int, total: int) -> None:
         """Report progress."""

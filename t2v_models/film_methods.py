@@ -136,13 +136,18 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     frames are sketched a few times, and the sketch that moves most evenly is taken. A key
     frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
     again as one clip at the film's own rate and the pace of its gaps, which shows how one scene leads to the next.
+    Where the model takes known frames clean, they tell it more than a text does, and guidance would only hurry it past
+    them: there it has none.
     """
     settings, frames = film.settings, film.shape[2]
     family = film.pipeline.family
     shortest = min(scene.end - scene.start for scene in film.story.scenes)
     levels = strides(frames, settings.window.length, max(1, shortest / KEYS_A_SCENE))
     paces = _paces(levels, *family.pace) if family.pace else [""] * len(levels)
-    denoisers = {stride: film.denoiser(pace, stride) for stride, pace in zip(levels, paces, strict=True)}
+    denoisers = {
+        stride: film.denoiser(pace, stride, guided=stride == levels[0] or not family.frame_levels)
+        for stride, pace in zip(levels, paces, strict=True)
+    }
     changes = _changes(film.story, settings.window.length) if len(levels) > 1 else []
 
     def sample(

@@ -297,6 +297,28 @@ def test_around_a_change_of_scene_things_go_at_the_pace_of_what_lies_between_key
     assert told == [f"{pace}a red circle moves up" for pace in ("fast ", "", "slowly ")]
 
 
+def test_a_model_that_takes_known_frames_clean_is_guided_at_key_frames_only(pipeline, monkeypatch):
+    def made(frame_levels, guidance_scale):
+        monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
+        call = {**CALL, "guidance_scale": guidance_scale, "frames": 19, "method": "coarse-to-fine"}
+        film, kept = Film(pipeline, "0-8f: a red circle\n8f-19f: a blue square", **call), {}
+        # the same key frames for all: what lies between them is compared
+        film.store.once = lambda name, make: kept.setdefault(name, keys if name == "keys" else make())
+        return latents(film), make_keys(film)
+
+    def make_keys(film):
+        found = []
+        film.store.once = lambda name, make: found.append(make()) or found[0]
+        next(film.latents())
+        return found[0]
+
+    keys = torch.randn(1, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
+    for frame_levels, same in ((True, True), (False, False)):
+        (guided, guided_keys), (plain, plain_keys) = (made(frame_levels, scale) for scale in (3.0, 1.0))
+        assert torch.equal(guided, plain) == same
+        assert not torch.allclose(guided_keys, plain_keys, atol=1e-3)
+
+
 def test_a_given_clip_stays_as_it_is_and_the_film_goes_on_from_it(pipeline):
     clip = torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(2))
     film = Film(pipeline, "a red circle", frames=6, clip=clip, steps=4, guidance_scale=3.0, window=Windows(4, 2))
