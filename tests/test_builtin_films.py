@@ -62,18 +62,13 @@ def told(pipeline):
     return list(verdicts(make, tales(8, seed=3)))
 
 
-UNFINISHED = pytest.mark.xfail(reason="the weights need more training: builtin/README.md has what they reach")
-
-
-@pytest.mark.parametrize("least", [0.4, pytest.param(0.9, marks=UNFINISHED)])
-def test_scenes_of_stories_are_what_their_lines_say(told, least):
+def test_scenes_of_stories_are_what_their_lines_say(told):
     scenes = [scene["all"] for verdict in told for scene in verdict.right]
-    assert sum(scenes) >= least * len(scenes)
+    assert sum(scenes) >= 0.9 * len(scenes)
 
 
-@UNFINISHED
 def test_no_object_jumps_between_scenes(told):
-    assert sum(verdict.border <= 2 for verdict in told) >= 7
+    assert max(verdict.border for verdict in told) <= 2
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])

@@ -46,12 +46,15 @@ class Phase:
     it crosses the frame."""
     turns: float = 0.0
     """Share of the steps with clips that show changes from one scene to the next."""
+    between: float = 0.12
+    """Share of the clips whose first and last frames are known, see `frame_levels`."""
     lesson: bool = False
     """What the words for motions mean is taught, see `ahead`."""
 
 
 WIDE = World(straight=0.35, diagonal=0.1, other=0.25, pairs=0.3, backgrounds=0.65)
-LAST = World(straight=0.27, diagonal=0.1, other=0.25, pairs=0.38, backgrounds=0.65)
+PAIRS = World(straight=0.27, diagonal=0.1, other=0.25, pairs=0.38, backgrounds=0.65)
+LAST = World(straight=0.25, diagonal=0.1, other=0.25, spins=0.12, pairs=0.28, backgrounds=0.65)
 
 PHASES = (
     Phase(2_000, WIDE, short=True, fast=0.5),
@@ -59,8 +62,9 @@ PHASES = (
     Phase(4_500, WIDE, short=True, fast=0.5),
     Phase(4_800, WIDE, lesson=True),
     Phase(9_000, WIDE, fast=0.25, turns=0.2),
-    Phase(14_500, LAST, turns=0.25),
-    Phase(15_200, LAST, turns=0.6),
+    Phase(15_000, PAIRS, turns=0.25),
+    Phase(17_000, LAST, turns=0.4),
+    Phase(19_000, LAST, turns=0.4, between=0.3),
 )
 """The whole training. Words are learned first, then what the motions are (`lesson`), then whole ways of 16 frames, and
 while the rate falls, ways through several scenes."""
@@ -257,7 +261,7 @@ class Batches:
         else:
             count, frames = batch_shape(now.short, random, self.size)
             fast = now.fast
-            timesteps = frame_levels(draw_timesteps(count, random), frames, random)
+            timesteps = frame_levels(draw_timesteps(count, random), frames, random, now.between)
         number = step // STEPS_PER_CHUNK
         turning = now.turns > 0 and 1 < frames <= self.turns.frames
         if turning and float(torch.rand((), generator=random)) < now.turns:
@@ -316,7 +320,9 @@ def train(
     return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).unet.eval()
 
 
-def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) -> torch.Tensor:
+def frame_levels(
+    timesteps: torch.Tensor, frames: int, random: torch.Generator, between: float = Phase.between
+) -> torch.Tensor:
     """(b, t) noise levels: mostly one for all frames of a clip; sometimes known frames (0) with the others to be filled
     in, as between key frames and after a beginning, or levels that rise from frame to frame, as in endless video.
 
@@ -327,11 +333,11 @@ def frame_levels(timesteps: torch.Tensor, frames: int, random: torch.Generator) 
         return levels
     for row in levels:
         chance = float(torch.rand((), generator=random))
-        if chance < 0.12:  # between two known frames
+        if chance < between:  # between two known frames
             row[[0, -1]] = 0
-        elif chance < 0.2:  # after a known beginning
+        elif chance < between + 0.08:  # after a known beginning
             row[: int(torch.randint(1, max(2, frames // 2), (), generator=random))] = 0
-        elif chance < 0.28:  # a queue: each frame noisier than the one before
+        elif chance < between + 0.16:  # a queue: each frame noisier than the one before
             slope = 5 + 60 * float(torch.rand((), generator=random))
             row += ((torch.arange(frames) - (frames - 1) / 2) * slope).long()
             row.clamp_(1, 999)

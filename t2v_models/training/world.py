@@ -124,6 +124,9 @@ class World:
     other: float = 0.0
     """Share with one object and a bounce, a spin, a change of size or no motion."""
 
+    spins: float = 0.0
+    """Share with one object that spins, besides those among the others: what turns is learned last of all."""
+
     pairs: float = 0.0
     """Share with two objects that move straight."""
 
@@ -133,8 +136,8 @@ class World:
     def sample(self, random: torch.Generator) -> Scene:
         """One scene, never of a held-out combination."""
         others = tuple(motion for motion in MOTIONS if motion not in DIRECTIONS)
-        kinds = ((STRAIGHT, 1), (DIAGONAL, 1), (others, 1), (STRAIGHT, 2))
-        shares = torch.tensor([self.straight, self.diagonal, self.other, self.pairs])
+        kinds = ((STRAIGHT, 1), (DIAGONAL, 1), (others, 1), (("spins",), 1), (STRAIGHT, 2))
+        shares = torch.tensor([self.straight, self.diagonal, self.other, self.spins, self.pairs])
         motions, count = kinds[int(torch.multinomial(shares, 1, generator=random))]
         choices = _combinations(motions)
         items: list[Item] = []
