@@ -333,15 +333,14 @@ def test_it_follows_combinations_that_it_was_never_trained_on(summary):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", [0.8, pytest.param(0.95, marks=UNFINISHED)])
+@pytest.mark.parametrize("least", [0.9, pytest.param(0.95, marks=UNFINISHED)])
 def test_it_bounces_grows_shrinks_and_goes_diagonally(summary, least):
     assert summary["other"].right["all"] >= least
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("least", [0.7, pytest.param(0.85, marks=UNFINISHED)])
-def test_it_draws_two_objects(summary, least):
-    assert summary["pairs"].right["all"] >= least
+def test_it_draws_two_objects(summary):
+    assert summary["pairs"].right["all"] >= 0.85
 
 
 @pytest.mark.slow
