@@ -131,13 +131,12 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     """Key frames, then segments between fixed ends, then the changes of scene once more; what is finished is kept.
 
     Key frames lie far apart, so between them things move fast; in a clip that fills a gap they move slowly. The model
-    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that. Where a
-    scene ends a model easily loses an object and takes it up elsewhere, and nothing later can mend that: so the key
-    frames are sketched a few times, and the sketch that moves most evenly is taken. A key
+    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that. Where the
+    model takes known frames clean, they tell it more than a text does, and guidance would only hurry it past them: there
+    only the key frames have it. Where a scene ends a model easily loses an object and takes it up elsewhere, and nothing
+    later can mend that: so the key frames are sketched a few times, and the sketch that moves most evenly is taken. A key
     frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
     again as one clip at the film's own rate and the pace of its gaps, which shows how one scene leads to the next.
-    Where the model takes known frames clean, they tell it more than a text does, and guidance would only hurry it past
-    them: there it has none.
     """
     settings, frames = film.settings, film.shape[2]
     family = film.pipeline.family
