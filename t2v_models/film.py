@@ -67,6 +67,8 @@ class Film:
         resume: a folder for what is finished so far; a film that was stopped goes on from there and comes out the same,
             bit for bit.
         progress: called with (done, total) units of work; it may raise to stop.
+        preview: called, before `progress` is, with latents (b, 4, t, h, w) of some or all of the frames as they look so
+            far.
 
     Raises:
         T2VError: for a story or sizes that no film can be made of.
@@ -91,6 +93,7 @@ class Film:
         clip: Tensor | None = None,
         resume: Path | None = None,
         progress: Progress | None = None,
+        preview: Callable[[Tensor], None] | None = None,
     ) -> None:
         method = method or ("windows" if clip is None else "endless")
         if method not in METHODS:
@@ -104,7 +107,7 @@ class Film:
             raise T2VError(f"{sketches} sketches of the key frames are asked for: at least 1 is wanted, 4 is usual.")
         story = with_negative(story, negative_prompt)
         choose = pipeline.defaults
-        self.pipeline, self.method, self.progress = pipeline, method, progress
+        self.pipeline, self.method, self.progress, self.preview = pipeline, method, progress, preview
         self.fps = choose.fps if fps is None else fps
         self.condition = (choose.fps_condition or choose.fps) if fps is None else fps
         self.clip = clip
@@ -165,6 +168,11 @@ class Film:
         """Report progress."""
         if self.progress is not None:
             self.progress(done, total)
+
+    def show(self, look: Callable[[], Tensor]) -> None:
+        """Hand out latents as they look so far, if anyone looks."""
+        if self.preview is not None:
+            self.preview(look())
 
     def noise(self, *key: int) -> torch.Generator:
         """The generator of one part's noise: the same whatever was made before it."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -10,10 +11,10 @@ import torch
 from torch import Tensor
 
 from .pipeline import Pipeline
-from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of
+from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of, to_clean
 from .sampling.fifo import Fifo
 from .sampling.guidance import classifier_free
-from .sampling.infill import coarse_to_fine, redone, sample_between, strides, unsteadiness
+from .sampling.infill import calls_between, coarse_to_fine, gap_count, redone, sample_between, strides, unsteadiness
 from .sampling.noise import reschedule
 from .sampling.story import Story, Told, same_frames
 from .sampling.windows import fuse, together
@@ -77,24 +78,55 @@ class Denoiser:
         levels = self.timesteps[i].expand(1, frames)
         return self(x.to(self.device), levels, torch.arange(frames)[None], options).cpu()
 
+    def clean(self, x: Tensor, levels: Tensor, prediction: Tensor) -> Tensor:
+        """What becomes of x, (b, 4, t, h, w), at levels, (b, t), by that prediction."""
+        return to_clean(x, prediction, self.abar[levels].to(x)[:, None, :, None, None], self.kind)[0]
+
     def step(self, x: Tensor, i: int, prediction: Tensor) -> Tensor:
         """x after DDIM's step i; at the end everything is signal."""
         after = self.abar[self.timesteps[i + 1]] if i + 1 < len(self.timesteps) else torch.tensor(1.0)
         return ddim_step(x, prediction, self.abar[self.timesteps[i]].float(), after.float(), self.kind)
 
 
-Predict = Callable[[Tensor, int], Tensor]
-"""``predict(x, i)`` -> the prediction for x at step i, like x."""
+class Work:
+    """How much of a film is done, counted in clips that went through the model once; what was kept is done."""
+
+    def __init__(self, film: Film, total: int) -> None:
+        self.film, self.total, self.done = film, total, 0
+
+    def add(self, clips: int) -> None:
+        """So many clips went through the model."""
+        self.done += clips
+        self.film.tick(self.done, self.total)
+
+    def once(self, name: str, make: Callable[[], Tensor], clips: int) -> Tensor:
+        """What the film's store has under that name, or what is made now, by so many clips."""
+        before = self.done
+        latents = self.film.store.once(name, make)
+        if self.done == before:
+            self.add(clips)
+        return latents
 
 
-def _together(film: Film, denoise: Denoiser, noise: Tensor, predict: Predict) -> Iterator[Tensor]:
-    """All frames take every step together; the state after each step can be taken up again."""
+Predict = Callable[[Tensor, int, Work], Tensor]
+"""``predict(x, i, work)`` -> the prediction for x at step i, like x; the work for it is added."""
+
+
+def _together(
+    film: Film, denoise: Denoiser, noise: Tensor, predict: Predict, clips: Callable[[int], int]
+) -> Iterator[Tensor]:
+    """All frames take every step together, step i by so many clips; the state after each can be taken up again."""
+    steps = range(len(denoise.timesteps))
+    work = Work(film, sum(map(clips, steps)))
     kept = film.store.get("state")
     first, x = (0, noise) if kept is None else (int(kept["step"]), kept["latents"])
-    for i in range(first, len(denoise.timesteps)):
-        x = denoise.step(x, i, predict(x, i))
+    if first:
+        work.add(sum(map(clips, steps[:first])))
+    for i in steps[first:]:
+        prediction = predict(x, i, work)
+        film.show(partial(denoise.clean, x, denoise.timesteps[i].expand(1, x.shape[2]), prediction))
+        x = denoise.step(x, i, prediction)
         film.store.put("state", latents=x, step=torch.tensor(i + 1))
-        film.tick(i + 1, len(denoise.timesteps))
     yield from x.split(film.settings.window.length, dim=2)
 
 
@@ -102,7 +134,7 @@ def _windows(film: Film) -> Iterator[Tensor]:
     """Every step denoises all windows and averages them."""
     settings, frames, denoise = film.settings, film.shape[2], film.denoiser()
 
-    def predict(x: Tensor, i: int) -> Tensor:
+    def predict(x: Tensor, i: int, work: Work) -> Tensor:
         spans = settings.window.spans(i)
 
         def parts() -> Iterator[Tensor]:
@@ -111,10 +143,12 @@ def _windows(film: Film) -> Iterator[Tensor]:
                 clips = x[0][:, group].transpose(0, 1).to(denoise.device)
                 levels = denoise.timesteps[i].expand(group.shape)
                 yield from denoise(clips, levels, group).cpu().split(1)
+                work.add(len(group))
 
         return fuse(parts(), spans, settings.window.weights, frames)
 
-    yield from _together(film, denoise, torch.randn(film.shape, generator=film.noise(0)), predict)
+    noise = torch.randn(film.shape, generator=film.noise(0))
+    yield from _together(film, denoise, noise, predict, lambda i: len(settings.window.spans(i)))
 
 
 def _free_noise(film: Film) -> Iterator[Tensor]:
@@ -124,7 +158,13 @@ def _free_noise(film: Film) -> Iterator[Tensor]:
     windowed = window.temporal()
     options = {"temporal_windows": windowed} if windowed else None
     noise = reschedule(torch.randn(film.shape, generator=generator), window.length, stride, generator)
-    yield from _together(film, denoise, noise, lambda x, i: denoise.at_once(x, i, options))
+
+    def predict(x: Tensor, i: int, work: Work) -> Tensor:
+        prediction = denoise.at_once(x, i, options)
+        work.add(1)
+        return prediction
+
+    yield from _together(film, denoise, noise, predict, lambda i: 1)
 
 
 def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
@@ -148,6 +188,14 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
         for stride, pace in zip(levels, paces, strict=True)
     }
     changes = _changes(film.story, settings.window.length) if len(levels) > 1 else []
+    skipped = round(SKIPPED * settings.steps)
+    cost_of_keys = settings.sketches * settings.steps
+    cost, cost_of_change = (
+        calls_between(steps, clean_levels=family.frame_levels, resample=settings.resample)
+        for steps in (settings.steps, settings.steps - skipped)
+    )
+    segments = sum(gap_count(frames, stride) for stride in levels[:-1])
+    work = Work(film, cost_of_keys + segments * cost + len(changes) * cost_of_change)
 
     def sample(
         denoise: Denoiser,
@@ -159,13 +207,19 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     ) -> Tensor:
         """Clips of those frames, `known` of which are there; all are, where they are done once more."""
         generator, at = film.noise(*key), torch.tensor([list(each) for each in numbers])
-        skip = round(SKIPPED * len(denoise.timesteps)) if repaint else 0
+
+        def predict(x: Tensor, levels: Tensor) -> Tensor:
+            prediction = denoise(x.to(denoise.device), levels, at).cpu()
+            film.show(partial(denoise.clean, x, levels, prediction))
+            work.add(len(x))
+            return prediction
+
         return sample_between(
-            lambda x, levels: denoise(x.to(denoise.device), levels, at).cpu(),
+            predict,
             torch.randn(clean.shape, generator=generator),
             known,
             clean,
-            denoise.timesteps[skip:],
+            denoise.timesteps[skipped if repaint else 0 :],
             denoise.abar,
             denoise.kind,
             clean_levels=family.frame_levels,
@@ -182,27 +236,28 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
             sketches = sample(denoisers[levels[0]], nothing, known, [numbers] * settings.sketches, [0])
             return sketches[unsteadiness(sketches).argmin()][None]
 
-        return film.store.once("keys", steadiest)
+        return work.once("keys", steadiest, cost_of_keys)
 
     def fill(ends: Tensor, numbers: Sequence[Sequence[int]]) -> Tensor:
         first, stride = numbers[0][0], numbers[0][1] - numbers[0][0]
         known = _ends(len(numbers[0]))
         clean = ends.new_zeros(*ends.shape[:2], len(known), *ends.shape[3:])
         clean[:, :, known] = ends
-        name = f"stride-{stride}-from-{first}"
-        return film.store.once(name, lambda: sample(denoisers[stride], clean, known, numbers, [stride, first]))
+
+        def made() -> Tensor:
+            return sample(denoisers[stride], clean, known, numbers, [stride, first])
+
+        return work.once(f"stride-{stride}-from-{first}", made, len(numbers) * cost)
 
     def repainted(clip: Tensor, first: int) -> Tensor:
         numbers, known = [range(first, first + clip.shape[2])], _ends(clip.shape[2])
-        name = f"change-from-{first}"
-        return film.store.once(name, lambda: sample(denoisers[1], clip, known, numbers, [0, first], repaint=True))
 
-    done = 0
-    parts = coarse_to_fine(frames, levels, keys, fill, batch=settings.batch)
-    for part in redone(parts, changes, repainted):
-        done += part.shape[2]
-        yield part
-        film.tick(done, frames)
+        def made() -> Tensor:
+            return sample(denoisers[1], clip, known, numbers, [0, first], repaint=True)
+
+        return work.once(f"change-from-{first}", made, cost_of_change)
+
+    yield from redone(coarse_to_fine(frames, levels, keys, fill, batch=settings.batch), changes, repainted)
 
 
 def _ends(frames: int) -> Tensor:
@@ -246,7 +301,10 @@ def _endless(film: Film) -> Iterator[Tensor]:
             return film.pipeline.encode_video(film.clip[None])
         x = torch.randn((*film.shape[:2], count, *film.shape[3:]), generator=film.noise(0))
         for i in range(len(denoise.timesteps)):
-            x = denoise.step(x, i, denoise.at_once(x, i))
+            prediction = denoise.at_once(x, i)
+            film.show(partial(denoise.clean, x, denoise.timesteps[i].expand(1, count), prediction))
+            film.tick(0, frames)
+            x = denoise.step(x, i, prediction)
         return x
 
     clip = film.store.once("beginning", beginning)
@@ -260,11 +318,13 @@ def _endless(film: Film) -> Iterator[Tensor]:
             part = []
             for number in range(first, last):
                 part.append(next(following))
+                film.show(partial(torch.cat, part, dim=2))
                 film.tick(number + 1, frames)
             kept = {"latents": torch.cat(part, dim=2)}
             film.store.put(f"from-{first}", **kept, **following.state())
         else:
             following.restore(kept)
+            film.tick(last, frames)
         yield kept["latents"]
 
 

@@ -56,8 +56,11 @@ def test_the_seed_decides(pipeline, method):
     assert not torch.allclose(one, other, atol=0.1)
 
 
-@pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize("stop", [1, 2, 3])
+@pytest.mark.parametrize(
+    ("method", "stop"),
+    [(method, stop) for method in ("windows", "free-noise") for stop in (2, 3, 4)]
+    + [(method, stop) for method in ("coarse-to-fine", "endless") for stop in (5, 6, 9)],
+)
 def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_path):
     whole = latents(Film(pipeline, STORY, frames=11, method=method, **CALL))
     count = 0
@@ -73,6 +76,40 @@ def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_pat
     assert list(tmp_path.glob("*.safetensors"))
     resumed = Film(pipeline, STORY, frames=11, method=method, resume=tmp_path, **CALL)
     assert torch.equal(torch.cat(list(resumed.latents()), dim=2), whole)
+
+
+@pytest.mark.parametrize("frame_levels", [False, True])
+@pytest.mark.parametrize("method", METHODS)
+def test_progress_is_told_at_every_step_up_to_the_last_in_a_film_that_is_gone_on_with_too(
+    pipeline, method, frame_levels, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
+    calls, told = [], []
+    forward = pipeline.unet.forward
+    monkeypatch.setattr(pipeline.unet, "forward", lambda *args, **kw: calls.append(len(told)) or forward(*args, **kw))
+    call = {**CALL, "frames": 13, "method": method, "resume": tmp_path, "progress": lambda *of: told.append(of)}
+    first = latents(Film(pipeline, STORY, **call))
+    done, totals = zip(*told, strict=True)
+    assert list(done) == sorted(done)
+    assert set(totals) == {done[-1]}
+    rounds_before_a_frame = 5 if method == "endless" else 1  # the queue fills first
+    assert max(calls.count(number) for number in calls) <= rounds_before_a_frame
+    told.clear()
+    assert torch.equal(latents(Film(pipeline, STORY, **call)), first)
+    assert told[-1] == (totals[0], totals[0])
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_film_shows_what_becomes_of_its_frames_while_it_is_made(pipeline, method):
+    seen, told = [], []
+    watch = {"preview": seen.append, "progress": lambda done, total: told.append(len(seen))}
+    made = latents(Film(pipeline, "a red circle", frames=11, method=method, sketches=1, **watch, **CALL))
+    assert torch.equal(made, latents(Film(pipeline, "a red circle", frames=11, method=method, sketches=1, **CALL)))
+    assert told[3] > 0, "there is something to be seen soon"
+    assert all(look.ndim == 5 and look.shape[1] == 4 and torch.isfinite(look).all() for look in seen)
+    last = seen[-1][:1]
+    parts = made.unfold(2, last.shape[2], 1).movedim(-1, 3).unbind(2)
+    assert min(float((part - last).abs().max()) for part in parts) < 0.2, "at last, what is shown is what is made"
 
 
 @pytest.mark.parametrize("method", METHODS)

@@ -22,7 +22,7 @@ from ...t2v_models.pipeline import fingerprint, sampled
 from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows, together
-from . import control, guidance, limits, stories
+from . import control, guidance, limits, preview, stories
 from .compat import unpatched
 from .latents import to_clips
 from .limits import check_finite, check_room
@@ -143,15 +143,18 @@ def make(
     """A LATENT (1, 4, frames, h, w) of a whole film, and its frame rate."""
     stories.check_clip(clip)
     pipeline = HostPipeline(model, clip)
-    bar: list[comfy.utils.ProgressBar] = []
+    bar, look, image = comfy.utils.ProgressBar(1), preview.sheets(model), None
+
+    def show(latents: Tensor) -> None:
+        nonlocal image
+        image = look(latents)
 
     def progress(done: int, total: int) -> None:
-        if not bar:
-            bar.append(comfy.utils.ProgressBar(total))
-        bar[0].update_absolute(done, total)
+        bar.update_absolute(done, total, image)
 
     folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
-    film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, progress=progress, **settings)
+    told = {"progress": progress, "preview": show}
+    film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, **told, **settings)
     film.condition = pipeline.unet.told.get("fps", film.condition)
     at_once = film.shape[2] if film.method == "free-noise" else min(window.length, film.shape[2])
     pipeline.unet.room = _room(film.settings.batch, film.shape, at_once)
@@ -188,12 +191,12 @@ def go_on(
     denoise = Denoiser(pipeline, _told(positive), _told(negative), settings, rate)
     pipeline.unet.room = _room(steps, samples.shape, window.length)
     clip = pipeline.unet.inner.process_latent_in(samples)
-    bar = comfy.utils.ProgressBar(frames)
+    bar, look = comfy.utils.ProgressBar(frames), preview.sheets(model)
     following = continue_clip(denoise, clip, window.length, torch.Generator().manual_seed(seed % 2**63))
     parts = [clip]
     for i in range(frames):
         parts.append(next(following))
-        bar.update_absolute(i + 1, frames)
+        bar.update_absolute(i + 1, frames, look(torch.cat(parts[-preview.MAX_FRAMES :], dim=2)))
     latents = torch.cat(parts, dim=2)
     return {"samples": pipeline.unet.inner.process_latent_out(latents)}
 

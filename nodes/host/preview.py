@@ -17,15 +17,19 @@ MAX_FRAMES = 16
 
 def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
     """The host's sampler callback: progress per step, and a sheet where previews are switched on."""
-    latent_format = model.model.latent_format
-    wanted = latent_preview.get_previewer(model.load_device, latent_format) is not None
-    progress = comfy.utils.ProgressBar(steps)
+    look, progress = sheets(model), comfy.utils.ProgressBar(steps)
 
     def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        image = ("JPEG", sheet(denoised, latent_format), None) if wanted else None
-        progress.update_absolute(index + 1, total, image)
+        progress.update_absolute(index + 1, total, look(denoised))
 
     return step
+
+
+def sheets(model: Any) -> Callable[[Tensor], tuple | None]:
+    """What makes a picture for the host's progress bar of latents, and nothing where previews are switched off."""
+    latent_format = model.model.latent_format
+    wanted = latent_preview.get_previewer(model.load_device, latent_format) is not None
+    return lambda latent: ("JPEG", sheet(latent, latent_format), None) if wanted else None
 
 
 def sheet(latent: Tensor, latent_format: Any) -> Any:

@@ -80,6 +80,11 @@ def sample_between(
     return torch.where(mask, clean, x)
 
 
+def calls_between(steps: int, *, clean_levels: bool, resample: int) -> int:
+    """How often `sample_between` calls the model."""
+    return steps if clean_levels else steps + resample * (steps - 1)
+
+
 def unsteadiness(clips: Tensor) -> Tensor:
     """How far the longest way from one frame to the next is beyond the usual one: 1 for a motion that never jumps.
 
@@ -118,9 +123,14 @@ def strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
         steps.insert(0, steps[0] * step)
         gaps = math.ceil(gaps / step)
     if len(steps) > 1 and steps[0] > coarsest:
-        least = math.ceil(math.ceil((frames - 1) / steps[1]) / (window - 1))
+        least = math.ceil(gap_count(frames, steps[1]) / (window - 1))
         steps[0] = steps[1] * max(least, int(coarsest // steps[1]))
     return steps
+
+
+def gap_count(frames: int, stride: int) -> int:
+    """How many there are between every stride-th frame, to the last frame or past it: segments to fill."""
+    return math.ceil((frames - 1) / stride)
 
 
 def key_numbers(frames: int, stride: int) -> list[int]:

@@ -49,6 +49,32 @@ def ours(model: str = "tiny", *, prompt: str = "a red circle", seed: int = 1, st
     }
 
 
+def film(model: str = "tiny-v", *, method: str, frames: int = 9, steps: int = 4, seed: int = 1) -> Graph:
+    """A film of a story, to a file."""
+    graph = ours(model)
+    kept = {name: graph[name] for name in ("model", "frames", "video", "save")}
+    film = node(
+        "T2VFilm",
+        model=("model", 0),
+        clip=("model", 1),
+        story="0-50%: a red circle\n50%-100%: a blue square",
+        method=method,
+        frames=frames,
+        steps=steps,
+        seed=seed,
+        cfg=4.0,
+        fps=8.0,
+        width=32,
+        height=32,
+        length=4,
+        overlap=2,
+        fusion="pyramid",
+        looped=False,
+        resume=False,
+    )
+    return {**kept, "film": film, "frames": node("T2VVAEDecodeFrames", latent=("film", 0), vae=("model", 2))}
+
+
 def native(model: str = "tiny", *, seed: int = 1, steps: int = 4) -> Graph:
     """The same with core's nodes after the loader and the empty latent."""
     graph = ours(model, seed=seed, steps=steps)

@@ -52,6 +52,31 @@ def test_a_prompt_becomes_a_saved_video_with_progress_previews_and_its_workflow_
     assert json.loads(said["workflow"])["marker"] == kind
 
 
+@pytest.mark.parametrize("method", ["windows", "free-noise", "coarse-to-fine", "endless"])
+def test_a_film_shows_previews_and_how_far_it_is(server, method):
+    run = server.run(graphs.film(method=method))
+    assert run.error is None, run.error
+    told = run.progress("film")
+    assert told == sorted(told)
+    (total,) = {m["data"]["max"] for m in run.messages if m["type"] == "progress" and m["data"].get("node") == "film"}
+    assert told[-1] == total
+    assert len(set(told)) >= 4
+    assert len(run.previews) >= 3
+
+
+def test_a_cancelled_film_stops_within_a_part_of_it(server):
+    asked: list[int] = []
+
+    def cancel(message):
+        if message["type"] == "progress" and message["data"].get("node") == "film" and not asked:
+            asked.append(message["data"]["max"])
+            server.post("/interrupt", {})
+
+    run = server.run(graphs.film(method="coarse-to-fine", frames=64, steps=100), on_message=cancel)
+    assert run.messages[-1]["type"] == "execution_interrupted"
+    assert run.progress("film")[-1] < asked[0] / 10
+
+
 def test_a_cancel_is_obeyed_within_a_step_and_the_queue_goes_on(server):
     asked: list[float] = []
 
