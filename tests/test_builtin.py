@@ -9,6 +9,7 @@ import torch
 
 import t2v_models
 from t2v_models.__main__ import main
+from t2v_models.errors import T2VError
 from t2v_models.evaluation.run import answers, summarise
 from t2v_models.evaluation.scoring import questions
 from t2v_models.evaluation.stories import centres
@@ -125,6 +126,22 @@ def test_a_resumed_training_equals_one_without_a_break(tmp_path, muon):
         whole, broken = run(tmp_path / "a", 20), run(tmp_path / "b", 7, 20)
     assert torch.equal(whole, broken)
     assert len((tmp_path / "b" / "loss.csv").read_text().splitlines()) == 20
+
+
+@pytest.mark.parametrize("muon", [False, True])
+def test_a_state_of_other_optimisers_is_refused(tmp_path, muon):
+    def train(muon, steps):
+        model = torch.nn.Sequential(torch.nn.Linear(48, 48), torch.nn.Linear(48, 2))
+
+        def loss(step, random):
+            return model(torch.randn(8, 48, generator=random)).square().mean()
+
+        fit(model, loss, Schedule(steps, warmup=1, muon=muon), tmp_path, progress=False)
+
+    train(muon, 2)
+    train(muon, 3)
+    with pytest.raises(T2VError, match="not written by the"):
+        train(not muon, 4)
 
 
 def test_a_caption_has_an_answer_to_every_question():

@@ -26,7 +26,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--held-out", type=int, metavar="N", help="the same, combinations never trained on (60)")
     parser.add_argument("--other", type=int, metavar="N", help="diagonals, bounces, spins, grows, shrinks (60)")
     parser.add_argument("--pairs", type=int, metavar="N", help="two objects (40)")
-    parser.add_argument("--unguided", type=int, metavar="N", help="two objects again, with guidance 1 (24)")
+    parser.add_argument("--unguided", type=int, metavar="N", help="of those with two objects, with guidance 1 (24)")
     parser.add_argument("--schedulers", type=int, default=0, metavar="N", help="plain prompts for every scheduler (0)")
     parser.add_argument("--stories", type=int, default=0, metavar="N", help="long videos of four scenes (0)")
     parser.add_argument("--method", default="windows", metavar="NAME", help="how the stories are made; see generate")
@@ -83,7 +83,8 @@ def run(args: argparse.Namespace) -> str:
     asked = questions({group: count for group, count in counts.items() if count}, args.seed)
     rounds: list[tuple[list[Any], dict[str, Any]]] = [(asked, {})] if asked else []
     if unguided:
-        again = questions({"pairs": unguided}, args.seed)
+        pairs = [question for question in asked if question.group == "pairs"]
+        again = pairs[:unguided] if len(pairs) >= unguided else questions({"pairs": unguided}, args.seed)
         rounds.append(([replace(q, group="guidance 1") for q in again], {"guidance_scale": 1.0}))
     if args.schedulers:
         again = questions({"plain": args.schedulers}, args.seed)

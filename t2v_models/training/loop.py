@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from ..errors import T2VError
 from .muon import Muon, matrices
 
 log = logging.getLogger(__name__)
@@ -142,6 +143,16 @@ def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str
     os.replace(temporary, path)
 
 
+def _fits(entries: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> bool:
+    """Whether that state is of those parameters. torch takes any for any, and then steps anywhere."""
+    params = [p for group in optimizer.param_groups for p in group["params"]]
+    return bool(entries) and all(
+        index < len(params) and (not value.ndim or value.shape == params[index].shape)
+        for index, entry in entries.items()
+        for value in entry.values()
+    )
+
+
 def _resume(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict) -> int:
     path = folder / "state.safetensors"
     if not path.exists():
@@ -157,6 +168,11 @@ def _resume(folder: Path, model: nn.Module, optimizers: Optimizers, average: dic
             if key.startswith(f"{kind}."):
                 _, index, name = key.split(".", 2)
                 entries.setdefault(int(index), {})[name] = value
+        if not _fits(entries, optimizer):
+            raise T2VError(
+                f"{path} was not written by the {kind} of this training: give another folder, or remove this one to "
+                "begin anew."
+            )
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
