@@ -69,7 +69,7 @@ def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]
     rows = []
     for frames in wanted:
         command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames", str(frames)]
-        done = subprocess.run(command, check=True, capture_output=True, text=True)
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
         rows.append(json.loads(done.stdout.splitlines()[-1]))
         row = rows[-1]
         print(

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import T2VError
 from .film_methods import MAKE, Denoiser
-from .pipeline import Pipeline, Progress, checked_steps
+from .pipeline import Pipeline, Progress, checked_rate, checked_steps
 from .sampling.story import Story, parse_story, with_negative
 from .sampling.windows import Windows, windows
 
@@ -67,8 +67,7 @@ class Film:
         resume: a folder for what is finished so far; a film that was stopped goes on from there and comes out the same,
             bit for bit.
         progress: called with (done, total) units of work; it may raise to stop.
-        preview: called, before `progress` is, with latents (b, 4, t, h, w) of some or all of the frames as they look so
-            far.
+        preview: called with latents (b, 4, t, h, w) of some or all of the frames as they look so far.
 
     Raises:
         T2VError: for a story or sizes that no film can be made of.
@@ -108,7 +107,7 @@ class Film:
         story = with_negative(story, negative_prompt)
         choose = pipeline.defaults
         self.pipeline, self.method, self.progress, self.preview = pipeline, method, progress, preview
-        self.fps = choose.fps if fps is None else fps
+        self.fps = checked_rate(fps, choose.fps)
         self.condition = (choose.fps_condition or choose.fps) if fps is None else fps
         self.clip = clip
         if clip is not None:
@@ -127,8 +126,8 @@ class Film:
             raise T2VError(f"The windows are looped, but {method} makes no loop: choose the method windows.")
         about = {"story": story, "method": method, "shape": self.shape, "settings": self.settings}
         about |= {"fps": (self.fps, self.condition), "model": pipeline.identity() if resume is not None else ""}
-        if clip is not None:
-            about["clip"] = hashlib.sha256(clip.contiguous().numpy().tobytes()).hexdigest()
+        if clip is not None and resume is not None:
+            about["clip"] = hashlib.sha256(clip.cpu().contiguous().numpy()).hexdigest()
         self.store = Store(resume, about)
 
     @torch.no_grad()

@@ -16,7 +16,7 @@ from .sampling.fifo import Fifo
 from .sampling.guidance import classifier_free
 from .sampling.infill import calls_between, coarse_to_fine, gap_count, redone, sample_between, strides, unsteadiness
 from .sampling.noise import reschedule
-from .sampling.story import Story, Told, same_frames
+from .sampling.story import Story, Told, same_form
 from .sampling.windows import fuse, together
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ class Denoiser:
         self.pipeline, self.settings, self.fps = pipeline, settings, fps
         self.positive, self.negative = positive, negative
         self.abar = alphas_cumprod(pipeline.scheduler_config)
-        self.kind: str = pipeline.scheduler_config["prediction_type"]
+        self.kind: str = pipeline.scheduler_config.get("prediction_type", "epsilon")
         self.device = pipeline.device
         self.timesteps: Tensor = timesteps_of(pipeline.scheduler_config, settings.steps)
 
@@ -58,7 +58,7 @@ class Denoiser:
             return torch.cat([self(*group, options) for group in groups])
         context = self.positive.at(numbers)
         if self.guided:
-            context = torch.cat(same_frames(self.negative.at(numbers), context, x.shape[2]))
+            context = torch.cat(same_form(self.negative.at(numbers), context, x.shape[2]))
         if context.ndim == 3 and torch.equal(levels, levels[:, :1].expand_as(levels)):
             levels = levels[:, 0]
         if self.pipeline.input_scale is not None:
@@ -101,11 +101,15 @@ class Work:
 
     def once(self, name: str, make: Callable[[], Tensor], clips: int) -> Tensor:
         """What the film's store has under that name, or what is made now, by so many clips."""
-        before = self.done
+        end = self.done + clips
         latents = self.film.store.once(name, make)
-        if self.done == before:
-            self.add(clips)
+        self.reach(end)
         return latents
+
+    def reach(self, done: int) -> None:
+        """At least so much of the film is done."""
+        if self.done < done:
+            self.add(done - self.done)
 
 
 Predict = Callable[[Tensor, int, Work], Tensor]
@@ -120,8 +124,7 @@ def _together(
     work = Work(film, sum(map(clips, steps)))
     kept = film.store.get("state")
     first, x = (0, noise) if kept is None else (int(kept["step"]), kept["latents"])
-    if first:
-        work.add(sum(map(clips, steps[:first])))
+    work.reach(sum(map(clips, steps[:first])))
     for i in steps[first:]:
         prediction = predict(x, i, work)
         film.show(partial(denoise.clean, x, denoise.timesteps[i].expand(1, x.shape[2]), prediction))
@@ -142,8 +145,9 @@ def _windows(film: Film) -> Iterator[Tensor]:
                 group = torch.tensor(spans[start : start + settings.batch])  # (b, length)
                 clips = x[0][:, group].transpose(0, 1).to(denoise.device)
                 levels = denoise.timesteps[i].expand(group.shape)
-                yield from denoise(clips, levels, group).cpu().split(1)
+                predictions = denoise(clips, levels, group).cpu()
                 work.add(len(group))
+                yield from predictions.split(1)
 
         return fuse(parts(), spans, settings.window.weights, frames)
 
@@ -210,8 +214,8 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
 
         def predict(x: Tensor, levels: Tensor) -> Tensor:
             prediction = denoise(x.to(denoise.device), levels, at).cpu()
-            film.show(partial(denoise.clean, x, levels, prediction))
             work.add(len(x))
+            film.show(partial(denoise.clean, x, levels, prediction))
             return prediction
 
         return sample_between(
@@ -295,50 +299,66 @@ def _endless(film: Film) -> Iterator[Tensor]:
     settings, frames, denoise = film.settings, film.shape[2], film.denoiser()
     length = settings.window.length
     count = min(length, frames) if film.clip is None else len(film.clip)
+    first_steps = 0 if film.clip is not None else len(denoise.timesteps)
+    rounds = queue_length(denoise, length) + frames - count if count < frames else 0
+    work = Work(film, first_steps + rounds)
 
     def beginning() -> Tensor:
         if film.clip is not None:
-            return film.pipeline.encode_video(film.clip[None])
+            return film.pipeline.encode_video(film.clip[None]).cpu()
         x = torch.randn((*film.shape[:2], count, *film.shape[3:]), generator=film.noise(0))
         for i in range(len(denoise.timesteps)):
             prediction = denoise.at_once(x, i)
+            work.add(1)
             film.show(partial(denoise.clean, x, denoise.timesteps[i].expand(1, count), prediction))
-            film.tick(0, frames)
             x = denoise.step(x, i, prediction)
         return x
 
-    clip = film.store.once("beginning", beginning)
+    clip = work.once("beginning", beginning, first_steps)
     yield clip
-    film.tick(count, frames)
-    following = continue_clip(denoise, clip, length, film.noise(1))
+    following = continue_clip(denoise, clip, length, film.noise(1), lambda: work.add(1))
     for first in range(count, frames, length):
         last = min(first + length, frames)
         kept = film.store.get(f"from-{first}")
         if kept is None:
             part = []
-            for number in range(first, last):
+            for _ in range(first, last):
                 part.append(next(following))
                 film.show(partial(torch.cat, part, dim=2))
-                film.tick(number + 1, frames)
             kept = {"latents": torch.cat(part, dim=2)}
             film.store.put(f"from-{first}", **kept, **following.state())
         else:
             following.restore(kept)
-            film.tick(last, frames)
+            work.reach(work.total - (frames - last))
         yield kept["latents"]
 
 
-def continue_clip(denoise: Denoiser, clip: Tensor, window: int, generator: torch.Generator) -> Fifo:
-    """The frames that follow a clip, (1, 4, t, h, w) clean latents, one by one, without end."""
+def queue_length(denoise: Denoiser, window: int) -> int:
+    """Frames in the queue of `continue_clip`: the steps, rounded to half windows. So many rounds pass before the first."""
     half = max(1, window // 2)
-    steps = max(1, round(len(denoise.timesteps) / half)) * half
+    return max(1, round(len(denoise.timesteps) / half)) * half
+
+
+def continue_clip(
+    denoise: Denoiser, clip: Tensor, window: int, generator: torch.Generator, told: Callable[[], None] = lambda: None
+) -> Fifo:
+    """The frames that follow a clip, (1, 4, t, h, w) clean latents on the CPU, one by one, without end.
+
+    told: called after every round.
+    """
+
+    def predict(x: Tensor, levels: Tensor, numbers: Tensor) -> Tensor:
+        prediction = denoise(x.to(denoise.device), levels, numbers).cpu()
+        told()
+        return prediction
+
     return Fifo(
-        lambda x, levels, numbers: denoise(x.to(denoise.device), levels, numbers).cpu(),
+        predict,
         clip,
-        timesteps_of(denoise.pipeline.scheduler_config, steps),
+        timesteps_of(denoise.pipeline.scheduler_config, queue_length(denoise, window)),
         denoise.abar,
         denoise.kind,
-        window=2 * half,
+        window=2 * max(1, window // 2),
         generator=generator,
         final_abar=1.0,
     )

@@ -16,9 +16,10 @@ from .errors import T2VError
 from .families import Family
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedulers import build_scheduler, with_scaled_schedule
-from .sampling.story import parse_story, same_frames, with_negative
+from .sampling.story import parse_story, same_form, with_negative
 from .sampling.windows import Windows
 from .unet import UNet3D
+from .video.rate import frame_rate
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` after every step; it may raise to cancel."""
@@ -138,6 +139,7 @@ class Pipeline:
         contrast = self.family.guidance_rescale if guidance_rescale is None else guidance_rescale
         eta = self.family.eta if eta is None else eta
         shape = self._shape(prompts, negatives, frames, width, height, video)
+        rate = checked_rate(fps, choose.fps)
         if not 0 < strength <= 1:
             raise T2VError(f"strength is {strength}: more than 0 and at most 1 is wanted.")
 
@@ -147,12 +149,12 @@ class Pipeline:
         if story is None:
             context = self.encode_text([*negatives, *prompts] if guided else prompts)
         else:
-            told = parse_story(with_negative(story, negatives[0]), shape[2], choose.fps if fps is None else fps)
+            told = parse_story(with_negative(story, negatives[0]), shape[2], rate)
             numbers = torch.arange(shape[2])[None]
             context = told.told(self.encode_text).at(numbers)
             if guided:
                 negative = told.told(self.encode_text, negative=True).at(numbers)
-                context = torch.cat(same_frames(negative, context, shape[2]))
+                context = torch.cat(same_form(negative, context, shape[2]))
 
         # 2. noise
         generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
@@ -202,7 +204,6 @@ class Pipeline:
         self.check_finite(x)
 
         # 4. decode
-        rate = choose.fps if fps is None else fps
         if not decode:
             return Video(torch.empty(0), x, rate)
         return Video(torch.stack([torch.cat(list(self.decode(each))) for each in x]), x, rate)
@@ -241,9 +242,11 @@ class Pipeline:
 
     def encode_video(self, video: Tensor, chunk: int = 8) -> Tensor:
         """video: (b, t, h, w, 3), 0..1 -> (b, 4, t, h/8, w/8), the mode of each frame's latent."""
-        pixels = video.flatten(0, 1).movedim(-1, 1).to(self.device, self.vae.dtype) * 2 - 1
-        parts = [self.vae.encode(part).latent_dist.mode() for part in pixels.split(chunk)]
-        latents = torch.cat(parts).float() * self.vae.config.scaling_factor
+        parts = []
+        for part in video.flatten(0, 1).split(chunk):
+            pixels = part.movedim(-1, 1).to(self.device, self.vae.dtype) * 2 - 1
+            parts.append(self.vae.encode(pixels).latent_dist.mode().float())
+        latents = torch.cat(parts) * self.vae.config.scaling_factor
         return latents.unflatten(0, video.shape[:2]).transpose(1, 2)
 
     @torch.no_grad()
@@ -274,16 +277,30 @@ class Pipeline:
         return self.checked_shape(len(prompts), frames, width, height)
 
     def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
-        """(count, 4, frames, height/8, width/8), the model's defaults where None; T2VError where that cannot be."""
-        frames = self.defaults.frames if frames is None else frames
-        width = self.defaults.width if width is None else width
-        height = self.defaults.height if height is None else height
-        if frames < 1:
-            raise T2VError(f"frames is {frames}: at least 1 is wanted.")
-        for name, size in (("width", width), ("height", height)):
-            if size < 8 or size % 8:
-                raise T2VError(f"{name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
-        return (count, self.unet.config.out_channels, frames, height // 8, width // 8)
+        """See the function of that name."""
+        return checked_shape(self, count, frames, width, height)
+
+
+def checked_shape(
+    pipeline: Any, count: int, frames: int | None, width: int | None, height: int | None
+) -> tuple[int, ...]:
+    """(count, 4, frames, height/8, width/8), the model's defaults where None; T2VError where that cannot be."""
+    frames = pipeline.defaults.frames if frames is None else frames
+    width = pipeline.defaults.width if width is None else width
+    height = pipeline.defaults.height if height is None else height
+    if frames < 1:
+        raise T2VError(f"frames is {frames}: at least 1 is wanted.")
+    for name, size in (("width", width), ("height", height)):
+        if size < 8 or size % 8:
+            raise T2VError(f"{name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
+    return (count, pipeline.unet.config.out_channels, frames, height // 8, width // 8)
+
+
+def checked_rate(fps: float | None, own: float) -> float:
+    """The frame rate, the model's own where None, if it is one."""
+    fps = own if fps is None else fps
+    frame_rate(fps)
+    return fps
 
 
 def checked_steps(steps: int) -> int:

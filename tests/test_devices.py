@@ -94,3 +94,12 @@ def test_a_gpu_makes_the_same_film(method):
         pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
         here, there = (torch.cat(list(Film(p, STORY, frames=32, method=method, seed=5).frames())) for p in pipelines)
         assert (here - there).abs().max() < 1 / 255
+
+
+@GPU
+def test_a_gpu_goes_on_from_a_clip_as_the_processor_does():
+    clip = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+        pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
+        here, there = (torch.cat(list(Film(p, STORY, frames=6, clip=clip, seed=5).frames())) for p in pipelines)
+        assert (here - there).abs().max() < 1 / 255

@@ -78,22 +78,28 @@ def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_pat
     assert torch.equal(torch.cat(list(resumed.latents()), dim=2), whole)
 
 
-@pytest.mark.parametrize("frame_levels", [False, True])
+@pytest.mark.parametrize(("frames", "frame_levels"), [(1, False), (4, True), (13, False), (13, True)])
 @pytest.mark.parametrize("method", METHODS)
 def test_progress_is_told_at_every_step_up_to_the_last_in_a_film_that_is_gone_on_with_too(
-    pipeline, method, frame_levels, tmp_path, monkeypatch
+    pipeline, method, frame_levels, frames, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
     calls, told = [], []
     forward = pipeline.unet.forward
     monkeypatch.setattr(pipeline.unet, "forward", lambda *args, **kw: calls.append(len(told)) or forward(*args, **kw))
-    call = {**CALL, "frames": 13, "method": method, "resume": tmp_path, "progress": lambda *of: told.append(of)}
+    call = {
+        **CALL,
+        "window": Windows(min(4, frames), min(2, frames - 1)),
+        "frames": frames,
+        "method": method,
+        "resume": tmp_path,
+        "progress": lambda *of: told.append(of),
+    }
     first = latents(Film(pipeline, STORY, **call))
     done, totals = zip(*told, strict=True)
     assert list(done) == sorted(done)
     assert set(totals) == {done[-1]}
-    rounds_before_a_frame = 5 if method == "endless" else 1  # the queue fills first
-    assert max(calls.count(number) for number in calls) <= rounds_before_a_frame
+    assert max(calls.count(number) for number in calls) == 1, "something is told after every call"
     told.clear()
     assert torch.equal(latents(Film(pipeline, STORY, **call)), first)
     assert told[-1] == (totals[0], totals[0])
@@ -280,6 +286,7 @@ def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
     [
         ({"method": "magic"}, "not known"),
         ({"frames": 0}, "frames is 0"),
+        ({"fps": 0}, "frame rate 0"),
         ({"window": Windows(4, 4)}, "overlap is 4"),
         ({"frames": 3}, "first window has 4 frames, but the clip has 3"),
     ],

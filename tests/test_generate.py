@@ -67,10 +67,19 @@ def test_a_story_goes_on_from_a_clip(tmp_path):
     assert len(read(tmp_path / "video.mp4")) == 6
 
 
+def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
+    assert generate(tmp_path, "a red circle", output="clip.mkv") == 0
+    capsys.readouterr()
+    assert generate(tmp_path, "a", "--continue", str(tmp_path / "clip.mkv"), "--fps", "0.4") == 2
+    assert "no frame is left at 0.4 frames a second" in capsys.readouterr().err
+    assert not (tmp_path / "video.mp4").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
         (["a", "--scheduler", "nonsense"], ["nonsense", "ddim"]),
+        (["a", "--fps", "0"], ["frame rate 0", "0.001 to 1000"]),
         (["a", "--size", "60x64"], ["60", "multiple of 8"]),
         (["a", "--size", "big"], ["big", "64x64"]),
         (["a", "--frames", "0"], ["0", "at least 1"]),

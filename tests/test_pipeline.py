@@ -129,6 +129,7 @@ def test_progress_counts_the_steps_and_may_cancel(pipeline):
         ({"height": 0}, "height is 0"),
         ({"frames": 0}, "frames is 0"),
         ({"steps": 0}, "steps is 0"),
+        ({"fps": 0}, "frame rate 0"),
         ({"scheduler": "dpm3"}, "not known"),
         ({"strength": 0.0}, "strength"),
         ({"latents": torch.zeros(1, 4, 3, 8, 8)}, "latents has shape"),
@@ -150,6 +151,18 @@ def test_a_story_of_one_scene_is_its_prompt(pipeline):
     plain = pipeline("a red circle", "blue", **CALL, decode=False).latents
     told = pipeline(story="0-100%: a red circle / negative: blue", **CALL, decode=False).latents
     assert (plain - told).abs().max() < 1e-4
+
+
+@pytest.mark.parametrize("longer", [0, 1])
+def test_a_story_and_its_negative_lines_may_differ_in_length(pipeline, longer):
+    texts = ["a red circle", "a red circle"]
+    texts[longer] = "blue " * 100
+    plain = pipeline(*texts, **CALL, decode=False).latents
+    told = pipeline(story=f"0-100%: {texts[0]}", negative_prompt=texts[1], **CALL, decode=False).latents
+    assert told.shape == plain.shape
+    assert torch.isfinite(told).all()
+    texts[1 - longer] = "blue " * 100
+    assert not torch.allclose(told, pipeline(*texts, **CALL, decode=False).latents, atol=1e-3)
 
 
 def test_a_storys_second_scene_changes_its_own_frames_first(pipeline):

@@ -4,11 +4,12 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
+from t2v_models.families import FAMILIES
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, lcm_timesteps, timesteps_of
 from t2v_models.sampling.guidance import classifier_free, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
-from t2v_models.sampling.story import parse_story, with_negative
+from t2v_models.sampling.story import parse_story, same_form, with_negative
 from t2v_models.sampling.windows import window_weights
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -182,6 +183,33 @@ def test_timesteps_equal_diffusers_in_every_spacing(spacing, steps):
     scheduler = build_scheduler("ddim", config)
     scheduler.set_timesteps(steps)
     assert torch.equal(scheduler.timesteps, timesteps_of(config, steps))
+
+
+@pytest.mark.parametrize("zero", [False, True])
+@pytest.mark.parametrize("schedule", ["scaled_linear", "linear", "squaredcos_cap_v2"])
+def test_noise_schedules_equal_diffusers(schedule, zero):
+    config = {**CONFIG, "beta_schedule": schedule, "rescale_betas_zero_snr": zero}
+    theirs = build_scheduler("ddim", config).alphas_cumprod
+    assert (alphas_cumprod(config) - theirs).abs().max() < 1e-6
+
+
+@pytest.mark.parametrize("family", ["t2v-turbo-ms", "t2v-turbo-vc2", "videolcm"])
+def test_films_of_distilled_models_take_the_steps_that_they_were_taught(family):
+    config = FAMILIES[family].scheduler_config()
+    scheduler = build_scheduler("lcm", config)
+    scheduler.set_timesteps(4)
+    assert torch.equal(scheduler.timesteps, timesteps_of(config, 4))
+
+
+def test_repeated_tokens_leave_attention_as_it_is():
+    generator = torch.Generator().manual_seed(0)
+    short, long = torch.randn(1, 3, 8, generator=generator), torch.randn(1, 2, 4, 8, generator=generator)
+    one, other = same_form(short, long, 2)
+    assert one.shape == other.shape == (1, 2, 12, 8)
+    q = torch.randn(1, 5, 8, generator=generator)
+    attend = torch.nn.functional.scaled_dot_product_attention
+    assert (attend(q, one[:, 1], one[:, 1]) - attend(q, short, short)).abs().max() < 1e-6
+    assert (attend(q, other[:, 1], other[:, 1]) - attend(q, long[:, 1], long[:, 1])).abs().max() < 1e-6
 
 
 def test_a_pace_is_said_before_every_scene_that_says_none():

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from ...t2v_models.film import Film, Settings
-from ...t2v_models.film_methods import Denoiser, continue_clip
-from ...t2v_models.pipeline import fingerprint, sampled
+from ...t2v_models.film_methods import Denoiser, continue_clip, queue_length
+from ...t2v_models.pipeline import checked_shape, fingerprint, sampled
 from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows, together
@@ -27,6 +27,7 @@ from .compat import unpatched
 from .latents import to_clips
 from .limits import check_finite, check_room
 from .model import video_model
+from .unet import FREE_NOISE
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,10 @@ class HostUNet:
         if not self.ready:
             self.load()
         given = self.patcher.model_options.get("transformer_options", {})
-        given = {**given, "t2v_values": {**values, **self.told, **({"fps": values["fps"]} if "fps" in values else {})}}
+        given = {key: value for key, value in given.items() if key != FREE_NOISE}  # films have windows of their own
+        given["t2v_values"] = {**values, **self.told, **({"fps": values["fps"]} if "fps" in values else {})}
+        given["cond_or_uncond"] = [1, 0] if len(context) > len(x) else [0]  # for core's patches, as are the sigmas
+        given["sigmas"] = self.inner.model_sampling.sigma(levels.view(len(x), -1).amax(1))
         device = self.patcher.load_device
         return self.inner.diffusion_model(
             x.to(device),
@@ -130,11 +134,7 @@ class HostPipeline:
 
     def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
         """(count, 4, frames, height/8, width/8); 0 or None is the model's own."""
-        sizes = (frames or self.defaults.frames, height or self.defaults.height, width or self.defaults.width)
-        for name, size in (("height", sizes[1]), ("width", sizes[2])):
-            if size % 8:
-                raise T2VError(f"The {name} is {size}: a multiple of 8 is wanted, {round(size / 8) * 8} for one.")
-        return (count, self.unet.config.out_channels, sizes[0], sizes[1] // 8, sizes[2] // 8)
+        return checked_shape(self, count, frames or None, width or None, height or None)
 
 
 def make(
@@ -143,17 +143,15 @@ def make(
     """A LATENT (1, 4, frames, h, w) of a whole film, and its frame rate."""
     stories.check_clip(clip)
     pipeline = HostPipeline(model, clip)
-    bar, look, image = comfy.utils.ProgressBar(1), preview.sheets(model), None
+    bar, look = comfy.utils.ProgressBar(1), preview.sheets(model)
 
     def show(latents: Tensor) -> None:
-        nonlocal image
         image = look(latents)
-
-    def progress(done: int, total: int) -> None:
-        bar.update_absolute(done, total, image)
+        if image is not None:
+            bar.update_absolute(bar.current, preview=image)
 
     folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
-    told = {"progress": progress, "preview": show}
+    told = {"progress": bar.update_absolute, "preview": show}
     film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, **told, **settings)
     film.condition = pipeline.unet.told.get("fps", film.condition)
     at_once = film.shape[2] if film.method == "free-noise" else min(window.length, film.shape[2])
@@ -181,7 +179,7 @@ def go_on(
     cfg: float,
 ) -> dict[str, Tensor]:
     """The clip and as many frames more. latent: (1, 4, t, h, w) -> (1, 4, t + frames, h, w)."""
-    samples = to_clips(latent)["samples"]
+    samples = to_clips(latent)["samples"].float().cpu()
     if samples.shape[0] != 1:
         raise T2VError(f"{samples.shape[0]} clips are wired: one is wanted, LatentFromBatch takes one out.")
     pipeline = HostPipeline(model, None)
@@ -191,12 +189,13 @@ def go_on(
     denoise = Denoiser(pipeline, _told(positive), _told(negative), settings, rate)
     pipeline.unet.room = _room(steps, samples.shape, window.length)
     clip = pipeline.unet.inner.process_latent_in(samples)
-    bar, look = comfy.utils.ProgressBar(frames), preview.sheets(model)
-    following = continue_clip(denoise, clip, window.length, torch.Generator().manual_seed(seed % 2**63))
+    bar = comfy.utils.ProgressBar(queue_length(denoise, window.length) + frames)
+    look, noise = preview.sheets(model), torch.Generator().manual_seed(seed % 2**63)
+    following = continue_clip(denoise, clip, window.length, noise, lambda: bar.update(1))
     parts = [clip]
-    for i in range(frames):
+    for _ in range(frames):
         parts.append(next(following))
-        bar.update_absolute(i + 1, frames, look(torch.cat(parts[-preview.MAX_FRAMES :], dim=2)))
+        bar.update_absolute(bar.current, preview=look(torch.cat(parts[-preview.MAX_FRAMES :], dim=2)))
     latents = torch.cat(parts, dim=2)
     return {"samples": pipeline.unet.inner.process_latent_out(latents)}
 

@@ -195,8 +195,13 @@ def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
 
     width, height = _size(args.size)
     reader = VideoReader(args.clip, fps=args.fps, size=(width, height) if width else None)
-    frames = torch.from_numpy(np.stack(list(reader))).float() / 255
-    return frames, args.fps or float(reader.info.fps)
+    frames = list(reader)
+    if not frames:
+        raise T2VError(
+            f"Of {args.clip} no frame is left{f' at {args.fps:g} frames a second' if args.fps else ''}: a clip of at "
+            "least one is wanted."
+        )
+    return torch.from_numpy(np.stack(frames)).float().div_(255), args.fps or float(reader.info.fps)
 
 
 def _prompts(args: argparse.Namespace) -> list[str]:

@@ -13,14 +13,19 @@ from ..errors import T2VError
 def alphas_cumprod(config: dict[str, Any]) -> Tensor:
     """(1000,) abar of a diffusers scheduler configuration, float64; its own zero terminal SNR included."""
     count = config.get("num_train_timesteps", 1000)
+    kind = config.get("beta_schedule")
     if config.get("trained_betas") is not None:
         betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
-    elif config.get("beta_schedule") == "scaled_linear":
+    elif kind == "scaled_linear":
         betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, count, dtype=torch.float64) ** 2
-    elif config.get("beta_schedule") == "linear":
+    elif kind == "linear":
         betas = torch.linspace(config["beta_start"], config["beta_end"], count, dtype=torch.float64)
+    elif kind == "squaredcos_cap_v2":  # Nichol and Dhariwal 2021 (arXiv:2102.09672), section 3.2
+        time = torch.arange(count + 1, dtype=torch.float64) / count
+        share = ((time + 0.008) / 1.008 * torch.pi / 2).cos().square()
+        betas = (1 - share[1:] / share[:-1]).clamp(max=0.999)
     else:
-        raise T2VError(f"beta_schedule is {config.get('beta_schedule')!r}: scaled_linear or linear is wanted.")
+        raise T2VError(f"beta_schedule is {kind!r}: scaled_linear, linear or squaredcos_cap_v2 is wanted.")
     abar = torch.cumprod(1 - betas, dim=0)
     if config.get("rescale_betas_zero_snr"):  # Lin et al. 2023 (arXiv:2305.08891), algorithm 1
         root = abar.sqrt()
@@ -56,8 +61,10 @@ def lcm_timesteps(steps: int, count: int = 1000, taught: int = 50) -> Tensor:
 
 
 def timesteps_of(config: dict[str, Any], steps: int) -> Tensor:
-    """(steps,) DDIM's timesteps for a diffusers scheduler configuration."""
+    """(steps,) DDIM's timesteps for a diffusers scheduler configuration; of a distilled model those it was taught."""
     count = config.get("num_train_timesteps", 1000)
+    if config.get("_class_name") == "LCMScheduler":
+        return lcm_timesteps(steps, count)
     return ddim_timesteps(steps, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0), count=count)
 
 

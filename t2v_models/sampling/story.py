@@ -14,6 +14,7 @@ Options are ``fade DURATION`` (a cross-fade centred on the scene's start), ``wei
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -107,8 +108,13 @@ class Told:
         return torch.einsum("... s, s n d -> ... n d", shares, self.texts)
 
 
-def same_frames(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Two contexts in one form: (b, n, d) both, or (b, t, n, d) both where either changes over the frames."""
+def same_form(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Two contexts in one form: (b, n, d) both, or (b, t, n, d) both where either changes over the frames.
+
+    Of texts that differ in length the tokens are repeated until they do not: attention comes out the same.
+    """
+    n = math.lcm(negative.shape[-2], positive.shape[-2])
+    negative, positive = (c.repeat(*[1] * (c.ndim - 2), n // c.shape[-2], 1) for c in (negative, positive))
     if negative.ndim == positive.ndim:
         return negative, positive
     one, other = (c if c.ndim == 4 else c[:, None].expand(-1, frames, -1, -1) for c in (negative, positive))
@@ -131,7 +137,7 @@ def parse_story(text: str, frames: int, fps: float) -> Story:
     positive = [each for each, negative in parsed if not negative]
     if not positive:
         raise T2VError(f"The story has no scene: write one per line, such as {EXAMPLE!r}.")
-    scenes = _spread([scene for scene in positive], frames)
+    scenes = _spread(positive, frames)
     negatives = tuple(
         replace(scene, start=0, end=frames) if scene.end < 0 else scene for scene, negative in parsed if negative
     )

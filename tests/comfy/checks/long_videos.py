@@ -261,6 +261,40 @@ def check_a_stopped_film_goes_on_with_its_own_model_only(host):
     assert other != kept, "a finished film makes room for the next"
 
 
+def check_a_film_has_windows_of_its_own_whatever_the_model_has(host):
+    import torch
+
+    model, clip, _ = host.tiny("tiny-v")
+    (other,) = host.run("T2VFreeNoise", model, 8, 4, "pyramid")
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    for method in ("coarse-to-fine", "free-noise"):
+        films = [host.run("T2VFilm", m, clip, STORY, method=method, **size, **how)[0] for m in (model, other)]
+        assert torch.equal(films[0]["samples"], films[1]["samples"]), method
+
+
+def check_films_tell_patches_of_core_what_they_ask_for(host):
+    model, clip, _ = host.tiny("tiny-v")
+    seen = []
+
+    def patch(h, options):
+        seen.append((h.shape[0], options["cond_or_uncond"], float(options["sigmas"].max())))
+        return h
+
+    patched = model.clone()
+    patched.set_model_output_block_patch(lambda h, hsp, options: (patch(h, options), hsp))
+    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2}
+    host.run("T2VFilm", patched, clip, STORY, method="windows", cfg=4.0, **size, **how)
+    assert {tuple(parts) for _, parts, _ in seen} == {(1, 0)}
+    assert seen[0][2] > seen[-1][2] > 0
+    host.run("T2VFilm", patched, clip, STORY, method="windows", cfg=1.0, **size, **how)
+    assert seen[-1][1] == [0]
+    (shrunk,) = host.run("PatchModelAddDownscale", model, 1, 2.0, 0.0, 1.0, True, "bicubic", "bicubic")
+    for method in ("windows", "endless"):
+        host.run("T2VFilm", shrunk, clip, STORY, method=method, cfg=4.0, **size, **how)
+
+
 def check_films_of_scaled_schedules_are_made(host):
     """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
     import dataclasses
