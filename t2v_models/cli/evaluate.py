@@ -37,6 +37,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0, help="which prompts are asked (default 0)")
     add_device(parser)
     parser.add_argument("--batch", type=int, default=4, metavar="N", help="videos made at a time (default 4)")
+    parser.add_argument(
+        "--jobs", type=int, metavar="N", help="processes that make them; default one for each core, up to 8"
+    )
     parser.add_argument("--truth", action="store_true", help="score drawn videos instead: a check of the analysis")
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("evaluation"), metavar="FOLDER", help="where the pictures go"
@@ -50,8 +53,11 @@ def run(args: argparse.Namespace) -> str:
     if (
         any(count is not None and count < 0 for count in (*counts.values(), args.schedulers, args.stories))
         or args.batch < 1
+        or (args.jobs is not None and args.jobs < 1)
     ):
-        raise T2VError("A number of prompts is negative, or --batch less than 1: give 0 to leave a group out.")
+        raise T2VError(
+            "A number of prompts is negative, or --batch or --jobs less than 1: give 0 prompts to leave a group out."
+        )
     if args.output.exists() and not args.output.is_dir():
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
     named = any(count is not None for count in counts.values()) or args.schedulers or args.stories
@@ -71,14 +77,15 @@ def run(args: argparse.Namespace) -> str:
 
     from dataclasses import replace
 
-    import torch
     from tqdm import tqdm
 
     from ..evaluation import report
-    from ..evaluation.run import answers, summarise, truth
+    from ..evaluation.run import answers, batches, summarise, truth
     from ..evaluation.scoring import questions
+    from ..evaluation.workers import answer, spread, usual_jobs
     from ..loading import load_pipeline
 
+    jobs = args.jobs or usual_jobs(args.device)
     unguided = counts.pop("unguided")
     asked = questions({group: count for group, count in counts.items() if count}, args.seed)
     rounds: list[tuple[list[Any], dict[str, Any]]] = [(asked, {})] if asked else []
@@ -93,7 +100,10 @@ def run(args: argparse.Namespace) -> str:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
 
     args.output.mkdir(parents=True, exist_ok=True)
-    pipeline = None if args.truth else load_pipeline(args.model, dtype=torch.float32, device=args.device)
+    if args.stories and args.truth:
+        raise T2VError("--truth draws single clips only: leave --stories out.")
+    if not args.truth:
+        load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
     options = {
         "steps": args.steps,
         "guidance_scale": args.guidance,
@@ -102,16 +112,16 @@ def run(args: argparse.Namespace) -> str:
     }
     given = []
     with tqdm(total=sum(len(group) for group, _ in rounds), desc="videos", unit="") as bar:
-        for group, changes in rounds:
-
-            def generate(prompts: list[str], seed: int, changes: dict[str, Any] = changes) -> Any:
-                return pipeline(prompts, seed=seed, **{**options, **changes}).frames
-
-            for answer in answers(truth(group) if args.truth else generate, group, batch=args.batch):
-                given.append(answer)
-                bar.update()
+        if args.truth:
+            made = ([each] for group, _ in rounds for each in answers(truth(group), group, batch=args.batch))
+        else:
+            parts = [(part, {**options, **changes}) for group, changes in rounds for part in batches(group, args.batch)]
+            made = spread(answer, parts, jobs, args.model, args.device)
+        for part in made:
+            given += part
+            bar.update(len(part))
     if args.stories:
-        told = _stories(args, pipeline)
+        told = _stories(args, jobs)
         if not given:
             return told
     summaries = summarise(given)
@@ -122,28 +132,19 @@ def run(args: argparse.Namespace) -> str:
     return f"{table}\n\nresults.csv, sheet.png and plot.png are in {args.output}."
 
 
-def _stories(args: argparse.Namespace, pipeline: Any) -> str:
+def _stories(args: argparse.Namespace, jobs: int) -> str:
     """Make and judge stories; returns their table, and draws each as a row of frames to stories.png."""
-    import torch
     from tqdm import tqdm
 
     from ..evaluation import report, stories
-    from ..film import Film
+    from ..evaluation.workers import spread, tell
 
-    if pipeline is None:
-        raise T2VError("--truth draws single clips only: leave --stories out.")
     if args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
-    rows: list[tuple[str, torch.Tensor]] = []
-
-    def make(story: str, frames: int, seed: int) -> torch.Tensor:
-        how = {"steps": args.steps, "guidance_scale": args.guidance, "seed": seed}
-        video = torch.cat(list(Film(pipeline, story, frames=frames, method=args.method, **how).frames()))
-        rows.append((story, video[::4].clone()))
-        return video
-
     asked = stories.tales(args.stories, seed=args.seed)
-    given = list(tqdm(stories.verdicts(make, asked), total=len(asked), desc="stories", unit=""))
-    report.strips([(" / ".join(story.splitlines()), video, v.whole) for (story, video), v in zip(rows, given, strict=True)],
-                  args.output / "stories.png")  # fmt: skip
-    return stories.table(given)
+    call = {"steps": args.steps, "guidance_scale": args.guidance, "method": args.method}
+    made = spread(tell, asked, jobs, args.model, args.device, call)
+    given = list(tqdm(made, total=len(asked), desc="stories", unit=""))
+    rows = [(" / ".join(verdict.tale.text.splitlines()), frames, verdict.whole) for verdict, frames in given]
+    report.strips(rows, args.output / "stories.png")
+    return stories.table([verdict for verdict, _ in given])

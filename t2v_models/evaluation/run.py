@@ -26,16 +26,20 @@ class Answer:
 
 def answers(generate: Generate, questions: Iterable[Question], *, batch: int = 8, kept: int = 6) -> Iterator[Answer]:
     """Generate and score, a batch at a time; of each video `kept` frames are kept for the contact sheet."""
-    waiting = list(questions)
-    while waiting:
-        part = waiting[:batch]
-        # seeds of a batch are consecutive, so a batch ends where they are not
-        part = [q for i, q in enumerate(part) if q.seed == part[0].seed + i]
-        waiting = waiting[len(part) :]
+    for part in batches(questions, batch):
         videos = generate([question.prompt for question in part], part[0].seed)
         for question, frames in zip(part, videos, strict=True):
             chosen = torch.linspace(0, len(frames) - 1, min(kept, len(frames))).round().long()
             yield Answer(question, score(question.scene, frames), frames[chosen].clone())
+
+
+def batches(questions: Iterable[Question], size: int) -> Iterator[list[Question]]:
+    """So many at a time, or fewer: the seeds of a batch are consecutive, so it ends where they are not."""
+    waiting = list(questions)
+    while waiting:
+        part = [q for i, q in enumerate(waiting[:size]) if q.seed == waiting[0].seed + i]
+        waiting = waiting[len(part) :]
+        yield part
 
 
 def truth(questions: list[Question], frames: int = 16, size: int = 64) -> Generate:
