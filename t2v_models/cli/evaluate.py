@@ -111,7 +111,7 @@ def run(args: argparse.Namespace) -> str:
         "frames": args.frames,
     }
     given = []
-    with tqdm(total=sum(len(group) for group, _ in rounds), desc="videos", unit="") as bar:
+    with tqdm(total=sum(len(group) for group, _ in rounds), desc="videos", unit="", disable=not rounds) as bar:
         if args.truth:
             made = ([each] for group, _ in rounds for each in answers(truth(group), group, batch=args.batch))
         else:

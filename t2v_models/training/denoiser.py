@@ -54,7 +54,8 @@ class Phase:
 
 WIDE = World(straight=0.35, diagonal=0.1, other=0.25, pairs=0.3, backgrounds=0.65)
 PAIRS = World(straight=0.27, diagonal=0.1, other=0.25, pairs=0.38, backgrounds=0.65)
-LAST = World(straight=0.25, diagonal=0.1, other=0.25, spins=0.12, pairs=0.28, backgrounds=0.65)
+SPINS = World(straight=0.25, diagonal=0.1, other=0.25, spins=0.12, pairs=0.28, backgrounds=0.65)
+LAST = World(straight=0.24, diagonal=0.22, other=0.14, spins=0.14, pairs=0.26, backgrounds=0.65)
 
 PHASES = (
     Phase(2_000, WIDE, short=True, fast=0.5),
@@ -63,8 +64,9 @@ PHASES = (
     Phase(4_800, WIDE, lesson=True),
     Phase(9_000, WIDE, fast=0.25, turns=0.2),
     Phase(15_000, PAIRS, turns=0.25),
-    Phase(17_000, LAST, turns=0.4),
-    Phase(19_000, LAST, turns=0.4, between=0.3),
+    Phase(17_000, SPINS, turns=0.4),
+    Phase(19_000, SPINS, turns=0.4, between=0.3),
+    Phase(21_000, LAST, turns=0.35, between=0.25),
 )
 """The whole training. Words are learned first, then what the motions are (`lesson`), then whole ways of 16 frames, and
 while the rate falls, ways through several scenes."""

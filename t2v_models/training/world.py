@@ -51,9 +51,9 @@ RADII = {1: (0.13, 0.2), 2: (0.12, 0.16)}
 SPINNING = (0.2, 0.3)
 """Radii of what spins: on a grid of 8x8 latents the turn of a smaller one hardly shows."""
 
-TURN = (0.22, 0.28)
-"""Radians per frame of what spins: nearly one pace, since a shape looks the same again after a few frames, and where its
-turns differ more, their average from pure noise is a circle."""
+TURN = 0.25
+"""Radians per frame of what spins: one pace. A shape looks the same again after a few frames, so where turns differ, even
+by a tenth, their average from pure noise is a circle in the last frames, and circles are what is drawn then."""
 
 SMALL, LARGE = (0.07, 0.1), (0.24, 0.32)
 """Radii that an object grows or shrinks from and to. A large object can be in few places only, so that growth shows
@@ -225,7 +225,7 @@ def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Gen
         offset[:, 1] = -height * torch.sin(torch.pi * (time / period + phase)).abs()
     elif item.motion == "spins":
         # clockwise from upright, as everything else stands: nothing is left open that the text does not say
-        angle = time * uniform(*TURN) if frames > 1 else torch.full((1,), uniform(0, 2 * math.pi))
+        angle = time * TURN if frames > 1 else torch.full((1,), uniform(0, 2 * math.pi))
     elif item.motion in ("grows", "shrinks"):
         small, large = uniform(*SMALL), uniform(*LARGE)
         radius = small + (large - small) * time / last
