@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -116,7 +117,7 @@ def run(args: argparse.Namespace) -> str:
             made = ([each] for group, _ in rounds for each in answers(truth(group), group, batch=args.batch))
         else:
             parts = [(part, {**options, **changes}) for group, changes in rounds for part in batches(group, args.batch)]
-            made = spread(answer, parts, jobs, args.model, args.device)
+            made = spread(partial(answer, model=args.model, device=args.device), parts, jobs)
         for part in made:
             given += part
             bar.update(len(part))
@@ -143,7 +144,7 @@ def _stories(args: argparse.Namespace, jobs: int) -> str:
         raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
     asked = stories.tales(args.stories, seed=args.seed)
     call = {"steps": args.steps, "guidance_scale": args.guidance, "method": args.method}
-    made = spread(tell, asked, jobs, args.model, args.device, call)
+    made = spread(partial(tell, model=args.model, device=args.device, call=call), asked, jobs)
     given = list(tqdm(made, total=len(asked), desc="stories", unit=""))
     rows = [(" / ".join(verdict.tale.text.splitlines()), frames, verdict.whole) for verdict, frames in given]
     report.strips(rows, args.output / "stories.png")

@@ -48,25 +48,20 @@ def tell(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tuple[Ver
     return judge(tale, video), video[::4].clone()
 
 
-def spread(work: Callable[..., T], given: Sequence[Any], jobs: int, *about: Any) -> Iterator[T]:
-    """``work(each, *about)`` for all that is given, in order, by so many processes; by this one where that is enough."""
-    task = partial(_each, work, about)
+def spread(work: Callable[[Any], T], given: Sequence[Any], jobs: int) -> Iterator[T]:
+    """``work(each)`` for all that is given, in order, by so many processes; by this one where that is enough."""
     if jobs == 1 or len(given) < 2:
-        yield from map(task, given)
+        yield from map(work, given)
         return
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(given)), context, initializer=_begin, initargs=(threads,)) as pool:
-        yield from map(pickle.loads, pool.map(partial(_pickled, task), given))
+        yield from map(pickle.loads, pool.map(partial(_pickled, work), given))
 
 
-def _each(work: Callable[..., T], about: tuple[Any, ...], each: Any) -> T:
-    return work(each, *about)
-
-
-def _pickled(task: Callable[[Any], Any], each: Any) -> bytes:
+def _pickled(work: Callable[[Any], Any], each: Any) -> bytes:
     """Pickled here: torch would hand each tensor over in a shared file of its own, of which there are few."""
-    return pickle.dumps(task(each))
+    return pickle.dumps(work(each))
 
 
 def _begin(threads: int) -> None:

@@ -113,8 +113,9 @@ def same_form(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, 
 
     Of texts that differ in length the tokens are repeated until they do not: attention comes out the same.
     """
-    n = math.lcm(negative.shape[-2], positive.shape[-2])
-    negative, positive = (c.repeat(*[1] * (c.ndim - 2), n // c.shape[-2], 1) for c in (negative, positive))
+    if negative.shape[-2] != positive.shape[-2]:
+        n = math.lcm(negative.shape[-2], positive.shape[-2])
+        negative, positive = (c.repeat(*[1] * (c.ndim - 2), n // c.shape[-2], 1) for c in (negative, positive))
     if negative.ndim == positive.ndim:
         return negative, positive
     one, other = (c if c.ndim == 4 else c[:, None].expand(-1, frames, -1, -1) for c in (negative, positive))
