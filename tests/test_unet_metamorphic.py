@@ -102,6 +102,22 @@ def test_without_temporal_layers_every_frame_has_its_own_level_and_text():
         assert difference(together[:, :, frame : frame + 1], run(unet, alone)) < TOLERANCE
 
 
+def test_a_text_that_frames_share_is_projected_once_and_stays_with_its_frames():
+    unet = fill(UNet3D(FRAMEWISE))
+    x, texts = normal("x", (2, 4, 4, 5, 6)), normal("texts", (3, 5, FRAMEWISE.context_dim))
+    which = torch.tensor([[0, 0, 0, 1], [1, 1, 2, 0]])  # a video begins with the text that the one before ends with
+    projected = []
+    first = next(module.to_k for name, module in unet.named_modules() if name.endswith("attn2"))
+    hook = first.register_forward_hook(lambda module, args, output: projected.append(len(args[0])))
+    together = run(unet, {"x": x, "timesteps": torch.tensor([500.0]).repeat(2), "context": texts[which]})
+    hook.remove()
+    assert projected == [4], "of eight frames, four have another text than the one before"
+    for frame in range(4):
+        alone = {"x": x[:, :, frame : frame + 1], "timesteps": torch.tensor([500.0]).repeat(2)}
+        alone["context"] = texts[which[:, frame]]
+        assert difference(together[:, :, frame : frame + 1], run(unet, alone)) < TOLERANCE
+
+
 def test_the_level_of_one_frame_reaches_the_others_through_time_alone(plain):
     inputs = call(plain.config, batch=1)
     levels = torch.tensor([[500.0, 500.0, 500.0]])

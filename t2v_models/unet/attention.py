@@ -104,11 +104,17 @@ class Attention(nn.Module):
         image_context: Tensor | None = None,
         options: dict[str, Any] | None = None,
         windows: Sequence[Window] | None = None,
+        rows: Tensor | None = None,
     ) -> Tensor:
-        """x: (b, n, c), context and value: (b, m, d), image_context: (b, i, d) -> (b, n, c)."""
+        """x: (b, n, c), context and value: (b, m, d), image_context: (b, i, d) -> (b, n, c).
+
+        rows: (b,), which context each x has, where several have the same one, (u, m, d).
+        """
         context = x if context is None else context
         value = context if value is None else value
         q, k, v = self.to_q(x), self.to_k(context), self.to_v(value)
+        if rows is not None:
+            k, v = k[rows], v[rows]
         if self.relative_position_k is not None:
             index = torch.arange(self.relative_position_k.num_embeddings, device=q.device)
             tables = (self.relative_position_k(index).to(q.dtype), self.relative_position_v(index).to(q.dtype))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -190,7 +191,18 @@ class TextContext:
         if self.text.ndim == 3 and (self.image is None or self.image.ndim == 3):
             videos = x.reshape(x.shape[0] // frames, -1, x.shape[-1])
             return attention(videos, self.text, image_context=self.image, options=options).view(x.shape)
-        return attention(x, self.per_frame(frames), image_context=self.image_per_frame(frames), options=options)
+        image = self.image_per_frame(frames)
+        if self.text.ndim == 3:
+            return attention(x, self.per_frame(frames), image_context=image, options=options)
+        texts, rows = self.distinct
+        return attention(x, texts, image_context=image, options=options, rows=rows)
+
+    @cached_property
+    def distinct(self) -> tuple[Tensor, Tensor]:
+        """Of one text per frame those that differ from the one before, (u, n, d), and each frame's, ((k b t),)."""
+        texts = self.text.flatten(0, 1)
+        new = F.pad((texts[1:] != texts[:-1]).flatten(1).any(dim=1), (1, 0), value=True)
+        return texts[new], new.cumsum(0) - 1
 
 
 def _per_frame(tokens: Tensor, frames: int) -> Tensor:
