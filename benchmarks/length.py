@@ -4,8 +4,9 @@
     python benchmarks/length.py --method endless --frames 64 256
     python benchmarks/length.py --only methods
 
-Every length is made by a process of its own, from the story to the finished file. The methods are compared in one
-process, in turn, so that a busy machine slows all alike: one denoising step of 64 frames, and whole films of as many.
+Every length is made from the story to the finished file. Peak memory is that of a process of its own. Time is taken in
+turn, so that a busy machine slows all alike: the shorter films are made in pauses of the longest, evenly spread over it.
+The methods are compared in one process, in turn: one denoising step of 64 frames, and whole films of as many.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -38,39 +39,72 @@ WARMUP = 17
 """Frames of a film before the measured one: the first calls of everything cost more."""
 
 
-def film(pipeline: Any, frames: int, method: str, output: Path) -> None:
+PAUSED = 4
+"""Films of one length that are made in pauses of the longest have one part in so many of its frames together."""
+
+
+def film(
+    pipeline: Any, frames: int, method: str, output: Path, progress: Callable[[int, int], None] | None = None
+) -> None:
     """Make the story in so many frames, from text to file."""
     from t2v_models.film import Film
     from t2v_models.video import VideoWriter
 
-    made = Film(pipeline, STORY, frames=frames, method=method)
+    made = Film(pipeline, STORY, frames=frames, method=method, progress=progress)
     with VideoWriter(output, made.fps, overwrite=True) as writer:
         for part in made.frames():
             for frame in part.numpy():
                 writer.write(frame)
 
 
-def one_length(model: str, frames: int, method: str) -> dict[str, float]:
-    """Run in a process of its own: seconds and peak memory of one film, the model's weights included."""
+def one_length(model: str, frames: int, method: str, others: Sequence[int] = ()) -> dict[str, Any]:
+    """Run in a process of its own: peak memory of one film, the model's weights included, and the seconds it took.
+
+    others: shorter films to make in its pauses; the seconds are those of one film of each length.
+    """
     from t2v_models import load_pipeline
 
     pipeline = load_pipeline(model)
+    plan = sorted(
+        ((turn + 0.5) / count, other)
+        for other in others
+        for count in [max(1, round(frames / PAUSED / other))]
+        for turn in range(count)
+    )
+    seconds: dict[int, list[float]] = {}
     with tempfile.TemporaryDirectory() as folder:
+
+        def timed(length: int, progress: Callable[[int, int], None] | None = None) -> None:
+            begun = time.perf_counter()
+            film(pipeline, length, method, Path(folder) / f"{length}.mp4", progress)
+            seconds.setdefault(length, []).append(time.perf_counter() - begun)
+
+        def pause(done: int, total: int) -> None:
+            while plan and done / total >= plan[0][0]:
+                timed(plan.pop(0)[1])
+
         film(pipeline, WARMUP, method, Path(folder) / "warm.mp4")
         reset_peak()
-        begun = time.perf_counter()
-        film(pipeline, frames, method, Path(folder) / "film.mp4")
-        seconds = time.perf_counter() - begun
-    return {"frames": frames, "seconds": seconds, "peak_mb": (peak_memory() or 0) / 1e6}
+        timed(frames, pause)
+    seconds[frames][0] -= sum(sum(seconds[other]) for other in others)
+    means = {length: statistics.mean(each) for length, each in seconds.items()}
+    return {"seconds": means, "peak_mb": (peak_memory() or 0) / 1e6}
 
 
 def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]]:
-    """A row per length."""
+    """A row per length, the longest last."""
+
+    def child(*frames: int) -> dict[str, Any]:
+        command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames"]
+        done = subprocess.run([*command, *map(str, frames)], check=True, stdout=subprocess.PIPE, text=True)
+        return json.loads(done.stdout.splitlines()[-1])
+
+    *shorter, longest = sorted(set(wanted))
+    peaks = [child(frames)["peak_mb"] for frames in shorter]
+    last = child(longest, *shorter)
     rows = []
-    for frames in wanted:
-        command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames", str(frames)]
-        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
-        rows.append(json.loads(done.stdout.splitlines()[-1]))
+    for frames, peak in zip([*shorter, longest], [*peaks, last["peak_mb"]], strict=True):
+        rows.append({"frames": frames, "seconds": last["seconds"][str(frames)], "peak_mb": peak})
         row = rows[-1]
         print(
             f"{frames:6d} frames  {row['seconds']:8.1f} s  {1000 * row['seconds'] / frames:7.1f} ms a frame  "
@@ -186,7 +220,7 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(one_length(args.model, args.frames[0], args.method)))
+        print(json.dumps(one_length(args.model, args.frames[0], args.method, args.frames[1:])))
         return
     found: dict[str, Any] = {}
     if args.only != "methods":
