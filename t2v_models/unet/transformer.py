@@ -187,12 +187,15 @@ class TextContext:
         return None if self.image is None else _per_frame(self.image, frames)
 
     def attend(self, attention: Attention, x: Tensor, frames: int, options: dict[str, Any] | None) -> Tensor:
-        """x: ((b t), p, c) -> attention to the text, its keys and values computed once per text, not per frame."""
+        """x: ((b t), p, c) -> attention to the text, its keys and values computed once per text, not per frame.
+
+        Only on a CPU where texts change over the frames: another device would have to be waited for to tell which do.
+        """
         if self.text.ndim == 3 and (self.image is None or self.image.ndim == 3):
             videos = x.reshape(x.shape[0] // frames, -1, x.shape[-1])
             return attention(videos, self.text, image_context=self.image, options=options).view(x.shape)
         image = self.image_per_frame(frames)
-        if self.text.ndim == 3:
+        if self.text.ndim == 3 or self.text.device.type != "cpu":
             return attention(x, self.per_frame(frames), image_context=image, options=options)
         texts, rows = self.distinct
         return attention(x, texts, image_context=image, options=options, rows=rows)
