@@ -4,9 +4,10 @@
     python benchmarks/length.py --method endless --frames 64 256
     python benchmarks/length.py --only methods
 
-Every length is made from the story to the finished file. Peak memory is that of a process of its own. Time is taken in
-turn, so that a busy machine slows all alike: the shorter films are made in pauses of the longest, evenly spread over it.
-The methods are compared in one process, in turn: one denoising step of 64 frames, and whole films of as many.
+Every length is made by a process of its own, from the story to the finished file. The processes work in turn, one call of
+the model each, so that a busy machine slows all alike: the longest film every other turn, the shorter ones in those between,
+again and again until the longest is finished. The methods are compared in one process, in turn: one denoising step of 64
+frames, and whole films of as many.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -39,10 +40,6 @@ WARMUP = 17
 """Frames of a film before the measured one: the first calls of everything cost more."""
 
 
-PAUSED = 4
-"""Films of one length that are made in pauses of the longest have one part in so many of its frames together."""
-
-
 def film(
     pipeline: Any, frames: int, method: str, output: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
@@ -57,57 +54,84 @@ def film(
                 writer.write(frame)
 
 
-def one_length(model: str, frames: int, method: str, others: Sequence[int] = ()) -> dict[str, Any]:
-    """Run in a process of its own: peak memory of one film, the model's weights included, and the seconds it took.
+def one_length(model: str, frames: int, method: str) -> None:
+    """Run in a process of its own: make the film again and again, for as long as it gets turns.
 
-    others: shorter films to make in its pauses; the seconds are those of one film of each length.
+    A turn is a line of standard input. It ends with a line of standard output: empty after a call of the model, or what
+    a finished film was: the seconds of its turns and the peak memory, the model's weights included.
     """
     from t2v_models import load_pipeline
 
     pipeline = load_pipeline(model)
-    plan = sorted(
-        ((turn + 0.5) / count, other)
-        for other in others
-        for count in [max(1, round(frames / PAUSED / other))]
-        for turn in range(count)
-    )
-    seconds: dict[int, list[float]] = {}
+    begun = seconds = 0.0
+
+    def turn(said: str) -> None:
+        nonlocal begun, seconds
+        seconds += time.perf_counter() - begun
+        print(said, flush=True)
+        if not sys.stdin.readline():
+            sys.exit()
+        begun = time.perf_counter()
+
     with tempfile.TemporaryDirectory() as folder:
-
-        def timed(length: int, progress: Callable[[int, int], None] | None = None) -> None:
-            begun = time.perf_counter()
-            film(pipeline, length, method, Path(folder) / f"{length}.mp4", progress)
-            seconds.setdefault(length, []).append(time.perf_counter() - begun)
-
-        def pause(done: int, total: int) -> None:
-            while plan and done / total >= plan[0][0]:
-                timed(plan.pop(0)[1])
-
         film(pipeline, WARMUP, method, Path(folder) / "warm.mp4")
-        reset_peak()
-        timed(frames, pause)
-    seconds[frames][0] -= sum(sum(seconds[other]) for other in others)
-    means = {length: statistics.mean(each) for length, each in seconds.items()}
-    return {"seconds": means, "peak_mb": (peak_memory() or 0) / 1e6}
+        turn("")
+        while True:
+            seconds = 0.0
+            reset_peak()
+            film(pipeline, frames, method, Path(folder) / "film.mp4", lambda done, total: turn(""))
+            seconds += time.perf_counter() - begun
+            row = {"frames": frames, "seconds": seconds, "peak_mb": (peak_memory() or 0) / 1e6}
+            begun = time.perf_counter()
+            turn(json.dumps(row))
+
+
+class Child:
+    """A process that makes films of one length whenever it has its turn."""
+
+    def __init__(self, model: str, frames: int, method: str) -> None:
+        command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames", str(frames)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.films: list[dict[str, float]] = []
+        self._listen()
+
+    def turn(self) -> None:
+        """Let it call the model once more."""
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        self._listen()
+
+    def _listen(self) -> None:
+        said = self.process.stdout.readline()
+        if not said:
+            raise SystemExit(f"A film was not made: {' '.join(self.process.args)}")
+        if said.strip():
+            self.films.append(json.loads(said))
+
+    @property
+    def row(self) -> dict[str, float]:
+        """The mean of its finished films; the highest peak."""
+        means = {key: statistics.mean(film[key] for film in self.films) for key in ("frames", "seconds")}
+        return {**means, "peak_mb": max(film["peak_mb"] for film in self.films)}
 
 
 def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]]:
     """A row per length, the longest last."""
-
-    def child(*frames: int) -> dict[str, Any]:
-        command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames"]
-        done = subprocess.run([*command, *map(str, frames)], check=True, stdout=subprocess.PIPE, text=True)
-        return json.loads(done.stdout.splitlines()[-1])
-
-    *shorter, longest = sorted(set(wanted))
-    peaks = [child(frames)["peak_mb"] for frames in shorter]
-    last = child(longest, *shorter)
-    rows = []
-    for frames, peak in zip([*shorter, longest], [*peaks, last["peak_mb"]], strict=True):
-        rows.append({"frames": frames, "seconds": last["seconds"][str(frames)], "peak_mb": peak})
-        row = rows[-1]
+    *shorter, longest = children = [Child(model, frames, method) for frames in sorted(set(wanted))]
+    try:
+        while not all(child.films for child in children):
+            for child in shorter or [longest]:
+                if not longest.films:
+                    longest.turn()
+                if child is not longest and not (longest.films and child.films):
+                    child.turn()
+    finally:
+        for child in children:
+            child.process.kill()
+    rows = [child.row for child in children]
+    for row in rows:
         print(
-            f"{frames:6d} frames  {row['seconds']:8.1f} s  {1000 * row['seconds'] / frames:7.1f} ms a frame  "
+            f"{row['frames']:6.0f} frames  {row['seconds']:8.1f} s  {1000 * row['seconds'] / row['frames']:7.1f} ms a frame  "
             f"{row['peak_mb']:7.0f} MB",
             flush=True,
         )
@@ -220,7 +244,7 @@ def main() -> None:
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.child:
-        print(json.dumps(one_length(args.model, args.frames[0], args.method, args.frames[1:])))
+        one_length(args.model, args.frames[0], args.method)
         return
     found: dict[str, Any] = {}
     if args.only != "methods":
