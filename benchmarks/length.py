@@ -127,7 +127,7 @@ def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]
                     child.turn()
     finally:
         for child in children:
-            child.process.kill()
+            child.process.communicate()  # the end of its input: it stops and removes its files
     rows = [child.row for child in children]
     for row in rows:
         print(
