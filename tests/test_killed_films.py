@@ -16,12 +16,11 @@ ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow
 
 
-def generate(folder: Path, method: str, *more: str) -> list[str]:
+def generate(folder: Path, method: str) -> list[str]:
     story = folder / "story.txt"
     story.write_text("0-50%: a red circle moves right\n50%-100%: a blue circle moves down\n", encoding="utf-8")
     options = ["--story", str(story), "--frames", "40", "--steps", "8", "--method", method, "--resume"]
-    command = [sys.executable, "-m", "t2v_models", "generate", *options, "--output", str(folder / "film.mp4")]
-    return [*command, *more]
+    return [sys.executable, "-m", "t2v_models", "generate", *options, "--output", str(folder / "film.mp4")]
 
 
 @pytest.mark.parametrize("method", METHODS)
