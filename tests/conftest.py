@@ -11,8 +11,10 @@ SLOWEST = (
     "test_killed_films.py",
     "test_server.py",
     "test_editor.py",
+    "test_film.py",
+    "test_video_faults.py",
 )
-"""A minute or more each. Begun last, one of them would be waited for with one process idle."""
+"""Half a minute or more each. Begun last, one of them would be waited for with one process idle."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -203,6 +203,7 @@ def test_the_pool_is_the_same_when_made_again(tmp_path, quick_vae):
     assert torch.equal(clips.poses.nan_to_num(), again.poses.nan_to_num())
 
 
+@pytest.mark.slow
 @torch.no_grad()
 def test_the_pool_knows_where_its_objects_are(tmp_path, pipeline):
     pool = Pool(pipeline.vae, [(1.0, World())], 3, tmp_path, seed=2, clips=8)
@@ -283,8 +284,7 @@ def test_the_rate_rises_holds_and_falls():
 
 @pytest.mark.slow
 def test_the_whole_recipe_runs_and_makes_a_model_that_loads(tmp_path):
-    recipe = Recipe().scaled(0.001)
-    recipe = replace(recipe, clips=1)
+    recipe = replace(Recipe().scaled(0.0005), clips=1)
     picture = train_builtin(tmp_path / "work", tmp_path / "model", recipe, progress=False)
     assert picture.stat().st_size > 1000
     video = t2v_models.load_pipeline(tmp_path / "model")(PROMPT, steps=2)

@@ -48,6 +48,7 @@ def test_the_unet_computes_where_its_weights_are(pretended, windows, texts):
     assert (out.device.type, out.shape) == ("cuda", (2, 4, 16, 8, 8))
 
 
+@pytest.mark.slow
 def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(pretended):
     checkpoint = open_checkpoint(BUILT_IN)
     parts = on_cuda(denoiser.build), on_cuda(autoencoder.build), None, None
@@ -58,6 +59,7 @@ def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(pre
     assert (frames.device.type, frames.shape) == ("cpu", (16, 64, 64, 3))
 
 
+@pytest.mark.slow
 def test_a_step_of_training_computes_where_the_model_is(pretended):
     encoder = on_cuda(lambda: text.build_text_encoder(827))
     model = on_cuda(lambda: denoiser.WithPoses(denoiser.build()))

@@ -59,7 +59,12 @@ def test_the_seed_decides(pipeline, method):
 @pytest.mark.parametrize(
     ("method", "stop"),
     [(method, stop) for method in ("windows", "free-noise") for stop in (2, 3, 4)]
-    + [(method, stop) for method in ("coarse-to-fine", "endless") for stop in (5, 6, 9)],
+    + [("coarse-to-fine", 5), ("endless", 5)]
+    + [
+        pytest.param(method, stop, marks=pytest.mark.slow)
+        for method in ("coarse-to-fine", "endless")
+        for stop in (6, 9)
+    ],
 )
 def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_path):
     whole = latents(Film(pipeline, STORY, frames=11, method=method, **CALL))
@@ -247,6 +252,7 @@ def test_of_several_sketches_the_steadiest_becomes_the_key_frames(pipeline, monk
         Film(pipeline, "a red circle", frames=10, sketches=0, **CALL)
 
 
+@pytest.mark.slow
 def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_stay(pipeline, monkeypatch):
     story = "0-7f: a red circle\n7f-12f: a blue square\n12f-16f: a red square"
 
@@ -341,6 +347,7 @@ def test_around_a_change_of_scene_things_go_at_the_pace_of_what_lies_between_key
     assert told == [f"{pace}a red circle moves up" for pace in ("fast ", "", "slowly ")]
 
 
+@pytest.mark.slow
 def test_a_model_that_takes_known_frames_clean_is_guided_at_key_frames_only(pipeline, monkeypatch):
     def made(frame_levels, guidance_scale):
         monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))

@@ -46,6 +46,7 @@ def inputs(latents: int = 2, frames: int = 16, texts: int = 2) -> list[torch.Ten
     return [x, torch.zeros(latents), torch.empty(texts, 77, CONFIG.context_dim)]
 
 
+@pytest.mark.slow
 def test_a_step_holds_at_most_seven_tenths_of_what_diffusers_holds():
     diffusers = pytest.importorskip("diffusers", reason="the reference class is in diffusers")
     with FakeTensorMode():

@@ -103,6 +103,7 @@ def test_leaving_early_ends_ffmpeg(numbered, monkeypatch):
     assert all(process.poll() is not None for process in started)
 
 
+@pytest.mark.slow
 def test_a_file_whose_tags_are_gone_still_has_its_exact_rate(tmp_path):
     """As files of other programs: the rate comes from the time stamps, rounded to 1 ms in webm and mkv."""
     for name, fps in (("vp9-webm", "24000/1001"), ("vp9-webm", "60000/1001"), ("vp9-webm", 25), ("vp9-webm", 144),

@@ -137,6 +137,7 @@ def test_captions_say_what_the_scene_shows():
         assert set(text.rstrip(".").split()) <= set(vocabulary())
 
 
+@pytest.mark.slow
 def test_the_analysis_is_right_about_drawn_clips_of_every_kind():
     asked = questions({"plain": 24, "held out": 8, "other": 27, "pairs": 12}, seed=5)
     for summary in summarise(answers(truth(asked), asked)):

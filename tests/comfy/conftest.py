@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,27 @@ from .live import Server
 
 FOUND = hosts.find()
 IN_HOST = Path(__file__).with_name("in_host.py")
+CHECKS = Path(__file__).with_name("checks")
+PARITY = CHECKS / "parity.py"
+"""What test_parity.py compares, which is not in test_in_process.py."""
+
+
+@dataclass(frozen=True)
+class Results:
+    """What came of the checks that a host was asked for."""
+
+    found: dict[str, dict[str, dict]]
+    """By file and name."""
+    ended: str
+    """What the host said at its end."""
+
+    def demand(self, file: Path, name: str) -> None:
+        """Fail unless the check passed."""
+        result = self.found.get(file.stem, {}).get(name)
+        if result is None:
+            pytest.fail(self.ended, pytrace=False)
+        if not result["ok"]:
+            pytest.fail(result["error"], pytrace=False)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -49,19 +71,20 @@ def base(host: hosts.Host, tiny: dict[str, Path], tmp_path_factory: pytest.TempP
 
 
 @pytest.fixture(scope="session")
-def run_checks(host: hosts.Host, base: Path) -> Callable[[Path], dict[str, dict]]:
-    """Run all checks of a file in the host, in one process; the results by name. Later calls get the same results."""
-    done: dict[Path, dict[str, dict]] = {}
+def run_checks(host: hosts.Host, base: Path) -> Callable[..., Results]:
+    """Run all checks of files in the host, in one process. Later calls with these files get the same results."""
+    done: dict[tuple[Path, ...], Results] = {}
 
-    def run(checks: Path) -> dict[str, dict]:
-        if checks not in done:
-            result = base / f"{checks.stem}.json"
-            command = [str(host.python), str(IN_HOST), str(host.root), str(base), str(checks), str(result)]
+    def run(*files: Path) -> Results:
+        if files not in done:
+            result = base / f"results-{len(done)}.json"
+            command = [str(host.python), str(IN_HOST), str(host.root), str(base), str(result), *map(str, files)]
             environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "2")}
             process = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=1500)
-            done[checks] = json.loads(result.read_text()) if result.exists() else {}
-            done[checks][""] = {"ok": process.returncode == 0, "error": process.stdout[-2000:] + process.stderr[-6000:]}
-        return done[checks]
+            found = json.loads(result.read_text()) if result.exists() else {}
+            said = process.stdout[-2000:] + process.stderr[-6000:]
+            done[files] = Results(found, f"the host ended with {process.returncode} before this check:\n{said}")
+        return done[files]
 
     return run
 

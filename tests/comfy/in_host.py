@@ -1,6 +1,6 @@
-"""Run inside a ComfyUI's own Python: boots the host in this process, runs the checks of one file, prints JSON.
+"""Run inside a ComfyUI's own Python: boots the host in this process, runs the checks of files, writes JSON.
 
-    python in_host.py HOST BASE CHECKS_FILE RESULT_FILE
+    python in_host.py HOST BASE RESULT_FILE CHECKS_FILE ...
 
 Never imported by the tests: a process that holds the host must not have this repository on its path.
 """
@@ -15,6 +15,7 @@ import os
 import sys
 import time
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 
@@ -103,38 +104,42 @@ class Context:
         return self.run("KSampler", *args)[0]["samples"]
 
 
+def run_file(path: Path, context: Context) -> Iterator[tuple[str, dict]]:
+    """The name of every check of a file, and what came of it."""
+    import torch
+
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    for name in [key for key in vars(module) if key.startswith("check_")]:
+        start = time.monotonic()
+        try:
+            with torch.inference_mode():
+                result = {"ok": True, "value": getattr(module, name)(context)}
+        except BaseException:
+            result = {"ok": False, "error": traceback.format_exc()}
+        yield name, {**result, "seconds": round(time.monotonic() - start, 2)}
+
+
 def main() -> int:
-    host, base, checks, result = map(Path, sys.argv[1:5])
-    wanted = sys.argv[5:]
+    host, base, result, *checks = map(Path, sys.argv[1:])
     boot(host, base)
     logging.basicConfig(level=logging.WARNING)
     pack = base / "custom_nodes" / "t2v-nodes"
-    results: dict[str, dict] = {}
+    results: dict[str, dict[str, dict]] = {}
 
     async def run() -> None:
         await load_nodes(pack)
         import torch
 
         torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "2")))
-        spec = importlib.util.spec_from_file_location("checks", checks)
-        module = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(module)
-        context = Context(base, pack)
-        for name in [key for key in vars(module) if key.startswith("check_")]:
-            if wanted and name not in wanted:
-                continue
-            start = time.monotonic()
-            try:
-                with torch.inference_mode():
-                    value = getattr(module, name)(context)
-                results[name] = {"ok": True, "value": value}
-            except BaseException:
-                results[name] = {"ok": False, "error": traceback.format_exc()}
-            results[name]["seconds"] = round(time.monotonic() - start, 2)
-            result.write_text(json.dumps(results))
+        for path in checks:
+            results[path.stem] = {}
+            for name, outcome in run_file(path, Context(base, pack)):
+                results[path.stem][name] = outcome
+                result.write_text(json.dumps(results))
 
     asyncio.run(run())
-    result.write_text(json.dumps(results))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The checks of checks/, each a test per ComfyUI; all checks of a file share one process."""
+"""The checks of checks/, each a test per ComfyUI; all share one process, since a host takes long to begin."""
 
 from __future__ import annotations
 
@@ -8,7 +8,9 @@ from pathlib import Path
 
 import pytest
 
-FILES = sorted((Path(__file__).parent / "checks").glob("*.py"))
+from .conftest import CHECKS, PARITY, Results
+
+FILES = [path for path in sorted(CHECKS.glob("*.py")) if path != PARITY]
 NAMES = [
     (path, node.name)
     for path in FILES
@@ -19,9 +21,5 @@ NAMES = [
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "name"), NAMES, ids=[f"{path.stem}-{name[6:]}" for path, name in NAMES])
-def test_in_the_host(run_checks: Callable[[Path], dict], path: Path, name: str) -> None:
-    results = run_checks(path)
-    if name not in results:
-        pytest.fail(f"the host ended before this check:\n{results['']['error']}", pytrace=False)
-    if not results[name]["ok"]:
-        pytest.fail(results[name]["error"], pytrace=False)
+def test_in_the_host(run_checks: Callable[..., Results], path: Path, name: str) -> None:
+    run_checks(*FILES).demand(path, name)

@@ -8,21 +8,36 @@ from pathlib import Path
 import pytest
 import torch
 
-CHECKS = Path(__file__).parent / "checks" / "parity.py"
+from t2v_models import load_pipeline
+from t2v_models.film import METHODS, Film
+from t2v_models.pipeline import Pipeline
+from t2v_models.sampling.windows import Windows
+
+from .conftest import PARITY, Results
+
 PROMPTS = {"prompt": "a red circle moves right", "negative_prompt": "blue"}
+STORY = "0-50%: a red circle / 50%-100%: a blue square"
+pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def graph(run_checks: Callable[[Path], dict], base: Path) -> dict[str, torch.Tensor]:
-    results = run_checks(CHECKS)
-    assert results[""]["ok"], results[""]["error"]
-    return torch.load(base / "parity.pt", weights_only=True)
+def made(run_checks: Callable[..., Results], base: Path) -> Callable[[str, str], dict[str, torch.Tensor]]:
+    """What a check of checks/parity.py wrote to a file."""
+
+    def load(check: str, file: str) -> dict[str, torch.Tensor]:
+        run_checks(PARITY).demand(PARITY, check)
+        return torch.load(base / file, weights_only=True)
+
+    return load
+
+
+@pytest.fixture(scope="module")
+def graph(made: Callable[[str, str], dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    return made("check_latents_for_the_comparison", "parity.pt")
 
 
 @pytest.fixture(scope="module", params=["tiny", "tiny-v", "built-in"])
 def model(request: pytest.FixtureRequest, tiny: dict[str, Path]) -> tuple:
-    from t2v_models import load_pipeline
-
     return request.param, load_pipeline(tiny.get(request.param, request.param))
 
 
@@ -31,7 +46,6 @@ def differ(a: torch.Tensor, b: torch.Tensor) -> float:
     return float((a - b).abs().max() / max(1.0, float(b.abs().max())))
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", ["ddim", "euler", "dpm++2m", "unipc"])
 def test_latents_equal_the_librarys(graph, model, scheduler) -> None:
     name, pipe = model
@@ -40,7 +54,6 @@ def test_latents_equal_the_librarys(graph, model, scheduler) -> None:
     assert differ(graph[f"{name} {scheduler}"] * pipe.vae.config.scaling_factor, ours) < 1e-4
 
 
-@pytest.mark.slow
 def test_rescaled_guidance_and_the_decoded_frames_equal_the_librarys(graph, model) -> None:
     name, pipe = model
     settings = {"guidance_scale": 9.0, "guidance_rescale": 0.7, "scheduler": "ddim", "steps": 8, "seed": 7}
@@ -49,7 +62,6 @@ def test_rescaled_guidance_and_the_decoded_frames_equal_the_librarys(graph, mode
     assert differ(graph[f"{name} frames"], video.frames[0]) < 1e-4
 
 
-@pytest.mark.slow
 def test_text_and_encoded_frames_equal_the_librarys(graph, model) -> None:
     name, pipe = model
     frames = torch.linspace(0, 1, 4 * 64 * 64 * 3).view(1, 4, 64, 64, 3)
@@ -57,10 +69,40 @@ def test_text_and_encoded_frames_equal_the_librarys(graph, model) -> None:
     assert differ(graph[f"{name} encoded"] * pipe.vae.config.scaling_factor, pipe.encode_video(frames)) < 1e-4
 
 
-@pytest.mark.slow
 def test_video_to_video_equals_the_librarys(graph, model) -> None:
     name, pipe = model
     frames = torch.linspace(0, 1, 4 * 64 * 64 * 3).view(1, 4, 64, 64, 3)
     settings = {"guidance_scale": 6.0, "scheduler": "ddim", "steps": 10, "seed": 7, "decode": False}
     ours = pipe(**PROMPTS, video=frames, strength=0.5, **settings).latents
     assert differ(graph[f"{name} video"] * pipe.vae.config.scaling_factor, ours) < 1e-4
+
+
+@pytest.fixture(scope="module")
+def velocity(tiny: dict[str, Path]) -> Pipeline:
+    return load_pipeline(tiny["tiny-v"])
+
+
+def test_films_equal_the_librarys(made, velocity) -> None:
+    graph = made("check_films_of_every_method_have_every_frame", "films.pt")
+    assert set(graph) == set(METHODS)
+    for method, latents in graph.items():
+        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "window": Windows(4, 2)}
+        film = Film(velocity, STORY, method=method, seed=3, steps=2, guidance_scale=4.0, **size)
+        ours = torch.cat(list(film.latents()), dim=2)
+        difference = (latents * velocity.vae.config.scaling_factor - ours).abs().max() / ours.std()
+        assert difference < 1e-4, method
+
+
+def test_stories_in_windows_and_with_free_noise_equal_the_librarys(made, velocity) -> None:
+    ways = {
+        "windows": Windows(4, 2),
+        "loop": Windows(4, 2, "linear", looped=True),
+        "free-noise": Windows(4, 2, free_noise=True),
+    }
+    graph = made("check_long_clips_for_the_comparison", "long.pt")
+    assert set(graph) == set(ways)
+    call = {"frames": 10, "width": 32, "height": 32, "fps": 8.0, "steps": 3, "guidance_scale": 4.0, "seed": 1}
+    for name, windows in ways.items():
+        ours = velocity(story=STORY, windows=windows, scheduler="ddim", decode=False, **call).latents
+        difference = (graph[name] * velocity.vae.config.scaling_factor - ours).abs().max() / ours.std()
+        assert difference < 1e-4, (name, float(difference))

@@ -143,23 +143,6 @@ def check_stories_of_another_length_are_stretched_in_windows_too(host):
         assert _difference(_call(host, made, *fits, frames=10), _call(host, made, *half, frames=10)) < 1e-4
 
 
-def check_long_clips_for_the_comparison(host):
-    """The latents are kept for a test that compares them with the library's own, outside the host."""
-    import torch
-
-    model, clip, _ = host.tiny("tiny-v")
-    told = host.run("T2VStory", clip, "0-50%: a red circle / 50%-100%: a blue square", 10, 8.0)[:2]
-    made = {}
-    for name, node, arguments in (
-        ("windows", "T2VWindows", (4, 2, "pyramid", False)),
-        ("loop", "T2VWindows", (4, 2, "linear", True)),
-        ("free-noise", "T2VFreeNoise", (4, 2, "pyramid")),
-    ):
-        (patched,) = host.run(node, model, *arguments)
-        made[name] = _call(host, patched, *told, frames=10).clone()
-    torch.save(made, host.base / "long.pt")
-
-
 def check_free_init_begins_anew_from_what_there_is_of_a_video(host):
     """With a filter that lets all pass, the second run is a video-to-video run of the first one's result."""
     import torch
@@ -207,22 +190,6 @@ def check_windows_are_drawn(host):
     (picture,) = host.run("T2VDrawWindows", 64, 8.0, 16, 8, "pyramid", False)
     assert picture.shape[0] == 1
     assert picture.std() > 0.05
-
-
-def check_films_of_every_method_have_every_frame(host):
-    """The latents are kept for a test that compares them with the library's own, outside the host."""
-    import torch
-
-    model, clip, _ = host.tiny("tiny-v")
-    made = {}
-    for method in host.module("t2v_models.film").METHODS:
-        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-        how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
-        latent, fps = host.run("T2VFilm", model, clip, STORY, method=method, **size, **how)
-        assert latent["samples"].shape == (1, 4, 9, 4, 4)
-        assert fps == 8.0
-        made[method] = latent["samples"].clone()
-    torch.save(made, host.base / "films.pt")
 
 
 def check_a_stopped_film_goes_on_with_its_own_model_only(host):

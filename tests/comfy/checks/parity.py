@@ -1,4 +1,4 @@
-"""Latents for the comparison with the library's pipeline, written to files. Run inside a ComfyUI by in_host.py."""
+"""What test_parity.py compares with the library's own, written to files. Run inside a ComfyUI by in_host.py."""
 
 import torch
 
@@ -9,6 +9,7 @@ RUNS = {
     "unipc": ("unipc (diffusers)", "diffusers"),
 }
 """The pipeline's scheduler -> the node's sampler and scheduler."""
+STORY = "0-50%: a red circle / 50%-100%: a blue square"
 
 
 def check_latents_for_the_comparison(host):
@@ -35,3 +36,33 @@ def check_latents_for_the_comparison(host):
         out[f"{name} text"] = positive[0][0].clone()
     torch.save(out, host.base / "parity.pt")
     return sorted(out)
+
+
+def check_long_clips_for_the_comparison(host):
+    model, clip, _ = host.tiny("tiny-v")
+    positive, negative, _ = host.run("T2VStory", clip, STORY, 10, 8.0)
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 10, 1)
+    made = {}
+    for name, node, arguments in (
+        ("windows", "T2VWindows", (4, 2, "pyramid", False)),
+        ("loop", "T2VWindows", (4, 2, "linear", True)),
+        ("free-noise", "T2VFreeNoise", (4, 2, "pyramid")),
+    ):
+        (patched,) = host.run(node, model, *arguments)
+        settings = (1, 3, 4.0, "ddim", "diffusers", 1.0)
+        (result,) = host.run("T2VVideoSampler", patched, positive, negative, latent, *settings)
+        made[name] = result["samples"].clone()
+    torch.save(made, host.base / "long.pt")
+
+
+def check_films_of_every_method_have_every_frame(host):
+    model, clip, _ = host.tiny("tiny-v")
+    made = {}
+    for method in host.module("t2v_models.film").METHODS:
+        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+        how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+        latent, fps = host.run("T2VFilm", model, clip, STORY, method=method, **size, **how)
+        assert latent["samples"].shape == (1, 4, 9, 4, 4)
+        assert fps == 8.0
+        made[method] = latent["samples"].clone()
+    torch.save(made, host.base / "films.pt")
