@@ -138,19 +138,23 @@ def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]
     return rows
 
 
-def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of each way, taken in turn; the first round only warms up. Prints how they compare to the first."""
+def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Median seconds of each way, taken in turn, and median of its ratios to the first way in the same round.
+
+    A machine is seldom as fast in one minute as in the next: within a round it is. The first round only warms up.
+    """
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(rounds + 1):
         for name, way in ways.items():
             run = measured(way)
             if turn:
                 seconds[name].append(run.seconds)
-    medians = {name: statistics.median(each) for name, each in seconds.items()}
-    plain = next(iter(medians.values()))
-    for name, median in medians.items():
-        print(f"{name:20s} {median:.3f} s, {median / plain:.3f} of the {next(iter(ways))}", flush=True)
-    return medians
+    first, found = next(iter(ways)), {}
+    for name, each in seconds.items():
+        ratio = statistics.median(own / plain for own, plain in zip(each, seconds[first], strict=True))
+        found[name] = {"seconds": statistics.median(each), "ratio": ratio}
+        print(f"{name:20s} {found[name]['seconds']:.3f} s, {ratio:.3f} of the {first}", flush=True)
+    return found
 
 
 def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
@@ -238,7 +242,7 @@ def main() -> None:
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--method", default="coarse-to-fine", help="of the films (default coarse-to-fine)")
     parser.add_argument("--frames", type=int, nargs="+", default=list(LENGTHS))
-    parser.add_argument("--rounds", type=int, default=7, help="of the methods side by side (default 7)")
+    parser.add_argument("--rounds", type=int, default=30, help="of a step by each method (default 30); films: a tenth")
     parser.add_argument("--only", choices=("lengths", "methods"))
     parser.add_argument("--output", type=Path, default=Path("length.json"), help="figures; the picture lies beside it")
     parser.add_argument("--child", action="store_true", help=argparse.SUPPRESS)
@@ -246,6 +250,7 @@ def main() -> None:
     if args.child:
         one_length(args.model, args.frames[0], args.method)
         return
+    args.output.parent.mkdir(parents=True, exist_ok=True)
     found: dict[str, Any] = {}
     if args.only != "methods":
         rows = found["lengths"] = lengths(args.model, args.method, args.frames)
@@ -261,7 +266,7 @@ def main() -> None:
         )
         found["methods"] = in_turn(steps(args.model, METHOD_FRAMES), args.rounds)
         print(f"A film of {METHOD_FRAMES} frames:")
-        found["films"] = in_turn(films(args.model, METHOD_FRAMES), max(1, args.rounds // 2))
+        found["films"] = in_turn(films(args.model, METHOD_FRAMES), max(1, args.rounds // 10))
     args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 
