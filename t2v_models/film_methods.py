@@ -333,9 +333,14 @@ def _endless(film: Film) -> Iterator[Tensor]:
         yield kept["latents"]
 
 
+def half_of(window: int) -> int:
+    """Frames of half a window of the queue, whose windows have an even length."""
+    return max(1, window // 2)
+
+
 def queue_length(denoise: Denoiser, window: int) -> int:
     """Frames in the queue of `continue_clip`: the steps, rounded to half windows. So many rounds pass before the first."""
-    half = max(1, window // 2)
+    half = half_of(window)
     return max(1, round(len(denoise.timesteps) / half)) * half
 
 
@@ -358,7 +363,7 @@ def continue_clip(
         timesteps_of(denoise.pipeline.scheduler_config, queue_length(denoise, window)),
         denoise.abar,
         denoise.kind,
-        window=2 * max(1, window // 2),
+        window=2 * half_of(window),
         generator=generator,
         final_abar=1.0,
     )

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from t2v_models import load_pipeline
-from t2v_models.evaluation.stories import centres, flicker, tales, verdicts
+from t2v_models.evaluation.stories import centres, flicker, tales
+from t2v_models.evaluation.workers import tell
 from t2v_models.film import Film
 from t2v_models.sampling.windows import Windows
 
@@ -21,11 +22,8 @@ def whole(film: Film) -> torch.Tensor:
 
 
 @pytest.fixture(scope="module")
-def told(pipeline):
-    def make(story: str, frames: int, seed: int) -> torch.Tensor:
-        return whole(Film(pipeline, story, frames=frames, seed=seed, method="coarse-to-fine"))
-
-    return list(verdicts(make, tales(8, seed=3)))
+def told():
+    return [tell(tale, "built-in", "cpu", {"method": "coarse-to-fine"})[0] for tale in tales(8, seed=3)]
 
 
 def test_scenes_of_stories_are_what_their_lines_say(told):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -14,9 +14,6 @@ from .scoring import score
 
 MARGIN = 2
 """Frames at both ends of a scene that belong to the change from one to the next and are not judged."""
-
-Make = Callable[[str, int, int], torch.Tensor]
-"""``make(story, frames, seed)`` -> (frames, h, w, 3) in 0..1."""
 
 
 @dataclass(frozen=True)
@@ -94,12 +91,6 @@ def centres(frames: torch.Tensor) -> torch.Tensor:
 def flicker(frames: torch.Tensor) -> torch.Tensor:
     """(t - 1,) the flicker curve: mean change of a pixel from frame to frame, 0..255."""
     return (frames[1:] - frames[:-1]).abs().mean(dim=(1, 2, 3)) * 255
-
-
-def verdicts(make: Make, told: Iterable[Tale]) -> Iterator[Verdict]:
-    """Make and judge one story after the other."""
-    for tale in told:
-        yield judge(tale, make(tale.text, tale.length * len(tale.scenes), tale.seed))
 
 
 def table(given: list[Verdict]) -> str:
