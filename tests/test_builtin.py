@@ -15,7 +15,7 @@ from t2v_models.evaluation.run import answers, summarise
 from t2v_models.evaluation.scoring import questions
 from t2v_models.evaluation.stories import centres
 from t2v_models.loading import BUILT_IN
-from t2v_models.training import autoencoder, denoiser, text
+from t2v_models.training import autoencoder, decoder, denoiser, text
 from t2v_models.training.captions import describe, paraphrase, vocabulary
 from t2v_models.training.loop import Schedule, fit
 from t2v_models.training.pool import Pool, poses
@@ -93,6 +93,20 @@ def test_the_tokenizer_in_the_folder_is_the_one_that_the_code_writes(tmp_path):
 
 def test_the_autoencoder_keeps_edges_and_colours(pipeline):
     assert autoencoder.psnr(pipeline.vae, count=32) > 31
+
+
+@pytest.mark.slow
+def test_what_the_decoder_learns_from_lies_where_it_was_drawn(pipeline, tmp_path):
+    images, latents = decoder.denoised(pipeline, tmp_path, 4, 0, False)
+    drawn, seen = images.movedim(1, -1) / 255, torch.cat(list(pipeline.decode(latents.transpose(0, 1))))
+
+    def error(frames):
+        return (frames - drawn).square().mean(dim=(1, 2, 3)).sqrt()
+
+    own = torch.cat(list(pipeline.decode(pipeline.encode_video(drawn[None])[0])))
+    assert (error(seen) < 0.2 * error(seen.roll(16, 0))).all(), "another clip is nearly as near"
+    assert error(own).mean() < error(seen).mean() < 0.028  # 0.030 before the decoder had learned it
+    assert torch.equal(images, decoder.denoised(pipeline, tmp_path, 4, 0, False)[0])
 
 
 def test_latents_have_unit_variance(pipeline):

@@ -56,6 +56,12 @@ def stills(count: int, random: torch.Generator, *, crop: bool) -> torch.Tensor:
     return image
 
 
+def pixel_error(decoded: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+    """Between images of -1..1: sharp edges by the absolute, exact colours by the square."""
+    error = decoded - image
+    return error.abs().mean() + 4 * error.square().mean()
+
+
 def train(
     folder: Path,
     schedule: Schedule,
@@ -75,34 +81,14 @@ def train(
         posterior = model.encode(image).latent_dist
         spread = posterior.mean.detach().std()
         latent = posterior.sample() + NOISE * spread * torch.randn_like(posterior.mean)
-        error = model.decode(latent).sample - image
-        return (
-            error.abs().mean()
-            + 4 * error.square().mean()
-            + 2e-5 * posterior.kl().mean() / posterior.mean[0].numel() * 16
-        )
+        error = pixel_error(model.decode(latent).sample, image)
+        return error + 2e-5 * posterior.kl().mean() / posterior.mean[0].numel() * 16
 
     model = fit(model, loss, schedule, folder, seed=seed, title="autoencoder", progress=progress)
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         latent = model.encode(2 * stills(256, random, crop=False).to(device) - 1).latent_dist.mean
     model.register_to_config(scaling_factor=round(1 / latent.std().item(), 5))
-    return model.eval()
-
-
-def sharpen(model: nn.Module, folder: Path, schedule: Schedule, *, seed: int = 0, progress: bool = True) -> nn.Module:
-    """Train the decoder on, with the encoder and so the latents as they are; can run beside or after stage two."""
-    decoder = nn.ModuleList([model.post_quant_conv, model.decoder]).requires_grad_(True)
-
-    def loss(step: int, random: torch.Generator) -> torch.Tensor:
-        image = 2 * stills(6, random, crop=False).to(model.device) - 1
-        with torch.no_grad():
-            latent = model.encode(image).latent_dist.mean
-            latent = latent + NOISE / model.config.scaling_factor * torch.randn_like(latent)
-        error = model.decode(latent).sample - image
-        return error.abs().mean() + 4 * error.square().mean()
-
-    fit(decoder, loss, schedule, folder, seed=seed + 7, title="decoder", progress=progress)
     return model.eval()
 
 

@@ -12,8 +12,10 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..families import family_for
+from ..pipeline import Pipeline
 from ..unet import UNet3D
-from . import autoencoder, curves, denoiser, text
+from . import autoencoder, curves, decoder, denoiser, text
 from .loop import Schedule
 
 log = logging.getLogger(__name__)
@@ -22,7 +24,7 @@ FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 3.0
 
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)
-DECODER = Schedule(1200, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
+DECODER = Schedule(2000, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
 DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.88, average=0.9995, muon=True)
 """Averaged over about the last 2,000 steps: of 100 diagonals, bounces, spins … more were right with such weights than with
 those of any one time."""
@@ -42,6 +44,8 @@ class Recipe:
     """Clips of 16 frames in a step of the denoiser."""
     pool: int = 480
     """Clips in a chunk of the pool."""
+    denoised: int = 480
+    """Clips that the decoder learns from what the denoiser leaves."""
 
     def scaled(self, factor: float) -> Recipe:
         """The same in fewer steps, for a try."""
@@ -50,7 +54,8 @@ class Recipe:
 
         schedules = {name: getattr(self, name) for name in STAGES}
         stages = {name: each.over(max(2, round(each.steps * factor))) for name, each in schedules.items()}
-        return replace(self, **stages, pool=max(20, round(self.pool * factor)))
+        sizes = {"pool": max(20, round(self.pool * factor)), "denoised": max(2, round(self.denoised * factor))}
+        return replace(self, **stages, **sizes)
 
 
 def train_builtin(
@@ -73,13 +78,15 @@ def train_builtin(
     text.write_tokenizer(work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     stages = {name: work / name for name in STAGES}
-    options = {"seed": seed, "device": device, "progress": progress}
+    quiet = {"seed": seed, "progress": progress}
+    options = {**quiet, "device": device}
     vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, batch=16, **options)
     vae.requires_grad_(False)
     encoder = text.train(stages["text"], tokenizer, recipe.text, **options)
     size = {"size": recipe.clips, "chunk": recipe.pool}
     unet = denoiser.train(stages["denoiser"], vae, encoder, tokenizer, recipe.denoiser, **size, **options)
-    vae = autoencoder.sharpen(vae, stages["decoder"], recipe.decoder, seed=seed, progress=progress)
+    pipeline = Pipeline(unet, vae, encoder, tokenizer, scheduler_config(), family_for(denoiser.UNET, defaults(vae)))
+    vae = decoder.sharpen(pipeline, stages["decoder"], recipe.decoder, clips=recipe.denoised, **quiet)
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
     export(output, vae.cpu(), unet.cpu(), encoder.cpu(), work / "tokenizer")
     picture = work / "loss.png"
@@ -103,12 +110,9 @@ def scheduler_config() -> dict[str, Any]:
     }
 
 
-def export(output: Path, vae: nn.Module, unet: UNet3D, encoder: nn.Module, tokenizer: Path) -> None:
-    """Write a diffusers folder with fp16 weights; README.md, the model card, is not touched."""
-    from ..checkpoints.convert import save_unet
-
-    output.mkdir(parents=True, exist_ok=True)
-    defaults = {
+def defaults(vae: nn.Module) -> dict[str, Any]:
+    """What the model tells of itself in its configuration."""
+    return {
         "family": "built-in",
         "title": "Moving shapes, built in",
         "licence": "CC0-1.0",
@@ -125,7 +129,14 @@ def export(output: Path, vae: nn.Module, unet: UNet3D, encoder: nn.Module, token
         "frame_levels": True,
         "pace": ["slowly", "fast"],
     }
-    save_unet(unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults)
+
+
+def export(output: Path, vae: nn.Module, unet: UNet3D, encoder: nn.Module, tokenizer: Path) -> None:
+    """Write a diffusers folder with fp16 weights; README.md, the model card, is not touched."""
+    from ..checkpoints.convert import save_unet
+
+    output.mkdir(parents=True, exist_ok=True)
+    save_unet(unet, output / "unet", dtype=torch.float16, sample_size=SIZE // 8, t2v=defaults(vae))
     half(vae).save_pretrained(output / "vae")
     save_text_encoder(encoder, output / "text_encoder")
     shutil.copytree(tokenizer, output / "tokenizer", dirs_exist_ok=True)
