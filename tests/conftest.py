@@ -7,6 +7,7 @@ import pytest
 SLOWEST = (
     "test_in_process.py",
     "test_builtin.py",
+    "test_training.py",
     "test_builtin_films.py",
     "test_killed_films.py",
     "test_server.py",

@@ -20,8 +20,8 @@ from .pool import kept
 from .render import render
 from .world import Scene, place
 
-FRAMES, TOGETHER = 16, 8
-"""Frames of a clip, and clips that are denoised together."""
+TOGETHER = 8
+"""Clips that are denoised together."""
 STRENGTHS = (0.1, 0.4)
 """How much of the clips is denoised again: with more, things lie elsewhere than they were drawn."""
 DENOISED, DRAWN = 4, 4
@@ -57,7 +57,7 @@ def denoised(
     pipeline: Pipeline, folder: Path, clips: int, seed: int, progress: bool
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Frames as they were drawn, (n, 3, 64, 64) of 0..255, and their latents, noised and denoised, (n, 4, 8, 8)."""
-    groups = list(_drawn(clips, seed))
+    groups = list(_drawn(clips, pipeline.defaults.frames, seed))
 
     def make() -> dict[str, torch.Tensor]:
         from tqdm import tqdm
@@ -74,12 +74,12 @@ def denoised(
     return torch.cat([images.flatten(0, 1) for _, images, _ in groups]), latents
 
 
-def _drawn(clips: int, seed: int) -> Iterator[tuple[list[Scene], torch.Tensor, float]]:
+def _drawn(clips: int, frames: int, seed: int) -> Iterator[tuple[list[Scene], torch.Tensor, float]]:
     """Scenes, their frames (b, t, 3, 64, 64) of 0..255, and how much of them is to be denoised again."""
     random = torch.Generator().manual_seed(seed)
     low, high = STRENGTHS
     for at in range(0, clips, TOGETHER):
         scenes = [WORLD.sample(random) for _ in range(min(TOGETHER, clips - at))]
-        images = render(scenes, [place(scene, FRAMES, random) for scene in scenes])
+        images = render(scenes, [place(scene, frames, random) for scene in scenes])
         strength = low + (high - low) * float(torch.rand((), generator=random))
         yield scenes, (255 * images.clamp(0, 1)).round().byte(), strength
