@@ -1,6 +1,10 @@
-"""Two test processes side by side (`-n 2`) get a core each, and the files that take longest first."""
+"""Two test processes side by side (`-n 2`) get a core each, and the files that take longest first.
+
+Every test draws the same random numbers whichever tests ran before it; T2V_TEST_SEED=1 draws others.
+"""
 
 import os
+import sys
 
 import pytest
 
@@ -28,3 +32,9 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: SLOWEST.index(item.path.name) if item.path.name in SLOWEST else len(SLOWEST))
+
+
+@pytest.fixture(autouse=True)
+def same_random_numbers() -> None:
+    if torch := sys.modules.get("torch"):
+        torch.manual_seed(int(os.environ.get("T2V_TEST_SEED", "0")))

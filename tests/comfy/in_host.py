@@ -113,6 +113,7 @@ def run_file(path: Path, context: Context) -> Iterator[tuple[str, dict]]:
     spec.loader.exec_module(module)
     for name in [key for key in vars(module) if key.startswith("check_")]:
         start = time.monotonic()
+        torch.manual_seed(int(os.environ.get("T2V_TEST_SEED", "0")))
         try:
             with torch.inference_mode():
                 result = {"ok": True, "value": getattr(module, name)(context)}
