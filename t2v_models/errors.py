@@ -1,5 +1,17 @@
 """The error that means: the input is wrong, and here is what to do about it."""
 
+from __future__ import annotations
+
+import sys
+
 
 class T2VError(ValueError):
     """One sentence for the user: what was given, what is wanted, what to do."""
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an exception of Python or torch means: not enough memory."""
+    torch = sys.modules.get("torch")
+    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)

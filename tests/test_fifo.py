@@ -40,6 +40,7 @@ def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
     made = torch.cat(list(itertools.islice(frames, 24)), dim=2)
     assert (made[:, :, 16:] - colour).abs().max() < 1e-4
     assert {shape for shape, _, _ in seen} == {(4, 4, 8, 3, 3)}  # memory does not grow
+    assert next(frames).untyped_storage().nbytes() == 4 * 9 * 4, "a frame must not keep the queue that it was in"
     for _, levels, numbers in seen:
         assert (levels.diff(dim=1) >= 0).all()
         assert (numbers.diff(dim=1) >= 0).all()

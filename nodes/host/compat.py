@@ -13,6 +13,8 @@ import comfy.model_patcher
 import comfy.sd
 import torch
 
+from ...t2v_models import errors
+
 T = TypeVar("T")
 
 
@@ -92,8 +94,6 @@ def is_out_of_memory(error: BaseException) -> bool:
     host_type = comfy.model_management.OOM_EXCEPTION
     if host_type is not Exception and isinstance(error, host_type):
         return True
-    if isinstance(error, (MemoryError, torch.OutOfMemoryError)):
-        return True
     if hasattr(comfy.model_management, "is_oom") and comfy.model_management.is_oom(error):
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    return errors.is_out_of_memory(error)

@@ -122,9 +122,16 @@ class HostPipeline:
         self.unet.ready = False  # the text encoder may take its place on the device
         return stories.encode(self.clip, texts).to(self.device)
 
+    def unknowable(self) -> list[str]:
+        """What other nodes have put into the UNet and no `identity` can tell, as it is code: FreeU and its like."""
+        given = self.unet.patcher.model_options.get("transformer_options", {})
+        names = [name for key in ("patches", "patches_replace") for name, code in given.get(key, {}).items() if code]
+        return names + [key for key in self.unet.patcher.object_patches if key.startswith("diffusion_model.")]
+
     def identity(self) -> str:
-        """Another for other weights, LoRAs included, and other values of T2VModelConditioning."""
-        digest = hashlib.sha256(repr(sorted(self.unet.told.items())).encode())
+        """Another for other weights, LoRAs included, for another layer of CLIP and other values of T2VModelConditioning."""
+        about = (sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None))
+        digest = hashlib.sha256(repr(about).encode())
         for patcher in (self.unet.patcher, *([self.clip.patcher] if self.clip is not None else [])):
             digest.update(fingerprint(patcher.model, unpatched(patcher)).encode())
             for key, patches in sorted(patcher.patches.items()):
@@ -150,6 +157,13 @@ def make(
         if image is not None:
             bar.update_absolute(bar.current, preview=image)
 
+    if resume and (unknowable := pipeline.unknowable()):
+        log.warning(
+            "The film is made without a way to resume it: what other nodes have set on the model (%s) cannot be told "
+            "from what they set another time.",
+            ", ".join(unknowable),
+        )
+        resume = False
     folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
     told = {"progress": bar.update_absolute, "preview": show}
     film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, **told, **settings)
@@ -221,7 +235,7 @@ def _feed(digest: Any, value: Any) -> None:
 def _told(conditioning: list) -> Told:
     """The text of a CONDITIONING, or its story."""
     text, extra = conditioning[0]
-    return extra.get(stories.KEY) or Told(text[:1], torch.ones(1, 1))
+    return stories.carried(text, extra) or Told(text[:1], text.new_ones(1, 1))
 
 
 def _unfinished(model: str, story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:

@@ -19,6 +19,8 @@ from .model import video_model
 from .unet import FREE_NOISE
 
 WINDOWS = "t2v_windows"
+FREE_INIT = "t2v_free_init"
+OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
 class WindowHandler(comfy.context_windows.IndexListContextHandler):
@@ -86,15 +88,18 @@ def with_free_noise(model: Any, settings: Windows) -> Any:
     stride = settings.length - settings.overlap
 
     def outer_sample(executor: Any, noise: Tensor, latent: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        if noise.ndim == 5 and noise.shape[2] > settings.length:
-            seed = kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0)
-            generator = torch.Generator().manual_seed((seed or 0) % 2**63)
+        clips = _clips(noise)
+        if clips.shape[2] > settings.length:
+            generator = torch.Generator().manual_seed(_seed(args, kwargs) % 2**63)
             torch.randn(noise.shape, generator=generator)  # the library's goes on where the noise ended
-            noise = reschedule(noise, settings.length, stride, generator)
+            noise = _as_before(reschedule(clips, settings.length, stride, generator), noise)
         return executor(noise, latent, *args, **kwargs)
 
     model = model.clone()
-    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "t2v_free_noise", outer_sample)
+    model.add_wrapper_with_key(OUTER_SAMPLE, "t2v_free_noise", outer_sample)
+    wrappers = model.wrappers[OUTER_SAMPLE]
+    if FREE_INIT in wrappers:  # within FreeInit's rounds it would undo what they keep of the round before
+        wrappers[FREE_INIT] = wrappers.pop(FREE_INIT)
     model.model_options.setdefault("transformer_options", {})[FREE_NOISE] = settings
     return model
 
@@ -109,7 +114,7 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
     def outer_sample(
         executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
     ) -> Tensor:
-        first, seed = noise, kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0)
+        first, seed = noise, _seed(args, kwargs)
         if not noise.any():
             raise T2VError("T2VFreeInit renews noise, and the sampler adds none: switch add_noise on.")
         known = inner.process_latent_in(latent) if latent.any() else latent
@@ -124,18 +129,29 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
             if i + 1 == iterations:
                 return result
             comfy.model_management.throw_exception_if_processing_interrupted()
-            clean = inner.process_latent_in(result)
-            diffused = ((clean - known).to(first) + sigma * first) / gain
-            fresh = comfy.sample.prepare_noise(result, ((seed or 0) + i + 1) % 2**64)
-            clips = (diffused, fresh.to(first))
-            if noise.ndim == 4:  # frames as the batch
-                clips = tuple(each.movedim(0, 1)[None] for each in clips)
-            passing = low_pass(tuple(clips[0].shape[2:]), kind, spatial=spatial, temporal=temporal, order=order)
-            noise = mix_frequencies(*clips, passing)
-            noise = noise[0].movedim(1, 0) if first.ndim == 4 else noise
+            clean = inner.process_latent_in(result).to(first)  # the noise waits on the host's device, not the model's
+            diffused = _clips((clean - known.to(first) + sigma * first) / gain)
+            fresh = _clips(comfy.sample.prepare_noise(result, (seed + i + 1) % 2**64).to(first))
+            passing = low_pass(tuple(fresh.shape[2:]), kind, spatial=spatial, temporal=temporal, order=order)
+            noise = _as_before(mix_frequencies(diffused, fresh, passing), first)
         return result
 
     model = model.clone()
     inner = model.model
-    model.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, "t2v_free_init", outer_sample)
+    model.add_wrapper_with_key(OUTER_SAMPLE, FREE_INIT, outer_sample)
     return model
+
+
+def _seed(args: tuple, kwargs: dict[str, Any]) -> int:
+    """The last argument of what the host wraps, by name or not; nodes may leave it out."""
+    return kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0) or 0
+
+
+def _clips(noise: Tensor) -> Tensor:
+    """(b, c, t, h, w), or (t, c, h, w) with the frames as the batch -> (b, c, t, h, w)."""
+    return noise if noise.ndim == 5 else noise.movedim(0, 1)[None]
+
+
+def _as_before(clips: Tensor, noise: Tensor) -> Tensor:
+    """Clips in the layout of the noise that they were made of."""
+    return clips if noise.ndim == 5 else clips[0].movedim(1, 0)

@@ -38,8 +38,7 @@ def encode(clip: Any, texts: list[str]) -> Tensor:
 
 def conditioning(told: Told) -> list:
     """A CONDITIONING (1, n, d) of the first frame's text, which carries the whole story besides."""
-    first = told.at(torch.tensor([[0]]))
-    return [[first, {KEY: told}]]
+    return [[_first(told), {KEY: told}]]
 
 
 def from_conditionings(scenes: list[list], story: Story) -> list:
@@ -50,12 +49,32 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
     return conditioning(story.told(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)]))
 
 
+def carried(text: Tensor | None, extra: dict[str, Any]) -> Told | None:
+    """The story behind a CONDITIONING's text, if there is one and nothing has been done to the text alone.
+
+    Raises:
+        T2VError: where a node has changed the text, which knows nothing of the story.
+    """
+    told: Told | None = extra.get(KEY)
+    if told is None or text is None:
+        return None
+    first = _first(told)
+    if text.shape[1:] == first.shape[1:] and torch.allclose(text[:1].to(first), first, rtol=1e-3, atol=1e-3):
+        return told
+    if text.any():  # ConditioningZeroOut leaves no text in any frame
+        raise T2VError(
+            "A story's conditioning was changed by a node that knows one text only, such as ConditioningAverage or "
+            "ConditioningConcat: change the texts before, one conditioning per scene, and wire those to T2VStory."
+        )
+    return None
+
+
 def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
     """What `extra_conds` adds for a conditioning that carries a story; flat, so that no window cuts it by accident.
 
     A clip of another length than the story's takes it evenly, whether it is denoised whole or in windows.
     """
-    told: Told | None = kwargs.get(KEY)
+    told = carried(kwargs.get("cross_attn"), kwargs)
     if told is None:
         return {}
     noise = kwargs["noise"]
@@ -82,13 +101,18 @@ def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, o
     return torch.einsum("b t s, b s n d -> b t n d", shares.to(texts), texts)
 
 
+def _first(told: Told) -> Tensor:
+    """The first frame's text, (1, n, d)."""
+    return told.at(torch.tensor([[0]]))
+
+
 def _numbers(frames: int, total: int, options: dict[str, Any]) -> list[int]:
     window = options.get("context_window")
     index = list(getattr(window, "index_list", ()))
     anchor = getattr(window, "causal_anchor_index", None)
     if anchor is not None and anchor >= 0 and len(index) + 1 == frames:
         index = [anchor, *index]
-    if len(index) == frames and frames < total:
+    if len(index) == frames:  # of a loop also where the window is as long as the clip: it begins anywhere
         return [min(number, total - 1) for number in index]
     if frames == total:
         return list(range(total))

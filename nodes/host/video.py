@@ -133,7 +133,7 @@ def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -
             for index, frame in enumerate(frames):
                 if shelf is None:
                     shelf = np.memmap(file, np.uint16, "w+", shape=(count, *frame.shape))
-                shelf[index] = (frame.clamp(0, 1) * 65535).round().cpu().numpy().astype(np.uint16)
+                shelf[index] = (frame.float().clamp(0, 1) * 65535).round().cpu().numpy().astype(np.uint16)
                 yield frame
             for index in order[count:]:
                 yield torch.from_numpy(shelf[index].astype(np.float32) / 65535)

@@ -115,7 +115,7 @@ class Fifo:
             noise = self.noises[:, :, i : i + 1]
             self.queue[:, :, i : i + 1] = add_noise(self._known(number), noise, self.share_next[i])
         first = int(self.numbers[0])
-        finished = self.queue[:, :, :1] if first >= self.clip.shape[2] else self._known(first)
+        finished = self.queue[:, :, :1].clone() if first >= self.clip.shape[2] else self._known(first)
         self.done = torch.cat([self.done, finished], dim=2)[:, :, 1:]
         fresh = self._fresh()
         self.noises = torch.cat([self.noises[:, :, 1:], fresh], dim=2)

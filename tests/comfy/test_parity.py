@@ -97,6 +97,7 @@ def test_stories_in_windows_and_with_free_noise_equal_the_librarys(made, velocit
     ways = {
         "windows": Windows(4, 2),
         "loop": Windows(4, 2, "linear", looped=True),
+        "loop of one window": Windows(10, 6, "pyramid", looped=True),
         "free-noise": Windows(4, 2, free_noise=True),
     }
     graph = made("check_long_clips_for_the_comparison", "long.pt")

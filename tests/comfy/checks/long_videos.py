@@ -67,6 +67,22 @@ def check_conditionings_serve_as_scenes(host):
     assert "wire one for each line" in said
 
 
+def check_nodes_that_know_one_text_empty_a_story_or_are_refused(host):
+    model, clip, _ = host.tiny()
+    told, other = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
+    plain = host.conds(clip, "a green star")[0]
+    zero = host.run("ConditioningZeroOut", plain)[0]
+    emptied = host.run("ConditioningZeroOut", told)[0]
+    for sample in (_call, _ksampler):
+        assert _difference(sample(host, model, told, zero), sample(host, model, told, emptied)) < 1e-4
+        for node, args in (("ConditioningAverage", (told, plain, 0.5)), ("ConditioningConcat", (told, plain))):
+            changed = host.run(node, *args)[0]
+            said = _refusal(lambda sample=sample, changed=changed: sample(host, model, changed, other))
+            assert "one conditioning per scene" in said, node
+    kept = host.run("ConditioningSetTimestepRange", told, 0.0, 1.0)[0]
+    assert _difference(_call(host, model, told, other), _call(host, model, kept, other)) < 1e-4
+
+
 def check_windows_serve_several_clips_at_once(host):
     import torch
 
@@ -141,6 +157,59 @@ def check_stories_of_another_length_are_stretched_in_windows_too(host):
     for made in (model, patched):
         fits, half = (host.run("T2VStory", clip, text, frames, 8.0)[:2] for frames in (10, 20))
         assert _difference(_call(host, made, *fits, frames=10), _call(host, made, *half, frames=10)) < 1e-4
+
+
+def _noise_sampled(host, model, samples):
+    """What noise a model's wrappers hand to the sampler, round by round; the result has content in late frames only."""
+    import comfy.patcher_extension
+    import torch
+
+    seen = []
+
+    class Guider:
+        model_patcher = model
+
+    def sample(noise, latent, *rest, **kwargs):
+        seen.append(noise)
+        result = torch.zeros_like(noise)
+        (result[:, :, 4:] if noise.ndim == 5 else result[4:]).fill_(5.0)
+        return result
+
+    kind = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
+    wrappers = [each for key in model.wrappers.get(kind, {}).values() for each in key]
+    executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(sample, Guider(), wrappers)
+    noise = torch.randn(samples.shape, generator=torch.Generator().manual_seed(1))
+    sigmas = torch.tensor([float(model.get_model_object("model_sampling").sigma_max), 0.0])
+    executor.execute(noise, samples, None, sigmas, seed=1)
+    return noise, seen
+
+
+def check_free_noise_repeats_the_noise_of_frames_as_batch_too(host):
+    import torch
+
+    model = host.tiny()[0]
+    (patched,) = host.run("T2VFreeNoise", model, 4, 2, "pyramid")
+    for shape, frames in (((1, 4, 10, 4, 4), 2), ((10, 4, 4, 4), 0)):
+        noise, (given,) = _noise_sampled(host, patched, torch.zeros(shape))
+        noise, given = noise.movedim(frames, 0), given.movedim(frames, 0)
+        assert torch.equal(given[:4], noise[:4])
+        for start in (4, 6, 8):
+            wanted = given[start - 4 : start - 2]
+            assert any(torch.equal(given[start : start + 2], order) for order in (wanted, wanted.flip(0))), shape
+
+
+def check_free_init_keeps_what_it_found_with_free_noise_on_either_side(host):
+    import torch
+
+    model = host.tiny()[0]
+    free_noise, free_init = ("T2VFreeNoise", (4, 2, "pyramid")), ("T2VFreeInit", (2, "butterworth", 0.5, 0.5, 4))
+    for first, second in ((free_noise, free_init), (free_init, free_noise)):
+        (patched,) = host.run(first[0], model, *first[1])
+        (patched,) = host.run(second[0], patched, *second[1])
+        _, (begun, renewed) = _noise_sampled(host, patched, torch.zeros(1, 4, 10, 4, 4))
+        assert not torch.equal(begun, renewed)
+        early, late = renewed[:, :, :4].mean(), renewed[:, :, 4:].mean()
+        assert late > early + 0.1, (first[0], float(early), float(late))
 
 
 def check_free_init_begins_anew_from_what_there_is_of_a_video(host):
@@ -226,6 +295,24 @@ def check_a_stopped_film_goes_on_with_its_own_model_only(host):
     host.run("T2VFilm", patched(0.1), clip, STORY, method="windows", **size, **how)
     (other,) = folder.iterdir()
     assert other != kept, "a finished film makes room for the next"
+
+
+def check_a_film_is_not_resumed_where_code_of_other_nodes_decides_how_it_looks(host):
+    import torch
+
+    (model, clip, _), folder = host.tiny("tiny-v"), host.base / "output" / "t2v_unfinished"
+    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": True, "seed": 4, "steps": 2, "cfg": 4.0}
+    known, made = {each.name for each in folder.glob("*")}, []
+    for factor in (1.0, 1.5):
+        patched = model.clone()
+        patched.set_model_output_block_patch(lambda h, hsp, options, factor=factor: (h * factor, hsp))
+        made.append(host.run("T2VFilm", patched, clip, STORY, method="windows", **size, **how)[0]["samples"])
+    assert not torch.allclose(*made)
+    assert {each.name for each in folder.glob("*")} == known
+    skipped = host.run("CLIPSetLastLayer", clip, -2)[0]
+    pipelines = (host.module("nodes.host.film").HostPipeline(model, each) for each in (clip, skipped))
+    assert len({each.identity() for each in pipelines}) == 2
 
 
 def check_a_film_has_windows_of_its_own_whatever_the_model_has(host):

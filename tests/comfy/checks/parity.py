@@ -46,6 +46,7 @@ def check_long_clips_for_the_comparison(host):
     for name, node, arguments in (
         ("windows", "T2VWindows", (4, 2, "pyramid", False)),
         ("loop", "T2VWindows", (4, 2, "linear", True)),
+        ("loop of one window", "T2VWindows", (10, 6, "pyramid", True)),
         ("free-noise", "T2VFreeNoise", (4, 2, "pyramid")),
     ):
         (patched,) = host.run(node, model, *arguments)

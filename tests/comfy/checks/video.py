@@ -145,6 +145,15 @@ def check_pingpong_and_loops_have_their_frames(host):
     assert info(host, files[0]).frame_count == 4
 
 
+def check_half_precision_frames_come_back_as_they_went(host):
+    import torch
+
+    frames = [torch.full((2, 2, 3), value, dtype=torch.float16) for value in (0.25, 1.0, 0.5)]
+    shown = list(host.module("nodes.host.video").played(3, iter(frames), True, 2))
+    for frame, value in zip(shown, [0.25, 1.0, 0.5, 1.0] * 2, strict=True):
+        assert (frame.float() - value).abs().max() < 1e-4, value
+
+
 def check_a_latent_is_decoded_as_it_is_written(host):
     import torch
 
