@@ -8,7 +8,11 @@ import sys
 from importlib import import_module
 
 from .cli import COMMANDS
-from .errors import T2VError
+from .errors import T2VError, is_out_of_memory
+
+TOO_LARGE = (
+    "There is not enough memory for this: ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16."
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,6 +28,11 @@ def main(argv: list[str] | None = None) -> int:
         report = args.func(args)
     except (T2VError, OSError) as error:
         print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
+        return 2
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        print(f"{parser.prog} {args.command}: {TOO_LARGE}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from .errors import T2VError
 from .film_methods import MAKE, Denoiser
-from .pipeline import Pipeline, Progress, checked_rate, checked_steps
+from .pipeline import Pipeline, Progress, checked_rate, checked_scale, checked_steps
 from .sampling.story import Story, parse_story, with_negative
 from .sampling.windows import Windows, windows
 
@@ -112,12 +112,13 @@ class Film:
         self.clip = clip
         if clip is not None:
             height, width = clip.shape[1:3]
-            frames = len(clip) + (choose.frames if frames is None else frames)
         self.shape = pipeline.checked_shape(1, frames, width, height)
+        if clip is not None:
+            self.shape = (*self.shape[:2], len(clip) + self.shape[2], *self.shape[3:])
         self.story: Story = parse_story(story, self.shape[2], self.fps)
         self.settings = Settings(
             steps=checked_steps(choose.steps if steps is None else steps),
-            guidance_scale=choose.guidance_scale if guidance_scale is None else guidance_scale,
+            guidance_scale=checked_scale(choose.guidance_scale if guidance_scale is None else guidance_scale),
             seed=seed,
             window=_checked(window, choose.frames, self.shape[2]),
             sketches=sketches,
@@ -202,7 +203,8 @@ class Store:
         text, note = repr(sorted(about.items())), folder / "film.txt"
         if note.exists() and note.read_text(encoding="utf-8") != text:
             raise T2VError(
-                f"{folder} holds an unfinished film of other settings: finish that one, or name another folder."
+                f"{folder} holds an unfinished film of other settings: finish that one with its own, remove the folder, or "
+                "choose another."
             )
         note.write_text(text, encoding="utf-8")
 

@@ -84,15 +84,21 @@ def load_tokenizer(path: Path | None) -> Any:
     """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none."""
     from transformers import CLIPTokenizer
 
-    if path is not None:
-        return CLIPTokenizer.from_pretrained(path)
+    fault = None
     try:
-        return CLIPTokenizer.from_pretrained(CLIP)
-    except OSError as error:
+        tokenizer = CLIPTokenizer.from_pretrained(path or CLIP)
+    except Exception as error:  # what a damaged or missing file raises differs between versions
+        fault = error
+    if fault is not None or tokenizer.vocab_size <= 2:  # some versions make an empty one where files are missing
+        found = (
+            f"The tokenizer in {path} cannot be read" if path else f"The model brings no tokenizer, and {CLIP}'s cannot"
+        )
+        found += "" if path else " be loaded"
         raise T2VError(
-            f"The model brings no tokenizer, and {CLIP}'s could not be loaded: put a folder 'tokenizer' with CLIP's "
-            "vocab.json and merges.txt beside the weights."
-        ) from error
+            f"{found}: put a folder 'tokenizer' with CLIP's vocab.json and merges.txt beside the weights."
+        ) from fault
+    tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless where no configuration tells it
+    return tokenizer
 
 
 def _filled(module: torch.nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Any:

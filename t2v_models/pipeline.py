@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
@@ -15,7 +16,7 @@ from torch import Tensor
 from .errors import T2VError
 from .families import Family
 from .sampling.guidance import classifier_free, rescale
-from .sampling.schedulers import build_scheduler, with_scaled_schedule
+from .sampling.schedulers import build_scheduler, set_steps, with_scaled_schedule
 from .sampling.story import parse_story, same_form, with_negative
 from .sampling.windows import Windows
 from .unet import UNet3D
@@ -23,6 +24,9 @@ from .video.rate import frame_rate
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` after every step; it may raise to cancel."""
+
+MOST_FRAMES, LARGEST = 1_000_000, 16_384
+"""A video's frames and pixels of a side: more is a slip of the finger."""
 
 
 @dataclass(frozen=True)
@@ -135,7 +139,7 @@ class Pipeline:
             return film.frames() if decode else film.latents()
         choose = self.defaults
         steps = checked_steps(choose.steps if steps is None else steps)
-        scale = choose.guidance_scale if guidance_scale is None else guidance_scale
+        scale = checked_scale(choose.guidance_scale if guidance_scale is None else guidance_scale)
         contrast = self.family.guidance_rescale if guidance_rescale is None else guidance_rescale
         eta = self.family.eta if eta is None else eta
         shape = self._shape(prompts, negatives, frames, width, height, video)
@@ -157,9 +161,8 @@ class Pipeline:
                 context = torch.cat(same_form(negative, context, shape[2]))
 
         # 2. noise
-        generators = [torch.Generator().manual_seed(seed + i) for i in range(len(prompts))]
-        base = build_scheduler(scheduler or choose.scheduler, self.scheduler_config)
-        base.set_timesteps(steps, device=self.device)
+        generators = [torch.Generator().manual_seed(checked_seed(seed, len(prompts)) + i) for i in range(len(prompts))]
+        base = self.scheduler(scheduler, steps)
         order = getattr(base, "order", 1)
         start = (steps - min(int(steps * strength), steps)) * order if video is not None else 0
         timesteps = base.timesteps[start:]
@@ -207,6 +210,13 @@ class Pipeline:
         if not decode:
             return Video(torch.empty(0), x, rate)
         return Video(torch.stack([torch.cat(list(self.decode(each))) for each in x]), x, rate)
+
+    def scheduler(self, name: str | None, steps: int | None) -> Any:
+        """diffusers' scheduler of that name with its timesteps chosen, the model's own where None."""
+        name = name or self.defaults.scheduler
+        made = build_scheduler(name, self.scheduler_config)
+        set_steps(made, name, checked_steps(self.defaults.steps if steps is None else steps), self.device)
+        return made
 
     def check_finite(self, x: Tensor) -> None:
         """A black video with no word about it is the worst of results."""
@@ -288,9 +298,11 @@ def checked_shape(
     frames = pipeline.defaults.frames if frames is None else frames
     width = pipeline.defaults.width if width is None else width
     height = pipeline.defaults.height if height is None else height
-    if frames < 1:
-        raise T2VError(f"frames is {frames}: at least 1 is wanted.")
+    if not 1 <= frames <= MOST_FRAMES:
+        raise T2VError(f"frames is {frames}: at least 1 is wanted and at most {MOST_FRAMES}.")
     for name, size in (("width", width), ("height", height)):
+        if size > LARGEST:
+            raise T2VError(f"{name} is {size}: at most {LARGEST} is possible.")
         if size < 8 or size % 8:
             raise T2VError(f"{name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
     return (count, pipeline.unet.config.out_channels, frames, height // 8, width // 8)
@@ -301,6 +313,20 @@ def checked_rate(fps: float | None, own: float) -> float:
     fps = own if fps is None else fps
     frame_rate(fps)
     return fps
+
+
+def checked_seed(seed: int, videos: int = 1) -> int:
+    """The seed, if generators take it and those that follow it."""
+    if not -(2**63) <= seed <= 2**64 - videos:
+        raise T2VError(f"seed is {seed}: a whole number from 0 to 2^64 - 1 is wanted, such as 42.")
+    return seed
+
+
+def checked_scale(scale: float) -> float:
+    """The guidance scale, if it is a number."""
+    if not math.isfinite(scale):
+        raise T2VError(f"The guidance scale is {scale}: a number is wanted, 1 for no guidance, 3 to 15 as a rule.")
+    return scale
 
 
 def checked_steps(steps: int) -> int:

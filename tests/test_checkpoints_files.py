@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import save_file
 
+from t2v_models import loading
 from t2v_models.__main__ import main
 from t2v_models.checkpoints import inspect, load_state_dict, load_unet, open_checkpoint
 from t2v_models.checkpoints.convert import convert, save_unet
 from t2v_models.errors import T2VError
+from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D, UNetConfig
 
 from .small_models import SMALL, all_in_one, diffusers_folder, in_layout, text_weights, unet_weights, vae_weights
@@ -250,3 +253,31 @@ def test_the_command_line_inspects_and_converts(tmp_path: Path, capsys: pytest.C
     assert inspect(tmp_path / "a.ckpt").dtype == "bf16"
     assert main(["convert", str(source), str(tmp_path / "a.ckpt"), "--layout", "videocrafter"]) == 2
     assert "exists already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("layout", ["modelscope", "videocrafter"])
+def test_what_could_not_be_read_again_is_not_written(tmp_path, layout):
+    with pytest.raises(T2VError, match=r"8 groups .* choose the layout diffusers"):
+        convert(BUILT_IN, tmp_path / "model.ckpt", layout)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("damage", ["missing", "vocab.json", "merges.txt", "broken"])
+def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, monkeypatch, damage):
+    monkeypatch.setattr(loading, "CLIP", str(tmp_path / "nowhere"))
+    folder = tmp_path / "tokenizer"
+    shutil.copytree(BUILT_IN / "tokenizer", folder)
+    if damage == "missing":
+        folder = None
+    elif damage == "broken":
+        (folder / "vocab.json").write_text("{")
+    else:
+        (folder / damage).unlink()
+    with pytest.raises(T2VError, match=r"tokenizer.*vocab\.json and merges\.txt"):
+        loading.load_tokenizer(folder)
+
+
+def test_a_tokenizer_of_two_files_reads_clips_length_of_text(tmp_path):
+    for name in ("vocab.json", "merges.txt"):
+        shutil.copy(BUILT_IN / "tokenizer" / name, tmp_path / name)
+    assert loading.load_tokenizer(tmp_path).model_max_length == 77

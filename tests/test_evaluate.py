@@ -2,10 +2,12 @@
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
 from t2v_models.__main__ import main
+from t2v_models.evaluation import report
 
 
 def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsys):
@@ -26,6 +28,14 @@ def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsy
         ["evaluate", "--plain", "1", "--model", "nowhere"],
         ["evaluate", "--plain", "1", "--scheduler", "nonsense"],
         ["evaluate", "--plain", "1", "--output", "README.md"],
+        ["evaluate", "--plain", "1", "--stories", "1", "--scheduler", "euler", "--output", "out"],
+        ["evaluate", "--stories", "1", "--frames", "8", "--output", "out"],
+        ["evaluate", "--truth", "--plain", "1", "--frames", "4", "--output", "out"],
+        ["evaluate", "--truth", "--plain", "1", "--model", "nowhere", "--output", "out"],
+        ["evaluate", "--schedulers", "1", "--steps", "60", "--output", "out"],
+        ["evaluate", "--plain", "1", "--seed", "9" * 20, "--output", "out"],
+        ["evaluate", "--plain", "1", "--guidance", "nan", "--output", "out"],
+        ["train-builtin", "--seed", "9" * 20],
         ["train-builtin", "--threads", "0"],
         ["train-builtin", "--scale", "2"],
         ["train-builtin", "--output", "README.md"],
@@ -40,6 +50,7 @@ def test_wrong_input_gets_one_sentence(arguments, tmp_path, monkeypatch, capsys)
     error = capsys.readouterr().err.strip()
     assert error
     assert "\n" not in error
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"], "nothing may be left behind"
 
 
 @pytest.mark.slow
@@ -51,3 +62,18 @@ def test_several_processes_find_what_one_finds(tmp_path, capsys):
     assert len(one) == 7
     assert [row[:3] for row in one] == [row[:3] for row in two]
     assert [row[3:9] for row in one] == [row[3:9] for row in two]
+
+
+@pytest.mark.parametrize(
+    ("right", "wrong", "shown"), [(47, 24, 24), (90, 10, 10), (366, 18, 18), (2, 60, 46), (90, 60, 24)]
+)
+def test_the_contact_sheet_shows_as_many_wrong_ones_as_fit_and_some_right_ones(monkeypatch, right, wrong, shown):
+    rows = []
+    monkeypatch.setattr(report, "strips", lambda given, path, columns: rows.extend(given))
+    score, question = (lambda ok: SimpleNamespace(right={"all": ok})), SimpleNamespace(prompt="a red circle")
+    given = [
+        SimpleNamespace(score=score(ok), question=question, frames=None) for ok in [True] * right + [False] * wrong
+    ]
+    report.contact_sheet(given, Path("sheet.png"))
+    assert len(rows) == min(48, right + wrong)
+    assert sum(not ok for _, _, ok in rows) == shown

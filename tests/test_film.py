@@ -384,3 +384,9 @@ def test_a_given_clip_stays_as_it_is_and_the_film_goes_on_from_it(pipeline):
 def test_only_the_endless_method_takes_a_clip(pipeline):
     with pytest.raises(T2VError, match="endless"):
         Film(pipeline, "a red circle", method="windows", clip=torch.rand(5, 32, 32, 3))
+
+
+@pytest.mark.parametrize("frames", [0, -2])
+def test_a_clip_is_gone_on_with_by_one_frame_at_least(pipeline, frames):
+    with pytest.raises(T2VError, match=f"frames is {frames}: at least 1"):
+        Film(pipeline, "a red circle", frames=frames, clip=torch.rand(5, 32, 32, 3))

@@ -1,8 +1,11 @@
 """`generate`: prompts to files by extension, and one sentence for every wrong input."""
 
+from fractions import Fraction
+
 import pytest
 
 from t2v_models.__main__ import main
+from t2v_models.film import Film
 from t2v_models.video import VideoReader
 
 QUICK = ["--frames", "3", "--steps", "2"]
@@ -88,6 +91,22 @@ def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
         (["a", "--method", "nonsense"], ["nonsense", "windows"]),
         (["a", "--resume"], ["--resume", "--method"]),
         (["a", "--sketches", "2"], ["--sketches", "--method"]),
+        (["a", "--sketches", "2", "--method", "windows"], ["--sketches", "coarse-to-fine"]),
+        (["a", "--guidance", "nan"], ["guidance", "nan"]),
+        (["a", "--guidance", "inf", "--method", "windows"], ["guidance", "inf"]),
+        (["a", "--seed", "9" * 20], ["seed", "9" * 20]),
+        (["a", "b", "--seed", f"{2**64 - 1}"], ["seed"]),
+        (["a", "--frames", "9" * 20], ["frames", "at most"]),
+        (["a", "--size", "8000000x64"], ["8000000", "at most"]),
+        (["a", "--size", "0x64"], ["0x64", "64x64"]),
+        (["a", "--frames", "1000000", "--size", "16384x16384"], ["memory", "--size"]),
+        (["a", "--scheduler", "lcm", "--steps", "51"], ["lcm", "51", "fewer"]),
+        (["a", "--fps", "120", "--output", "{folder}/video.gif"], ["GIF", "120"]),
+        (["caf\udce9"], ["caf", "UTF-8"]),
+        (["a\0b"], ["no text"]),
+        (["a", "b", "--output", "{folder}/taken.mp4"], ["taken-2.mp4", "folder"]),
+        (["a", "--device", "meta"], ["meta"]),
+        (["a", "--device", "hpu"], ["hpu"]),
         (["a", "--device", "nonsense"], ["nonsense"]),
         (["a", "--model", "{folder}"], ["{folder}"]),
         (["a", "--model", "{folder}/nothing"], ["nothing"]),
@@ -97,9 +116,11 @@ def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
         ([], ["No prompt"]),
         (["--prompts", "{folder}/empty.txt"], ["empty.txt", "one per line"]),
         (["--prompts", "{folder}/latin.txt"], ["latin.txt", "UTF-8"]),
-        (["--prompts", "{folder}/none.txt"], ["none.txt"]),
+        (["--prompts", "{folder}/none.txt"], ["none.txt", "name a text file"]),
+        (["--story", "{folder}"], ["{folder}", "name a text file"]),
+        (["--story", "{folder}/heavy.txt"], ["Line 1", "weight"]),
         (["--story", "{folder}/empty.txt"], ["no scene", "0-2s"]),
-        (["--story", "{folder}/late.txt"], ["Scene 2", "0-2s"]),
+        (["--story", "{folder}/late.txt"], ["Line 2", "0-2s"]),
         (["a", "--story", "{folder}/late.txt"], ["--story", "prompt"]),
     ],
     ids=lambda value: " ".join(value) or "nothing",
@@ -108,9 +129,37 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing_behind(tmp_path, capsys,
     (tmp_path / "empty.txt").write_text("\n", encoding="utf-8")
     (tmp_path / "latin.txt").write_bytes("caf\u00e9".encode("latin-1"))
     (tmp_path / "late.txt").write_text("0-2f: a\n2-90f: b", encoding="utf-8")
+    (tmp_path / "heavy.txt").write_text(f"weight {'9' * 400}: a", encoding="utf-8")
+    (tmp_path / "taken-2.mp4").mkdir()
     before = sorted(path.name for path in tmp_path.iterdir())
     assert generate(tmp_path, *(each.format(folder=tmp_path) for each in arguments)) == 2
     error = capsys.readouterr().err.strip().splitlines()[-1]
     assert error.startswith("python -m t2v_models generate:")
     assert all(word.format(folder=tmp_path) in error for word in words), error
     assert sorted(path.name for path in tmp_path.iterdir()) == before
+
+
+def test_a_rate_may_be_a_fraction(tmp_path):
+    assert generate(tmp_path, "a", "--fps", "30000/1001", output="video.mkv") == 0
+    assert VideoReader(tmp_path / "video.mkv").info.fps == Fraction(30000, 1001)
+    with pytest.raises(SystemExit):
+        generate(tmp_path, "a", "--fps", "nan")
+
+
+def test_films_of_several_prompts_are_kept_until_all_are_written(tmp_path, monkeypatch):
+    film = "t2v_models.film.Film.latents"
+    latents, made = Film.latents, []
+
+    def stopped(self):
+        made.append(self.store.get("part") is not None)
+        if len(made) == 2:
+            raise KeyboardInterrupt
+        yield from latents(self)
+
+    monkeypatch.setattr(film, stopped)
+    call = ("a", "b", "--method", "windows", "--resume")
+    assert generate(tmp_path, *call, output="film.mp4") == 130
+    assert (tmp_path / "film-1.mp4.unfinished").is_dir()
+    monkeypatch.setattr(film, latents)
+    assert generate(tmp_path, *call, output="film.mp4") == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["film-1.mp4", "film-2.mp4"]

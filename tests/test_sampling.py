@@ -150,9 +150,10 @@ def test_frames_that_share_a_text_share_its_embedding_and_the_last_text_holds_on
     ("text", "message"),
     [
         ("0-2s: a\n3s-4s: b", "Frame 16"),
-        ("0-2s: a\n2s-9s: b", "Scene 2 .* 72"),
-        ("2s-1s: a", "Scene 1"),
-        ("0-2s: a\nb", "Scene 2 .* no span"),
+        ("0-2s: a\n2s-9s: b", "Line 2 .* 72"),
+        ("2s-1s: a", "Line 1"),
+        ("0-2s: a\nb", "Line 2 .* no span"),
+        ("negative: x\na\n0-10: b", "Line 2 .* no span"),
         ("", "no scene"),
         ("negative: a", "no scene"),
     ],

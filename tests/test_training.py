@@ -12,7 +12,7 @@ from t2v_models.training import autoencoder, decoder, denoiser, text
 from t2v_models.training.captions import describe, vocabulary
 from t2v_models.training.loop import Schedule, fit
 from t2v_models.training.pool import Pool, poses
-from t2v_models.training.recipe import Recipe, train_builtin
+from t2v_models.training.recipe import Recipe, begin, train_builtin
 from t2v_models.training.world import DIRECTIONS, Item, Scene, World
 from t2v_models.training.world import Path as Way
 
@@ -238,6 +238,15 @@ def test_the_rate_rises_holds_and_falls():
     assert set(rates[10:51]) == {1e-3}
     assert rates[51:] == sorted(rates[51:], reverse=True)
     assert 1e-5 <= rates[-1] < 2e-5
+
+
+def test_a_training_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):
+    recipe = Recipe().scaled(0.0005)
+    begin(tmp_path, recipe, seed=0)
+    begin(tmp_path, recipe, seed=0)
+    for other, seed in ((recipe, 1), (Recipe(), 0)):
+        with pytest.raises(T2VError, match="--seed, --steps or --scale"):
+            begin(tmp_path, other, seed)
 
 
 @pytest.mark.slow

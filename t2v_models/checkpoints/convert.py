@@ -119,6 +119,20 @@ def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtyp
     (folder / "config.json").write_text(_json(diffusers.to_json(unet.config, **extra)), "utf-8")
 
 
+def _check_readable(unet: LazyDict, config: UNetConfig, layout: str) -> None:
+    """Refuse a model whose names and shapes alone, which is all that a file of this layout has, do not tell what it is."""
+    try:
+        told = open_checkpoint(unet).config
+        lost = (told.norm_groups, told.head_dim) != (config.norm_groups, config.head_dim)
+    except T2VError:
+        lost = True
+    if lost:
+        raise T2VError(
+            f"Files of the layout {layout} cannot tell that this model has {config.norm_groups} groups in its "
+            f"normalisations and {config.head_dim} channels in an attention head: choose the layout diffusers."
+        )
+
+
 def _plan(
     checkpoint: Checkpoint,
     layout: str,
@@ -133,6 +147,8 @@ def _plan(
         canonical = with_loras(canonical, checkpoint.config, loras)
     config = open_checkpoint(canonical).config if loras else checkpoint.config
     unet = LAYOUTS[layout].from_canonical(canonical, config)
+    if layout != "diffusers":
+        _check_readable(unet, config, layout)
     if layout == "videocrafter":
         tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
         tensors |= _videocrafter_parts(parts)

@@ -17,6 +17,6 @@ def check_device(name: str) -> None:
     import torch
 
     try:
-        torch.empty(1, device=name)
-    except (RuntimeError, AssertionError) as error:  # the latter where torch was built without CUDA
+        torch.zeros(1, device=name).cpu()  # "meta" takes a tensor and gives none back
+    except (RuntimeError, AssertionError, ImportError, AttributeError) as error:  # each is what some torch says
         raise T2VError(f"--device is {name!r}, which cannot be used here ({str(error).splitlines()[0]}).") from error

@@ -84,8 +84,10 @@ def run(args: argparse.Namespace) -> str:
     from ..evaluation.run import answers, batches, summarise, truth
     from ..evaluation.scoring import questions
     from ..evaluation.workers import answer, spread, usual_jobs
-    from ..loading import load_pipeline
+    from ..pipeline import checked_scale, checked_seed
 
+    checked_seed(args.seed)
+    checked_scale(1.0 if args.guidance is None else args.guidance)
     jobs = args.jobs or usual_jobs(args.device)
     unguided = counts.pop("unguided")
     asked = questions({group: count for group, count in counts.items() if count}, args.seed)
@@ -100,17 +102,14 @@ def run(args: argparse.Namespace) -> str:
     if not rounds and not args.stories:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
 
-    args.output.mkdir(parents=True, exist_ok=True)
-    if args.stories and args.truth:
-        raise T2VError("--truth draws single clips only: leave --stories out.")
-    if not args.truth:
-        load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
     options = {
         "steps": args.steps,
         "guidance_scale": args.guidance,
         "scheduler": args.scheduler,
         "frames": args.frames,
     }
+    _check(args, rounds, options)
+    args.output.mkdir(parents=True, exist_ok=True)
     given = []
     with tqdm(total=sum(len(group) for group, _ in rounds), desc="videos", unit="", disable=not rounds) as bar:
         if args.truth:
@@ -121,16 +120,37 @@ def run(args: argparse.Namespace) -> str:
         for part in made:
             given += part
             bar.update(len(part))
+    told = []
+    if given:
+        summaries = summarise(given)
+        report.write_csv(given, args.output / "results.csv")
+        report.contact_sheet(given, args.output / "sheet.png")
+        report.plot(summaries, given, args.output / "plot.png")
+        told = [report.table(summaries), f"results.csv, sheet.png and plot.png are in {args.output}."]
     if args.stories:
-        told = _stories(args, jobs)
-        if not given:
-            return told
-    summaries = summarise(given)
-    report.write_csv(given, args.output / "results.csv")
-    report.contact_sheet(given, args.output / "sheet.png")
-    report.plot(summaries, given, args.output / "plot.png")
-    table = report.table(summaries) + (f"\n\n{told}" if args.stories else "")
-    return f"{table}\n\nresults.csv, sheet.png and plot.png are in {args.output}."
+        told.insert(1, _stories(args, jobs))
+    return "\n\n".join(told)
+
+
+def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any]]], options: dict[str, Any]) -> None:
+    """Refuse now what would be found wrong, or found to be ignored, after minutes of work."""
+    from ..loading import load_pipeline
+
+    if args.truth:
+        given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]
+        given += ["--model"] * (args.model != "built-in") + ["--stories"] * bool(args.stories)
+        given += ["--schedulers"] * bool(args.schedulers)
+        if given:
+            raise T2VError(f"--truth draws clips of the world's own and makes none: leave {', '.join(given)} out.")
+        return
+    if args.stories and args.scheduler not in (None, "ddim"):
+        raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
+    if args.stories and args.frames is not None and not rounds:
+        raise T2VError("--frames is given, but a story's scenes have 16 frames each: leave it out.")
+    pipeline = load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
+    pipeline.checked_shape(1, args.frames, None, None)
+    for _, changes in rounds:
+        pipeline.scheduler((options | changes)["scheduler"], args.steps)
 
 
 def _stories(args: argparse.Namespace, jobs: int) -> str:
@@ -140,8 +160,6 @@ def _stories(args: argparse.Namespace, jobs: int) -> str:
     from ..evaluation import report, stories
     from ..evaluation.workers import spread, tell
 
-    if args.scheduler not in (None, "ddim"):
-        raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
     asked = stories.tales(args.stories, seed=args.seed)
     call = {"steps": args.steps, "guidance_scale": args.guidance, "method": args.method}
     made = spread(partial(tell, model=args.model, device=args.device, call=call), asked, jobs)

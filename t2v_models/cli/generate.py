@@ -6,6 +6,7 @@ import argparse
 import os
 import re
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -48,7 +49,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--size", metavar="WxH", help="width and height in pixels, multiples of 8, such as 256x256")
     parser.add_argument(
         "--fps",
-        type=float,
+        type=_rate,
         help="frames per second of the file, of a story's seconds and of a clip to continue; "
         "models that know frame rates are asked for it, too",
     )
@@ -95,10 +96,10 @@ def run(args: argparse.Namespace) -> str:
     outputs = _outputs(args.output, len(prompts))
 
     from ..sampling.schedulers import check_scheduler
-    from ..video import format_of
+    from ..video import check_rate, format_of
 
-    if not _pictures(args.output):
-        format_of(args.output)  # an unknown extension is better known now than after the sampling
+    if not _pictures(args.output):  # what the file cannot hold is better known now than after the sampling
+        check_rate(format_of(args.output), args.fps)
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
     if args.method is not None:
@@ -113,11 +114,13 @@ def run(args: argparse.Namespace) -> str:
     from tqdm import tqdm
 
     from ..loading import load_pipeline
+    from ..pipeline import checked_seed
 
+    checked_seed(args.seed, len(prompts))
     check_device(args.device)
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
-    written = []
+    written, films = [], []
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         with tqdm(desc=" ".join(prompt.split())[:40], unit="") as bar:
 
@@ -135,7 +138,6 @@ def run(args: argparse.Namespace) -> str:
                 "seed": args.seed + i,
                 "progress": progress,
             }
-            film = None
             if args.method is None:
                 video = pipeline(prompt, args.negative_prompt, scheduler=args.scheduler, **call)
                 frames, fps = iter([video.frames[0]]), video.fps
@@ -146,11 +148,12 @@ def run(args: argparse.Namespace) -> str:
                 call |= {"method": args.method, "resume": unfinished, "clip": clip}
                 call |= {} if args.sketches is None else {"sketches": args.sketches}
                 film = Film(pipeline, prompt, args.negative_prompt, **call)
+                films.append(film)
                 frames, fps = film.frames(), film.fps
             about = {"prompt": prompt, "seed": str(args.seed + i)}
             written.append(_write(output, frames, fps, about))
-            if film is not None:
-                film.finish()
+    for film in films:  # not before all are written: else a stopped command would make the first ones again
+        film.finish()
     return "\n".join(str(path) for path in written)
 
 
@@ -162,6 +165,10 @@ def check_method(args: argparse.Namespace) -> None:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
     if args.clip is not None and args.method != "endless":
         raise T2VError(f"--method is {args.method!r}: --continue works with endless, so leave --method out.")
+    if args.sketches is not None and args.method != "coarse-to-fine":
+        raise T2VError(
+            f"--sketches is given for --method {args.method}: only coarse-to-fine sketches, so leave it out."
+        )
     if args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: films are made with ddim, so leave it out.")
 
@@ -194,7 +201,7 @@ def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
     from ..video import VideoReader
 
     width, height = _size(args.size)
-    reader = VideoReader(args.clip, fps=args.fps, size=(width, height) if width else None)
+    reader = VideoReader(args.clip, fps=args.fps, size=None if width is None else (width, height))
     frames = list(reader)
     if not frames:
         raise T2VError(
@@ -211,6 +218,8 @@ def _prompts(args: argparse.Namespace) -> list[str]:
         if not any(lines):
             raise T2VError(f"{args.prompts} holds no prompt: write one per line.")
         prompts += [line for line in lines if line]
+    for prompt in prompts:
+        _check_text(prompt, f"The prompt {prompt!r}")
     if not prompts:
         raise T2VError(
             'No prompt is given: write one, such as "a red circle moves right", or name a file by --prompts.'
@@ -221,7 +230,9 @@ def _prompts(args: argparse.Namespace) -> list[str]:
 def _story(args: argparse.Namespace) -> str:
     if args.prompt or args.prompts is not None:
         raise T2VError("--story and a prompt are given: a film takes all its texts from the story, so leave one out.")
-    return _text(args.story)
+    text = _text(args.story)
+    _check_text(text, f"The story in {args.story}")
+    return text
 
 
 def _text(path: Path) -> str:
@@ -229,13 +240,21 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
     except UnicodeDecodeError as error:
         raise T2VError(f"{path} is no UTF-8 text (byte {error.start} is not): save it as UTF-8.") from error
+    except OSError as error:
+        raise T2VError(f"{path} cannot be read ({error.strerror}): name a text file.") from error
+
+
+def _check_text(text: str, what: str) -> None:
+    """Refuse what a terminal or a file may hold but no text: half characters and zeros."""
+    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
+        raise T2VError(f"{what} holds characters that are no text: write it again, in UTF-8.")
 
 
 def _size(text: str | None) -> tuple[int | None, int | None]:
     if text is None:
         return None, None
     match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip().lower())
-    if not match:
+    if not match or not int(match[1]) or not int(match[2]):
         raise T2VError(f"--size is {text!r}: WIDTHxHEIGHT is wanted, such as 64x64.")
     return int(match[1]), int(match[2])
 
@@ -251,4 +270,16 @@ def _outputs(path: Path, count: int) -> list[Path]:
         raise T2VError(f"--output is {path}, but the folder {folder} is not writable: choose another.")
     if count == 1:
         return [path]
-    return [path.with_name(f"{path.stem}-{i + 1:0{len(str(count))}d}{path.suffix}") for i in range(count)]
+    paths = [path.with_name(f"{path.stem}-{i + 1:0{len(str(count))}d}{path.suffix}") for i in range(count)]
+    for each in paths:
+        if each.is_dir():
+            raise T2VError(f"{each}, where one of the videos would go, is a folder: choose another --output.")
+    return paths
+
+
+def _rate(text: str) -> float:
+    """24, 29.97 or 30000/1001."""
+    return float(Fraction(text))
+
+
+_rate.__name__ = "frame rate"  # what argparse calls it when it refuses one

@@ -22,7 +22,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "-o", "--output", type=Path, default=Path("output/builtin"), metavar="FOLDER", help="where the model goes"
     )
     parser.add_argument(
-        "--work", type=Path, metavar="FOLDER", help="unfinished stages and loss.png; default OUTPUT/../training"
+        "--work", type=Path, metavar="FOLDER", help="unfinished stages and loss.png; default OUTPUT-training"
     )
     parser.add_argument("--seed", type=int, default=0)
     add_device(parser)
@@ -43,13 +43,15 @@ def run(args: argparse.Namespace) -> str:
 
     import torch
 
+    from ..pipeline import checked_seed
     from ..training.recipe import Recipe, train_builtin
 
+    checked_seed(args.seed, videos=1_000_000)  # parts count on from it
     torch.set_num_threads(args.threads)
     recipe = Recipe()
     if args.steps is not None:
         recipe = replace(recipe, denoiser=recipe.denoiser.over(args.steps))
     recipe = recipe.scaled(args.scale)
-    work = args.work or args.output.parent / "training"
+    work = args.work or args.output.with_name(f"{args.output.name}-training")
     picture = train_builtin(work, args.output, recipe, seed=args.seed, device=args.device)
     return f"The model is in {args.output}, its loss curves are in {picture}. Try it: --model {args.output}"

@@ -56,8 +56,9 @@ def contact_sheet(given: list[Answer], path: Path, *, columns: int = 3, most: in
     """A row of frames per video under its prompt, in red where something is wrong: right ones, then wrong ones."""
     wrong = [answer for answer in given if not answer.score.right["all"]]
     right = [answer for answer in given if answer.score.right["all"]]
-    stride = max(1, len(right) // max(1, most - len(wrong[: most // 2])))
-    shown = (right[::stride] + wrong[: most // 2])[:most]
+    wrong = wrong[: max(most // 2, most - len(right))]
+    count = min(len(right), most - len(wrong))
+    shown = [right[len(right) * i // count] for i in range(count)] + wrong
     rows = [(answer.question.prompt[:64], answer.frames, answer.score.right["all"]) for answer in shown]
     strips(rows, path, columns=columns)
 

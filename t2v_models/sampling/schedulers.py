@@ -41,7 +41,22 @@ def build_scheduler(name: str, config: dict[str, Any]) -> Any:
     """
     check_scheduler(name)
     class_name, extra = SCHEDULERS[name]
-    return getattr(import_module("diffusers"), class_name).from_config({**config, **extra})
+    try:
+        return getattr(import_module("diffusers"), class_name).from_config({**config, **extra})
+    except (NotImplementedError, ValueError, TypeError) as error:
+        raise T2VError(f"Scheduler {name!r} cannot be made of the model's configuration ({error}).") from error
+
+
+def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str) -> None:
+    """Choose the timesteps of so many steps.
+
+    Raises:
+        T2VError: for more than this kind of scheduler can take.
+    """
+    try:
+        scheduler.set_timesteps(steps, device=device)
+    except (ValueError, IndexError, AssertionError) as error:
+        raise T2VError(f"Scheduler {name!r} cannot take {steps} steps: ask for fewer, 20 to 50 are usual.") from error
 
 
 def scaled_schedule(betas: Tensor, base: float) -> tuple[Tensor, Tensor]:

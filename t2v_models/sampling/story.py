@@ -25,6 +25,7 @@ from torch import Tensor
 from ..errors import T2VError
 
 EXAMPLE = "0-2s: a red circle moves right / 2s-4s, fade 0.5s: a red circle moves up"
+MOST_WEIGHT = 100
 _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = re.compile(rf"({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
 _SPAN = re.compile(rf"({_NUMBER})\s*(s|f|%|)\s*[-–]\s*({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
@@ -135,7 +136,7 @@ def parse_story(text: str, frames: int, fps: float) -> Story:
     """
     lines = [line.strip() for line in re.split(r"\n| / ", text) if line.strip()]
     parsed = [_line(line, i + 1, frames, fps) for i, line in enumerate(lines)]
-    positive = [each for each, negative in parsed if not negative]
+    positive = {i + 1: each for i, (each, negative) in enumerate(parsed) if not negative}
     if not positive:
         raise T2VError(f"The story has no scene: write one per line, such as {EXAMPLE!r}.")
     scenes = _spread(positive, frames)
@@ -166,12 +167,12 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
             span = (_frames(first, first_unit or unit, frames, fps), _frames(last, unit, frames, fps))
             if span[1] <= span[0]:
                 raise T2VError(
-                    f"Scene {number} of the story goes from {part.replace('-', ' to ')}: it must end after "
+                    f"Line {number} of the story goes from {part.replace('-', ' to ')}: it must end after "
                     f"it starts, as in {EXAMPLE!r}."
                 )
             if span[1] > frames + 0.5:
                 raise T2VError(
-                    f"Scene {number} of the story ends at frame {span[1]:g}, but the clip has {frames} "
+                    f"Line {number} of the story ends at frame {span[1]:g}, but the clip has {frames} "
                     f"frames ({frames / fps:g} s): end it earlier, as in {EXAMPLE!r}, or make the clip longer."
                 )
         elif part.startswith("fade"):
@@ -179,6 +180,8 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
             fade = _frames(match[1], match[2], frames, fps) if match else 0.0
         elif part.startswith("weight"):
             weight = float(part[6:])
+            if weight > MOST_WEIGHT:
+                raise T2VError(f"Line {number} of the story has weight {weight:g}: 0 to {MOST_WEIGHT} is possible.")
         elif part == "negative":
             negative = True
     return Scene(text.strip(), *span, fade, weight), negative
@@ -189,14 +192,15 @@ def _frames(number: str, unit: str, frames: int, fps: float) -> float:
     return round(float(number) * factor, 6)
 
 
-def _spread(scenes: list[Scene], frames: int) -> tuple[Scene, ...]:
+def _spread(lines: dict[int, Scene], frames: int) -> tuple[Scene, ...]:
     """Scenes without any span share the clip in equal parts; some with and some without cannot be placed."""
-    without = [i for i, scene in enumerate(scenes) if scene.end < 0]
+    without = [number for number, scene in lines.items() if scene.end < 0]
+    scenes = tuple(lines.values())
     if not without:
-        return tuple(scenes)
+        return scenes
     if len(without) < len(scenes):
         raise T2VError(
-            f"Scene {without[0] + 1} of the story has no span while others have: give every scene one, as in "
+            f"Line {without[0]} of the story has no span while others have: give every scene one, as in "
             f"{EXAMPLE!r}, or none."
         )
     length = frames / len(scenes)

@@ -53,7 +53,7 @@ class Schedule:
 
 def step_seed(seed: int, step: int) -> int:
     """The seed of one step: a resumed run draws what an uninterrupted one would have drawn."""
-    return seed * 1_000_003 + step
+    return (seed * 1_000_003 + step) % 2**63
 
 
 def fit(

@@ -16,6 +16,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
+from .loop import step_seed
 from .render import render
 from .world import DIRECTIONS, Path, Scene, World, place
 
@@ -129,7 +130,7 @@ class Pool:
         """A chunk, from its file or made now."""
         world, scenes, paths = self.world(number), {}, {}
         for length, share in LENGTHS.items():
-            random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + length)
+            random = torch.Generator().manual_seed(step_seed(self.seed, number * 101 + length))
             count = round(self.clips * share)
             scenes[length] = [world.sample(random) for _ in range(count)]
             paths[length] = [place(scene, length, random) for scene in scenes[length]]

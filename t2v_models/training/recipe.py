@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ..errors import T2VError
 from ..families import family_for
 from ..pipeline import Pipeline
 from ..unet import UNet3D
@@ -70,11 +71,14 @@ def train_builtin(
     """Make the model from a seed and write it to `output`; a `work` folder with unfinished stages is gone on with.
 
     Returns the picture of the loss curves.
+
+    Raises:
+        T2VError: where `work` was begun with another seed or recipe.
     """
     from transformers import CLIPTokenizer
 
     recipe = recipe or Recipe()
-    work.mkdir(parents=True, exist_ok=True)
+    begin(work, recipe, seed)
     text.write_tokenizer(work / "tokenizer")
     tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
     stages = {name: work / name for name in STAGES}
@@ -92,6 +96,18 @@ def train_builtin(
     picture = work / "loss.png"
     curves.draw_curves({name: curves.read_losses(folder) for name, folder in stages.items()}, picture)
     return picture
+
+
+def begin(work: Path, recipe: Recipe, seed: int) -> None:
+    """Make the work folder, or refuse one in which another training was begun: its stages would not fit together."""
+    work.mkdir(parents=True, exist_ok=True)
+    text, note = f"seed {seed}\n{recipe!r}\n", work / "recipe.txt"
+    if note.exists() and note.read_text(encoding="utf-8") != text:
+        raise T2VError(
+            f"{work} holds a training that was begun with another --seed, --steps or --scale: give the same, name another "
+            "folder by --work, or remove this one to begin anew."
+        )
+    note.write_text(text, encoding="utf-8")
 
 
 def scheduler_config() -> dict[str, Any]:

@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from .loop import step_seed
 from .pool import Recent, encode, kept, poses
 from .render import render
 from .world import (
@@ -141,7 +142,7 @@ class Turns:
 
     def _make(self, number: int) -> tuple[list[Turn], torch.Tensor, torch.Tensor]:
         """Turns, latents (n, 4, frames, h, w) and poses (n, frames, 2, 5)."""
-        random = torch.Generator().manual_seed(self.seed * 1_000_003 + number * 101 + 7)
+        random = torch.Generator().manual_seed(step_seed(self.seed, number * 101 + 7))
         turns = [sample_turn(self.frames, random) for _ in range(self.clips)]
         paths = [place_turn(turn, random) for turn in turns]
 

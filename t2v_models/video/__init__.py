@@ -1,7 +1,7 @@
 """Video files, in and out: streamed through ffmpeg, with sound and metadata, exact and safe."""
 
 from .audio import Audio
-from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, format_of
+from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, format_of
 from .metadata import embed, json_text, png_text_chunks, read_embedded
 from .probe import AudioInfo, VideoInfo
 from .rate import frame_rate
@@ -19,6 +19,7 @@ __all__ = [
     "VideoReader",
     "VideoWriter",
     "available_formats",
+    "check_rate",
     "embed",
     "format_of",
     "frame_rate",

@@ -7,10 +7,12 @@ import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
 from ..errors import T2VError
 from . import ffmpeg
+from .rate import frame_rate
 
 log = logging.getLogger(__name__)
 
@@ -156,6 +158,15 @@ def _log_lacking(exe: str, name: str, encoders: str) -> None:
 def format_of(path: str | os.PathLike[str]) -> Format:
     """The format that the path's ending asks for; T2VError where there is none."""
     return choose_format(Path(path), None)
+
+
+def check_rate(format: Format, fps: float | Fraction | None) -> None:
+    """T2VError where the format cannot hold so many frames a second."""
+    if fps is not None and format.muxer == "gif" and frame_rate(fps) > 100:
+        raise T2VError(
+            f"A GIF counts time in hundredths of a second, so {float(fps):g} frames a second are too many: give at most "
+            "100, or choose another format."
+        )
 
 
 def choose_format(path: Path, name: str | None) -> Format:

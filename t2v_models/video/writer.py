@@ -17,7 +17,7 @@ import numpy as np
 from ..errors import T2VError
 from . import ffmpeg
 from .audio import to_audio
-from .formats import DEFAULT_QUALITY, Format, choose_format
+from .formats import DEFAULT_QUALITY, Format, check_rate, choose_format
 from .frames import pad_to, quantize, to_array
 from .metadata import PRIVATE, checked, embed, ffmetadata
 from .place import Workplace
@@ -61,10 +61,7 @@ class VideoWriter:
         self._quality = DEFAULT_QUALITY if quality is None else quality
         if not 0 <= self._quality <= 100:
             raise T2VError(f"The quality is {quality}: from 0 (smallest file) to 100 (best) is possible.")
-        if self.format.muxer == "gif" and self.fps > 100:
-            raise T2VError(
-                f"A GIF counts time in hundredths of a second, so {float(self.fps):g} frames a second are too many."
-            )
+        check_rate(self.format, self.fps)
         self._audio = None if audio is None else to_audio(audio)
         if self._audio and not self.format.audio:
             raise T2VError(
