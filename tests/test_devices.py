@@ -1,8 +1,9 @@
-"""Everything computes where the model is: on any GPU that is here, and on one that torch only pretends to have."""
+"""Everything computes where the model is: on any GPU that is here, and on one that is pretended."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
-from torch._subclasses.fake_tensor import FakeTensorMode
 
 from t2v_models import load_pipeline
 from t2v_models.checkpoints import open_checkpoint
@@ -14,14 +15,22 @@ from t2v_models.sampling.windows import Windows
 from t2v_models.training import autoencoder, denoiser, pool, text
 from t2v_models.training.muon import Muon, matrices
 
+from .pretended import Pretended
+
 GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
 STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
 
 
 @pytest.fixture
 def pretended():
-    """Inside, "cuda" can be had anywhere: tensors have devices and shapes, no values, and mixing devices is an error."""
-    with FakeTensorMode():
+    with Pretended():
+        yield
+
+
+@pytest.fixture(params=["pretended", pytest.param("here", marks=GPU)])
+def gpu(request):
+    """A "cuda" that is pretended, and one that is here."""
+    with Pretended() if request.param == "pretended" else nullcontext():
         yield
 
 
@@ -36,6 +45,12 @@ def test_the_pretended_device_tells_where_something_is_forgotten(pretended):
         total.index_add_(1, torch.arange(8), total)
     with pytest.raises(Exception, match="device"):
         torch.nn.functional.conv2d(torch.zeros(1, 3, 8, 8), torch.zeros(3, 3, 3, 3, device="cuda"))
+    with pytest.raises(Exception, match="device"):
+        torch.zeros(8)[torch.zeros(1, dtype=torch.long, device="cuda")]
+    with pytest.raises(Exception, match="generator"):
+        torch.randn(8, device="cuda", generator=torch.Generator())
+    with pytest.raises(Exception, match="numpy"):
+        total.numpy()
 
 
 @pytest.mark.parametrize("windows", [None, Windows(8, 4)], ids=["whole", "in windows of frames"])
@@ -79,29 +94,33 @@ def test_a_step_of_training_computes_where_the_model_is(pretended):
     assert pool.encode(on_cuda(autoencoder.build), torch.rand(2, 3, 3, 64, 64)).device.type == "cpu"
 
 
-@GPU
+@pytest.mark.slow
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_gpu_makes_the_same_video(scheduler):
+def test_a_gpu_makes_the_same_video(gpu, scheduler):
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        call = {"seed": 3, "scheduler": scheduler}
+        call = {"seed": 3, "scheduler": scheduler, "frames": 4, "steps": 4}
         here, there = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
         prompts = ["a red circle moves right", "a blue star moves up on a white background"]
         assert (here(prompts, **call).frames - there(prompts, **call).frames).abs().max() < 1 / 255
 
 
-@GPU
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_a_gpu_makes_the_same_film(method):
+def test_a_gpu_makes_the_same_film(gpu, method):
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
-        here, there = (torch.cat(list(Film(p, STORY, frames=32, method=method, seed=5).frames())) for p in pipelines)
+        here, there = (
+            torch.cat(list(Film(p, STORY, frames=24, steps=3, method=method, seed=5).frames())) for p in pipelines
+        )
         assert (here - there).abs().max() < 1 / 255
 
 
-@GPU
-def test_a_gpu_goes_on_from_a_clip_as_the_processor_does():
+@pytest.mark.slow
+def test_a_gpu_goes_on_from_a_clip_as_the_processor_does(gpu):
     clip = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
-        here, there = (torch.cat(list(Film(p, STORY, frames=6, clip=clip, seed=5).frames())) for p in pipelines)
+        here, there = (
+            torch.cat(list(Film(p, STORY, frames=2, steps=4, clip=clip, seed=5).frames())) for p in pipelines
+        )
         assert (here - there).abs().max() < 1 / 255

@@ -178,7 +178,7 @@ def make(
         at += part.shape[2]
     if folder is not None:
         (folder / FINISHED).touch()  # another film removes it: by then this one is saved, or not wanted
-    return {"samples": pipeline.unet.inner.process_latent_out(latents)}, film.fps
+    return _latent(pipeline, latents), film.fps
 
 
 def go_on(
@@ -211,6 +211,12 @@ def go_on(
         parts.append(next(following))
         bar.update_absolute(bar.current, preview=look(torch.cat(parts[-preview.MAX_FRAMES :], dim=2)))
     latents = torch.cat(parts, dim=2)
+    return _latent(pipeline, latents)
+
+
+def _latent(pipeline: HostPipeline, latents: Tensor) -> dict[str, Tensor]:
+    """A LATENT on the device where the host keeps what goes from node to node."""
+    latents = latents.to(comfy.model_management.intermediate_device())
     return {"samples": pipeline.unet.inner.process_latent_out(latents)}
 
 
