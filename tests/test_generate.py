@@ -139,11 +139,13 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing_behind(tmp_path, capsys,
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_rate_may_be_a_fraction(tmp_path):
+def test_a_rate_may_be_a_fraction(tmp_path, capsys):
     assert generate(tmp_path, "a", "--fps", "30000/1001", output="video.mkv") == 0
     assert VideoReader(tmp_path / "video.mkv").info.fps == Fraction(30000, 1001)
-    with pytest.raises(SystemExit):
-        generate(tmp_path, "a", "--fps", "nan")
+    for rate in ("nan", "1/0", "1e999"):
+        with pytest.raises(SystemExit):
+            generate(tmp_path, "a", "--fps", rate)
+        assert f"{rate!r} is no frame rate" in capsys.readouterr().err
 
 
 def test_films_of_several_prompts_are_kept_until_all_are_written(tmp_path, monkeypatch):

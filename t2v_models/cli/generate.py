@@ -279,7 +279,7 @@ def _outputs(path: Path, count: int) -> list[Path]:
 
 def _rate(text: str) -> float:
     """24, 29.97 or 30000/1001."""
-    return float(Fraction(text))
-
-
-_rate.__name__ = "frame rate"  # what argparse calls it when it refuses one
+    try:
+        return float(Fraction(text))
+    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate, such as 24, 29.97 or 30000/1001") from error

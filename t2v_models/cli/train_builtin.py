@@ -52,6 +52,6 @@ def run(args: argparse.Namespace) -> str:
     if args.steps is not None:
         recipe = replace(recipe, denoiser=recipe.denoiser.over(args.steps))
     recipe = recipe.scaled(args.scale)
-    work = args.work or args.output.with_name(f"{args.output.name}-training")
+    work = args.work or Path(f"{args.output.resolve()}-training")
     picture = train_builtin(work, args.output, recipe, seed=args.seed, device=args.device)
     return f"The model is in {args.output}, its loss curves are in {picture}. Try it: --model {args.output}"
