@@ -10,10 +10,6 @@ from importlib import import_module
 from .cli import COMMANDS
 from .errors import T2VError, is_out_of_memory
 
-TOO_LARGE = (
-    "There is not enough memory for this: ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16."
-)
-
 
 def main(argv: list[str] | None = None) -> int:
     """Run one command and print the text it returns; the exit status is 0, 2 for a wrong input, 130 for Ctrl-C."""
@@ -32,7 +28,8 @@ def main(argv: list[str] | None = None) -> int:
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):
             raise
-        print(f"{parser.prog} {args.command}: {TOO_LARGE}", file=sys.stderr)
+        advice = getattr(args, "save_memory", "close other programs, or use a machine with more")
+        print(f"{parser.prog} {args.command}: There is not enough memory for this: {advice}.", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         return 130

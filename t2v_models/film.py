@@ -33,6 +33,9 @@ METHODS = {
     "endless": "a queue of frames, each one noise level behind the next; constant memory, any length",
 }
 
+NOTE = "film.txt"
+"""In a film's folder: which one it is."""
+
 
 @dataclass(frozen=True)
 class Settings:
@@ -134,6 +137,7 @@ class Film:
     @torch.no_grad()
     def latents(self) -> Iterator[Tensor]:
         """(1, 4, n, h/8, w/8) finished parts, in order."""
+        self.store.begin()
         yield from MAKE[self.method](self)
 
     def frames(self) -> Iterator[Tensor]:
@@ -196,17 +200,21 @@ class Store:
     """A folder of finished tensors, so that a stopped film can go on; without a folder it keeps nothing."""
 
     def __init__(self, folder: Path | None, about: dict[str, Any]) -> None:
-        self.folder = folder
+        self.folder, self.text = folder, repr(sorted(about.items()))
         if folder is None:
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        text, note = repr(sorted(about.items())), folder / "film.txt"
-        if note.exists() and note.read_text(encoding="utf-8") != text:
+        note = folder / NOTE
+        if note.exists() and note.read_text(encoding="utf-8") != self.text:
             raise T2VError(
                 f"{folder} holds an unfinished film of other settings: finish that one with its own, remove the folder, or "
                 "choose another."
             )
-        note.write_text(text, encoding="utf-8")
+
+    def begin(self) -> None:
+        """Make the folder, and note whose film it holds."""
+        if self.folder is not None:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            (self.folder / NOTE).write_text(self.text, encoding="utf-8")
 
     def get(self, name: str) -> dict[str, Tensor] | None:
         """What was kept under that name."""
@@ -234,6 +242,6 @@ class Store:
         if self.folder is not None:
             for path in self.folder.glob("*.safetensors"):
                 path.unlink()
-            (self.folder / "film.txt").unlink(missing_ok=True)
+            (self.folder / NOTE).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # where something else lies in it
                 self.folder.rmdir()

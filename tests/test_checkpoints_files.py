@@ -255,11 +255,22 @@ def test_the_command_line_inspects_and_converts(tmp_path: Path, capsys: pytest.C
     assert "exists already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("layout", ["modelscope", "videocrafter"])
+@pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter"])
 def test_what_could_not_be_read_again_is_not_written(tmp_path, layout):
-    with pytest.raises(T2VError, match=r"8 groups .* choose the layout diffusers"):
+    with pytest.raises(T2VError, match=r"groups of its normalisations .* choose the layout diffusers, and a folder"):
         convert(BUILT_IN, tmp_path / "model.ckpt", layout)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter"])
+def test_numbers_that_no_shape_tells_are_not_lost_in_a_single_file(tmp_path, layout):
+    source = diffusers_folder(tmp_path / "source")
+    path = source / "unet" / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_eps": 1e-6}))
+    with pytest.raises(T2VError, match=r"norm_eps is 1e-06.* choose the layout diffusers, and a folder"):
+        convert(source, tmp_path / "model.safetensors", layout)
+    convert(source, tmp_path / "folder", "diffusers")
+    assert open_checkpoint(tmp_path / "folder").config.norm_eps == 1e-6
 
 
 @pytest.mark.parametrize("damage", ["missing", "vocab.json", "merges.txt", "broken"])

@@ -162,7 +162,7 @@ def test_large_clips_go_through_the_model_one_by_one(pipeline, monkeypatch):
 
 
 def test_the_folder_of_another_film_is_refused(pipeline, tmp_path):
-    Film(pipeline, STORY, frames=5, resume=tmp_path, **CALL)
+    next(Film(pipeline, STORY, frames=5, resume=tmp_path, **CALL).latents())
     with pytest.raises(T2VError, match="other settings"):
         Film(pipeline, STORY, frames=6, resume=tmp_path, **CALL)
     with pytest.raises(T2VError, match="other settings"):
@@ -172,7 +172,7 @@ def test_the_folder_of_another_film_is_refused(pipeline, tmp_path):
 def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path):
     folders = [write_diffusers_folder(tmp_path / name, prediction="v_prediction", seed=seed)
                for name, seed in (("same", 0), ("other", 1))]  # fmt: skip
-    Film(pipeline, STORY, frames=5, resume=tmp_path / "film", **CALL)
+    next(Film(pipeline, STORY, frames=5, resume=tmp_path / "film", **CALL).latents())
     Film(load_pipeline(folders[0]), STORY, frames=5, resume=tmp_path / "film", **CALL)
     with pytest.raises(T2VError, match="other settings"):
         Film(load_pipeline(folders[1]), STORY, frames=5, resume=tmp_path / "film", **CALL)

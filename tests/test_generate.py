@@ -104,6 +104,8 @@ def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
         (["a", "--fps", "120", "--output", "{folder}/video.gif"], ["GIF", "120"]),
         (["caf\udce9"], ["caf", "UTF-8"]),
         (["a\0b"], ["no text"]),
+        (["a", "--negative-prompt", "caf\udce9"], ["--negative-prompt", "UTF-8"]),
+        (["a", "0-90s: b", "--method", "windows", "--resume"], ["Line 1", "end it earlier"]),
         (["a", "b", "--output", "{folder}/taken.mp4"], ["taken-2.mp4", "folder"]),
         (["a", "--device", "meta"], ["meta"]),
         (["a", "--device", "hpu"], ["hpu"]),

@@ -123,21 +123,29 @@ class HostPipeline:
         return stories.encode(self.clip, texts).to(self.device)
 
     def unknowable(self) -> list[str]:
-        """What other nodes have put into the UNet and no `identity` can tell, as it is code: FreeU and its like."""
+        """What other nodes have put into the models and no `identity` can tell, as it is code: FreeU and its like."""
         given = self.unet.patcher.model_options.get("transformer_options", {})
         names = [name for key in ("patches", "patches_replace") for name, code in given.get(key, {}).items() if code]
-        return names + [key for key in self.unet.patcher.object_patches if key.startswith("diffusion_model.")]
+        names += [key for key in ("optimized_attention_override",) if given.get(key) is not None]
+        names += [key for key in self.unet.patcher.object_patches if key.startswith("diffusion_model.")]
+        for patcher in self._patchers():
+            names += [*patcher.injections, *patcher.weight_wrapper_patches]  # LoRAs that are added, not merged
+            names += ["hooks"] if patcher.forced_hooks else []
+        return names
 
     def identity(self) -> str:
         """Another for other weights, LoRAs included, for another layer of CLIP and other values of T2VModelConditioning."""
         about = (sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None))
         digest = hashlib.sha256(repr(about).encode())
-        for patcher in (self.unet.patcher, *([self.clip.patcher] if self.clip is not None else [])):
+        for patcher in self._patchers():
             digest.update(fingerprint(patcher.model, unpatched(patcher)).encode())
             for key, patches in sorted(patcher.patches.items()):
                 digest.update(repr(key).encode())
                 _feed(digest, patches)
         return digest.hexdigest()
+
+    def _patchers(self) -> list[Any]:
+        return [self.unet.patcher, *([self.clip.patcher] if self.clip is not None else [])]
 
     def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
         """(count, 4, frames, height/8, width/8); 0 or None is the model's own."""

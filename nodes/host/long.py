@@ -20,6 +20,7 @@ from .unet import FREE_NOISE
 
 WINDOWS = "t2v_windows"
 FREE_INIT = "t2v_free_init"
+REPEATED_NOISE = "t2v_free_noise"
 OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
@@ -85,21 +86,18 @@ def with_free_noise(model: Any, settings: Windows) -> Any:
     """A clone that denoises a long clip in one pass: windowed temporal attention, repeated and shuffled noise."""
     video_model(model)
     windows(settings.length + 1, settings.length, settings.overlap)
-    stride = settings.length - settings.overlap
 
     def outer_sample(executor: Any, noise: Tensor, latent: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-        clips = _clips(noise)
-        if clips.shape[2] > settings.length:
-            generator = torch.Generator().manual_seed(_seed(args, kwargs) % 2**63)
-            torch.randn(noise.shape, generator=generator)  # the library's goes on where the noise ended
-            noise = _as_before(reschedule(clips, settings.length, stride, generator), noise)
+        noise = _as_before(_repeated(_clips(noise), settings, _seed(args, kwargs)), noise)
         return executor(noise, latent, *args, **kwargs)
 
     model = model.clone()
-    model.add_wrapper_with_key(OUTER_SAMPLE, "t2v_free_noise", outer_sample)
+    model.add_wrapper_with_key(OUTER_SAMPLE, REPEATED_NOISE, outer_sample)
     wrappers = model.wrappers[OUTER_SAMPLE]
     if FREE_INIT in wrappers:  # within FreeInit's rounds it would undo what they keep of the round before
-        wrappers[FREE_INIT] = wrappers.pop(FREE_INIT)
+        names = [name for name in wrappers if name != REPEATED_NOISE]
+        names.insert(names.index(FREE_INIT), REPEATED_NOISE)
+        model.wrappers[OUTER_SAMPLE] = {name: wrappers[name] for name in names}
     model.model_options.setdefault("transformer_options", {})[FREE_NOISE] = settings
     return model
 
@@ -118,10 +116,9 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
         if not noise.any():
             raise T2VError("T2VFreeInit renews noise, and the sampler adds none: switch add_noise on.")
         known = inner.process_latent_in(latent) if latent.any() else latent
-        sigma, most = (
-            float(sigmas[0]),
-            float(executor.class_obj.model_patcher.get_model_object("model_sampling").sigma_max),
-        )
+        patcher = executor.class_obj.model_patcher
+        repeated = patcher.model_options.get("transformer_options", {}).get(FREE_NOISE)
+        sigma, most = float(sigmas[0]), float(patcher.get_model_object("model_sampling").sigma_max)
         # what the host multiplies noise with, before it adds the latent
         gain = math.sqrt(1 + sigma**2) if sigma >= most * (1 - 1e-5) else sigma
         for i in range(iterations):
@@ -132,6 +129,8 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
             clean = inner.process_latent_in(result).to(first)  # the noise waits on the host's device, not the model's
             diffused = _clips((clean - known.to(first) + sigma * first) / gain)
             fresh = _clips(comfy.sample.prepare_noise(result, (seed + i + 1) % 2**64).to(first))
+            if repeated is not None:
+                fresh = _repeated(fresh, repeated, seed + i + 1)
             passing = low_pass(tuple(fresh.shape[2:]), kind, spatial=spatial, temporal=temporal, order=order)
             noise = _as_before(mix_frequencies(diffused, fresh, passing), first)
         return result
@@ -145,6 +144,15 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
 def _seed(args: tuple, kwargs: dict[str, Any]) -> int:
     """The last argument of what the host wraps, by name or not; nodes may leave it out."""
     return kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0) or 0
+
+
+def _repeated(clips: Tensor, settings: Windows, seed: int) -> Tensor:
+    """FreeNoise's noise of what is longer than a window. clips: (b, c, t, h, w), made from the seed."""
+    if clips.shape[2] <= settings.length:
+        return clips
+    generator = torch.Generator().manual_seed(seed % 2**63)
+    torch.randn(clips.shape, generator=generator)  # the library's goes on where the noise ended
+    return reschedule(clips, settings.length, settings.length - settings.overlap, generator)
 
 
 def _clips(noise: Tensor) -> Tensor:

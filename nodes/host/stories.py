@@ -87,15 +87,15 @@ def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, options: dict[str, Any]) -> Tensor:
+def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, window: Any) -> Tensor:
     """The text of every frame in the UNet. texts: (b, s*n*d), blend: (b, T*s) -> (b, t, n, d) or (b, n, d).
 
-    A context window tells which of the clip's frames these are.
+    A context window over frames, if not None, tells which of the clip's frames these are.
     """
     total, scenes, tokens, width = shape
     texts = texts.view(-1, scenes, tokens, width)
     blend = blend.view(-1, total, scenes)
-    shares = blend[:, _numbers(frames, total, options)]
+    shares = blend[:, _numbers(frames, total, window)]
     if torch.equal(shares, shares[:, :1].expand_as(shares)):
         return torch.einsum("b s, b s n d -> b n d", shares[:, 0].to(texts), texts)
     return torch.einsum("b t s, b s n d -> b t n d", shares.to(texts), texts)
@@ -106,8 +106,7 @@ def _first(told: Told) -> Tensor:
     return told.at(torch.tensor([[0]]))
 
 
-def _numbers(frames: int, total: int, options: dict[str, Any]) -> list[int]:
-    window = options.get("context_window")
+def _numbers(frames: int, total: int, window: Any) -> list[int]:
     index = list(getattr(window, "index_list", ()))
     anchor = getattr(window, "causal_anchor_index", None)
     if anchor is not None and anchor >= 0 and len(index) + 1 == frames:

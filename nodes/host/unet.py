@@ -79,7 +79,10 @@ class HostUNet3D(UNet3D):
         if t2v_texts is not None:
             rows = slice(None, None, frames if frames_as_batch else None)
             story = (t2v_texts[rows].to(x), t2v_blend[rows].to(x), t2v_story_shape)
-            context = stories.context(*story, x.shape[2], options)
+            window = options.get("context_window")
+            if getattr(window, "dim", None) != (0 if frames_as_batch else 2):  # a part of the clips, not of the frames
+                window = None
+            context = stories.context(*story, x.shape[2], window)
         if FREE_NOISE in options:
             options = {**options, "temporal_windows": options[FREE_NOISE].over(x.shape[2]).temporal()}
         x, timesteps = _shared(x, timesteps, context, len(options.get("cond_or_uncond", ())))

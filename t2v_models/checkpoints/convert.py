@@ -123,13 +123,16 @@ def _check_readable(unet: LazyDict, config: UNetConfig, layout: str) -> None:
     """Refuse a model whose names and shapes alone, which is all that a file of this layout has, do not tell what it is."""
     try:
         told = open_checkpoint(unet).config
-        lost = (told.norm_groups, told.head_dim) != (config.norm_groups, config.head_dim)
-    except T2VError:
-        lost = True
+        names = ("norm_groups", "norm_eps", "head_dim")
+        lost = [
+            f"its {name} is {getattr(config, name)}" for name in names if getattr(told, name) != getattr(config, name)
+        ]
+    except T2VError as error:
+        lost = [str(error)]
     if lost:
         raise T2VError(
-            f"Files of the layout {layout} cannot tell that this model has {config.norm_groups} groups in its "
-            f"normalisations and {config.head_dim} channels in an attention head: choose the layout diffusers."
+            f"A {layout} file without a config.json does not tell what this model is ({', '.join(lost).rstrip('.')}): choose "
+            "the layout diffusers, and a folder."
         )
 
 
@@ -147,7 +150,7 @@ def _plan(
         canonical = with_loras(canonical, checkpoint.config, loras)
     config = open_checkpoint(canonical).config if loras else checkpoint.config
     unet = LAYOUTS[layout].from_canonical(canonical, config)
-    if layout != "diffusers":
+    if layout != "diffusers" or single is not None:
         _check_readable(unet, config, layout)
     if layout == "videocrafter":
         tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}

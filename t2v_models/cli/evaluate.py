@@ -45,7 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("evaluation"), metavar="FOLDER", help="where the pictures go"
     )
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, save_memory="ask for a smaller --batch or fewer --jobs")
 
 
 def run(args: argparse.Namespace) -> str:

@@ -9,13 +9,16 @@ from collections.abc import Iterator
 from fractions import Fraction
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ..errors import T2VError
 from .device import add_device, check_device
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from ..film import Film
+    from ..pipeline import Pipeline
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -84,7 +87,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     film.add_argument(
         "--resume", action="store_true", help="keep what is finished beside the output, and go on from it"
     )
-    parser.set_defaults(func=run)
+    parser.set_defaults(func=run, save_memory="ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16")
 
 
 def run(args: argparse.Namespace) -> str:
@@ -94,6 +97,7 @@ def run(args: argparse.Namespace) -> str:
         args.method = "windows" if args.clip is None else "endless"
     width, height = _size(args.size)
     outputs = _outputs(args.output, len(prompts))
+    _check_text(args.negative_prompt, "--negative-prompt")
 
     from ..sampling.schedulers import check_scheduler
     from ..video import check_rate, format_of
@@ -120,7 +124,17 @@ def run(args: argparse.Namespace) -> str:
     check_device(args.device)
     dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
-    written, films = [], []
+    call = {
+        "frames": args.frames,
+        "width": width,
+        "height": height,
+        "fps": rate,
+        "steps": args.steps,
+        "guidance_scale": args.guidance,
+    }
+    # of all prompts first: a mistake in the last story is better known now than after the other films
+    films = [] if args.method is None else _films(args, pipeline, prompts, outputs, call | {"clip": clip})
+    written = []
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         with tqdm(desc=" ".join(prompt.split())[:40], unit="") as bar:
 
@@ -128,33 +142,32 @@ def run(args: argparse.Namespace) -> str:
                 bar.total = total
                 bar.update(done - bar.n)
 
-            call = {
-                "frames": args.frames,
-                "width": width,
-                "height": height,
-                "fps": rate,
-                "steps": args.steps,
-                "guidance_scale": args.guidance,
-                "seed": args.seed + i,
-                "progress": progress,
-            }
-            if args.method is None:
-                video = pipeline(prompt, args.negative_prompt, scheduler=args.scheduler, **call)
-                frames, fps = iter([video.frames[0]]), video.fps
+            if films:
+                films[i].progress = progress
+                frames, fps = films[i].frames(), films[i].fps
             else:
-                from ..film import Film
-
-                unfinished = output.with_name(f"{output.name}.unfinished") if args.resume else None
-                call |= {"method": args.method, "resume": unfinished, "clip": clip}
-                call |= {} if args.sketches is None else {"sketches": args.sketches}
-                film = Film(pipeline, prompt, args.negative_prompt, **call)
-                films.append(film)
-                frames, fps = film.frames(), film.fps
+                more = {"seed": args.seed + i, "scheduler": args.scheduler, "progress": progress}
+                video = pipeline(prompt, args.negative_prompt, **call, **more)
+                frames, fps = iter([video.frames[0]]), video.fps
             about = {"prompt": prompt, "seed": str(args.seed + i)}
             written.append(_write(output, frames, fps, about))
     for film in films:  # not before all are written: else a stopped command would make the first ones again
         film.finish()
     return "\n".join(str(path) for path in written)
+
+
+def _films(
+    args: argparse.Namespace, pipeline: Pipeline, prompts: list[str], outputs: list[Path], call: dict[str, Any]
+) -> list[Film]:
+    """One of each prompt, checked but not begun."""
+    from ..film import Film
+
+    more: dict[str, Any] = {"method": args.method} | ({} if args.sketches is None else {"sketches": args.sketches})
+    films = []
+    for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
+        more["resume"] = output.with_name(f"{output.name}.unfinished") if args.resume else None
+        films.append(Film(pipeline, prompt, args.negative_prompt, seed=args.seed + i, **call, **more))
+    return films
 
 
 def check_method(args: argparse.Namespace) -> None:

@@ -29,6 +29,43 @@ def _ksampler(host, model, positive, negative, frames=4, seed=1):
     return out["samples"]
 
 
+def check_a_window_of_clips_does_not_shift_a_story(host):
+    """Core's context windows can be told to cut the batch: each part still hears the story from its beginning."""
+    import torch
+
+    stories = host.module("nodes.host.stories")
+    asked = []
+
+    def context(texts, blend, shape, frames, window):
+        asked.append(window)
+        return before(texts, blend, shape, frames, window)
+
+    model, clip, _ = host.tiny()
+    told = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 6)
+    import comfy.context_windows as cw
+
+    patched = model.clone()
+    flat = cw.ContextFuseMethod("flat", lambda length, **kwargs: [1.0] * length)
+    cut = cw.ContextSchedule("cut", lambda num, handler, options: [[0, 1, 2, 3], [2, 3, 4, 5]])
+    handler = cw.IndexListContextHandler(cut, flat, 4, 2, dim=0)
+    handler.set_step = lambda *args: None  # older hosts look at the noise level of one clip only
+    patched.model_options["context_handler"] = handler
+    cw.create_prepare_sampling_wrapper(patched)
+    before, stories.context = stories.context, context
+    try:
+        whole, parts = (
+            host.run("T2VVideoSampler", each, *told, latent, 1, 2, 4.0, "ddim", "diffusers", 1.0)[0]["samples"]
+            for each in (model, patched)
+        )
+    finally:
+        stories.context = before
+    assert asked
+    assert not any(asked)
+    assert torch.isfinite(parts).all()
+    assert _difference(whole, parts) < 1e-4
+
+
 def check_a_story_of_one_scene_is_its_prompt(host):
     model, clip, _ = host.tiny()
     positive, negative = host.conds(clip, "a red circle", "")
@@ -212,6 +249,39 @@ def check_free_init_keeps_what_it_found_with_free_noise_on_either_side(host):
         assert late > early + 0.1, (first[0], float(early), float(late))
 
 
+def check_free_init_renews_noise_as_free_noise_repeats_it(host):
+    """With a filter that lets nothing pass, each round's noise is FreeNoise's own of another seed."""
+    import comfy.sample
+    import torch
+
+    model, long = host.tiny()[0], host.module("nodes.host.long")
+    (repeated,) = host.run("T2VFreeNoise", model, 4, 2, "pyramid")
+    for shape in ((1, 4, 10, 4, 4), (10, 4, 4, 4)):
+        empty = torch.zeros(shape)
+        _, (_, renewed) = _noise_sampled(host, long.with_free_init(repeated, 2, "ideal", 0.0, 0.0, 4), empty)
+        windows = host.module("t2v_models.sampling.windows").Windows(4, 2)
+        fresh = comfy.sample.prepare_noise(empty, 2)
+        wanted = long._as_before(long._repeated(long._clips(fresh), windows, 2), fresh)
+        assert not torch.equal(wanted, fresh)
+        # the mean of all passes every filter
+        assert _difference(renewed - renewed.mean(), wanted - wanted.mean()) < 0.05, shape
+
+
+def check_free_noise_comes_before_free_init_and_leaves_the_rest_in_order(host):
+    import comfy.patcher_extension
+
+    kind, model = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, host.tiny()[0].clone()
+    for name in ("t2v_free_init", "cache"):
+        if name == "cache":
+            model.add_wrapper_with_key(kind, name, lambda executor, *args, **kwargs: executor(*args, **kwargs))
+        else:
+            (model,) = host.run("T2VFreeInit", model, 2, "butterworth", 0.5, 0.5, 4)
+    (patched,) = host.run("T2VFreeNoise", model, 4, 2, "pyramid")
+    names = [name for name in patched.wrappers[kind] if name and ("free" in name or name == "cache")]
+    assert names == ["t2v_free_noise", "t2v_free_init", "cache"]
+    assert "t2v_free_noise" not in model.wrappers[kind]  # the input stays as it was
+
+
 def check_free_init_begins_anew_from_what_there_is_of_a_video(host):
     """With a filter that lets all pass, the second run is a video-to-video run of the first one's result."""
     import torch
@@ -310,6 +380,14 @@ def check_a_film_is_not_resumed_where_code_of_other_nodes_decides_how_it_looks(h
         made.append(host.run("T2VFilm", patched, clip, STORY, method="windows", **size, **how)[0]["samples"])
     assert not torch.allclose(*made)
     assert {each.name for each in folder.glob("*")} == known
+    pipeline = host.module("nodes.host.film").HostPipeline
+    assert pipeline(model, clip).unknowable() == []
+    added, attention, hooked = model.clone(), model.clone(), clip.clone()
+    added.set_injections("bypass_lora", [object()])
+    attention.model_options["transformer_options"]["optimized_attention_override"] = lambda *args: None
+    hooked.patcher.forced_hooks = object()
+    told = [pipeline(*each).unknowable() for each in ((added, clip), (attention, clip), (model, hooked))]
+    assert told == [["bypass_lora"], ["optimized_attention_override"], ["hooks"]]
     skipped = host.run("CLIPSetLastLayer", clip, -2)[0]
     pipelines = (host.module("nodes.host.film").HostPipeline(model, each) for each in (clip, skipped))
     assert len({each.identity() for each in pipelines}) == 2
