@@ -45,6 +45,17 @@ def test_a_loop_leads_from_its_last_frame_to_its_first(pipeline, seed):
     assert step[-1] <= step[:-1].max()
 
 
+def test_a_loop_as_long_as_a_window_jumps_nowhere(pipeline):
+    def steady(seed: int) -> bool:
+        frames = whole(
+            Film(pipeline, "a yellow star bounces", frames=16, seed=seed, window=Windows(16, 8, looped=True))
+        )
+        step = centres(torch.cat([frames, frames[:1]])).diff(dim=0).norm(dim=-1)
+        return bool(step.max() <= 3 * step.median())
+
+    assert sum(map(steady, range(10, 15))) >= 4
+
+
 def test_no_window_shows_in_the_flicker_of_films_of_one_prompt(pipeline):
     borders = torch.zeros(63, dtype=torch.bool)
     borders[7::8] = True  # windows of 16 that overlap by 8 begin and end here

@@ -208,7 +208,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
     ),
     "seamless_loop": (
         {
-            **_base("a yellow star bounces", frames=32),
+            **_base("a yellow star bounces", frames=16),
             "5": ("T2VWindows", {"model": ("1", 0), **WINDOWS, "looped": True}, (400, 780), "Windows over the end"),
             "6": ("T2VVideoSampler", {**_sampler("4"), "model": ("5", 0)}, (840, 180), ""),
             "7": (
@@ -218,7 +218,8 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
                 "",
             ),
         },
-        "**A seamless loop.** Windows that go on over the end to the beginning: the last frame leads into the first.",
+        "**A seamless loop.** Windows that go on over the end to the beginning: the last frame leads into the first. "
+        "As long as a window, the loop is steady; in longer ones windows may disagree about where things are.",
     ),
     "long_film": (
         {
