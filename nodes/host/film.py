@@ -126,7 +126,7 @@ class HostPipeline:
         """What other nodes have put into the models and no `identity` can tell, as it is code: FreeU and its like."""
         given = self.unet.patcher.model_options.get("transformer_options", {})
         names = [name for key in ("patches", "patches_replace") for name, code in given.get(key, {}).items() if code]
-        names += [key for key in ("optimized_attention_override",) if given.get(key) is not None]
+        names += ["optimized_attention_override"] if given.get("optimized_attention_override") else []
         names += [key for key in self.unet.patcher.object_patches if key.startswith("diffusion_model.")]
         for patcher in self._patchers():
             names += [*patcher.injections, *patcher.weight_wrapper_patches]  # LoRAs that are added, not merged

@@ -58,6 +58,8 @@ async def load_nodes(pack: Path) -> None:
 class Context:
     """What a check is given."""
 
+    story = "0-50%: a red circle / 50%-100%: a blue square"
+
     def __init__(self, base: Path, pack: Path) -> None:
         self.base, self.pack = base, pack
         self.cache: dict = {}
@@ -91,16 +93,43 @@ class Context:
     def conds(self, clip, *texts: str):
         return [self.run("T2VTextEncode", clip, text)[0] for text in texts]
 
+    def sample(self, model, positive, negative, frames=4, steps=3, seed=1):
+        """A small clip by T2VVideoSampler."""
+        (latent,) = self.run("T2VEmptyLatent", 32, 32, frames, 1)
+        how = (seed, steps, 4.0, "ddim", "diffusers", 1.0)
+        return self.run("T2VVideoSampler", model, positive, negative, latent, *how)[0]["samples"]
+
+    def ksample_video(self, model, positive, negative, frames=4, seed=1):
+        """The same by core's KSampler."""
+        (latent,) = self.run("T2VEmptyLatent", 32, 32, frames, 1)
+        return self.ksample(model, None, conds=(positive, negative), cfg=4.0, seed=seed, **latent)
+
+    @staticmethod
+    def refusal(call) -> str:
+        """What a call says when it refuses."""
+        try:
+            call()
+        except ValueError as error:
+            return str(error)
+        raise AssertionError("nothing was refused")
+
+    @staticmethod
+    def difference(one, other) -> float:
+        """Largest difference, where the values are of order one."""
+        return float((one - other).abs().max() / one.std())
+
     def prompts(self, clip):
         """A prompt and an empty one, encoded by core."""
         return self.run("CLIPTextEncode", clip, "a red circle")[0], self.run("CLIPTextEncode", clip, "")[0]
 
-    def ksample(self, model, clip, samples=None, sampler="euler", cfg=5.0, steps=3, denoise=1.0, conds=None, **latent):
+    def ksample(
+        self, model, clip, samples=None, sampler="euler", cfg=5.0, steps=3, denoise=1.0, conds=None, seed=3, **latent
+    ):
         """Four frames, or `samples`, by core's KSampler."""
         import torch
 
         latent = {"samples": torch.zeros(1, 4, 4, 8, 8) if samples is None else samples, **latent}
-        args = (model, 3, steps, cfg, sampler, "normal", *(conds or self.prompts(clip)), latent, denoise)
+        args = (model, seed, steps, cfg, sampler, "normal", *(conds or self.prompts(clip)), latent, denoise)
         return self.run("KSampler", *args)[0]["samples"]
 
 

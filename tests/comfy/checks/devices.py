@@ -6,8 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
-STORY = "0-50%: a red circle / 50%-100%: a blue square"
-
 
 def _pretended():
     spec = importlib.util.spec_from_file_location("pretended", Path(__file__).parents[2] / "pretended.py")
@@ -57,7 +55,7 @@ def _graphs(host):
 
     model, clip, vae = host.run("T2VModelLoader", "tiny-v", "default")
     positive, negative = host.conds(clip, "a red circle", "blue")
-    told = host.run("T2VStory", clip, STORY, 10, 8.0)[:2]
+    told = host.run("T2VStory", clip, host.story, 10, 8.0)[:2]
     (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 1)
     (long,) = host.run("T2VEmptyLatent", 32, 32, 10, 1)
     settings = (1, 2, 4.0, "ddim", "diffusers", 1.0)
@@ -85,7 +83,7 @@ def _graphs(host):
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
     how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     for method in host.module("t2v_models.film").METHODS:
-        yield f"film {method}", host.run("T2VFilm", model, clip, STORY, method=method, **size, **how)[0]["samples"]
+        yield f"film {method}", host.run("T2VFilm", model, clip, host.story, method=method, **size, **how)[0]["samples"]
     images = torch.linspace(0, 1, 4 * 32 * 32 * 3).view(4, 32, 32, 3)
     (encoded,) = host.run("T2VVAEEncodeFrames", images, vae, 0, 0)
     yield "encoded", encoded["samples"]

@@ -9,7 +9,6 @@ RUNS = {
     "unipc": ("unipc (diffusers)", "diffusers"),
 }
 """The pipeline's scheduler -> the node's sampler and scheduler."""
-STORY = "0-50%: a red circle / 50%-100%: a blue square"
 
 
 def check_latents_for_the_comparison(host):
@@ -40,7 +39,7 @@ def check_latents_for_the_comparison(host):
 
 def check_long_clips_for_the_comparison(host):
     model, clip, _ = host.tiny("tiny-v")
-    positive, negative, _ = host.run("T2VStory", clip, STORY, 10, 8.0)
+    positive, negative, _ = host.run("T2VStory", clip, host.story, 10, 8.0)
     (latent,) = host.run("T2VEmptyLatent", 32, 32, 10, 1)
     made = {}
     for name, node, arguments in (
@@ -62,7 +61,7 @@ def check_films_of_every_method_have_every_frame(host):
     for method in host.module("t2v_models.film").METHODS:
         size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
         how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
-        latent, fps = host.run("T2VFilm", model, clip, STORY, method=method, **size, **how)
+        latent, fps = host.run("T2VFilm", model, clip, host.story, method=method, **size, **how)
         assert latent["samples"].shape == (1, 4, 9, 4, 4)
         assert fps == 8.0
         made[method] = latent["samples"].clone()

@@ -1,0 +1,122 @@
+"""Films and continued clips: the library's methods with a host's models."""
+
+
+def check_a_stopped_film_goes_on_with_its_own_model_only(host):
+    import torch
+
+    film = host.module("nodes.host.film")
+    clip = host.tiny("tiny-v")[1]
+    model = host.tiny("tiny-v")[0]
+    key = "diffusion_model.middle_block.0.in_layers.2.weight"
+    weight = model.model.state_dict()[key]
+
+    def patched(scale):
+        clone = model.clone()
+        clone.add_patches({key: ("diff", (torch.full_like(weight, scale),))}, 1.0)
+        return clone
+
+    def identity(model, clip=clip):
+        return film.HostPipeline(model, clip).identity()
+
+    known = [identity(model), identity(patched(0.1)), identity(patched(0.2))]
+    known.append(identity(host.run("T2VModelConditioning", model, 12.0, 0.0, 0.0)[0]))
+    known.append(identity(model, host.tiny()[1]))
+    assert len(set(known)) == len(known)
+    conds = host.conds(clip, "a", "")
+    host.sample(patched(0.1), *conds)  # loads the patched weights
+    assert identity(patched(0.1)) == known[1]
+
+    folder = host.base / "output" / "t2v_unfinished"
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": True, "seed": 3, "steps": 2, "cfg": 4.0}
+    made = [host.run("T2VFilm", model, clip, host.story, method="coarse-to-fine", **size, **how)[0] for _ in range(2)]
+    assert torch.equal(made[0]["samples"], made[1]["samples"])
+    (kept,) = folder.iterdir()
+    host.run("T2VFilm", patched(0.1), clip, host.story, method="windows", **size, **how)
+    (other,) = folder.iterdir()
+    assert other != kept, "a finished film makes room for the next"
+
+
+def check_a_film_is_not_resumed_where_code_of_other_nodes_decides_how_it_looks(host):
+    import torch
+
+    (model, clip, _), folder = host.tiny("tiny-v"), host.base / "output" / "t2v_unfinished"
+    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": True, "seed": 4, "steps": 2, "cfg": 4.0}
+    known, made = {each.name for each in folder.glob("*")}, []
+    for factor in (1.0, 1.5):
+        patched = model.clone()
+        patched.set_model_output_block_patch(lambda h, hsp, options, factor=factor: (h * factor, hsp))
+        made.append(host.run("T2VFilm", patched, clip, host.story, method="windows", **size, **how)[0]["samples"])
+    assert not torch.allclose(*made)
+    assert {each.name for each in folder.glob("*")} == known
+    pipeline = host.module("nodes.host.film").HostPipeline
+    assert pipeline(model, clip).unknowable() == []
+    added, attention, hooked = model.clone(), model.clone(), clip.clone()
+    added.set_injections("bypass_lora", [object()])
+    attention.model_options["transformer_options"]["optimized_attention_override"] = lambda *args: None
+    hooked.patcher.forced_hooks = object()
+    told = [pipeline(*each).unknowable() for each in ((added, clip), (attention, clip), (model, hooked))]
+    assert told == [["bypass_lora"], ["optimized_attention_override"], ["hooks"]]
+    skipped = host.run("CLIPSetLastLayer", clip, -2)[0]
+    pipelines = (host.module("nodes.host.film").HostPipeline(model, each) for each in (clip, skipped))
+    assert len({each.identity() for each in pipelines}) == 2
+
+
+def check_a_film_has_windows_of_its_own_whatever_the_model_has(host):
+    import torch
+
+    model, clip, _ = host.tiny("tiny-v")
+    (other,) = host.run("T2VFreeNoise", model, 8, 4, "pyramid")
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    for method in ("coarse-to-fine", "free-noise"):
+        films = [host.run("T2VFilm", m, clip, host.story, method=method, **size, **how)[0] for m in (model, other)]
+        assert torch.equal(films[0]["samples"], films[1]["samples"]), method
+
+
+def check_films_tell_patches_of_core_what_they_ask_for(host):
+    model, clip, _ = host.tiny("tiny-v")
+    seen = []
+
+    def patch(h, options):
+        seen.append((h.shape[0], options["cond_or_uncond"], float(options["sigmas"].max())))
+        return h
+
+    patched = model.clone()
+    patched.set_model_output_block_patch(lambda h, hsp, options: (patch(h, options), hsp))
+    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2}
+    host.run("T2VFilm", patched, clip, host.story, method="windows", cfg=4.0, **size, **how)
+    assert {tuple(parts) for _, parts, _ in seen} == {(1, 0)}
+    assert seen[0][2] > seen[-1][2] > 0
+    host.run("T2VFilm", patched, clip, host.story, method="windows", cfg=1.0, **size, **how)
+    assert seen[-1][1] == [0]
+    (shrunk,) = host.run("PatchModelAddDownscale", model, 1, 2.0, 0.0, 1.0, True, "bicubic", "bicubic")
+    for method in ("windows", "endless"):
+        host.run("T2VFilm", shrunk, clip, host.story, method=method, cfg=4.0, **size, **how)
+
+
+def check_films_of_scaled_schedules_are_made(host):
+    """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
+    import dataclasses
+
+    model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    made = []
+    for scale in (None, 0.7):
+        model.model.family = dataclasses.replace(model.model.family, scale_base=scale)
+        made.append(host.run("T2VFilm", model, clip, host.story, method="windows", **size, **how)[0]["samples"])
+    assert made[1].isfinite().all()
+    assert host.difference(*made) > 1e-2
+
+
+def check_a_continued_clip_begins_with_the_clip(host):
+    model, clip, _ = host.tiny()
+    conds = host.conds(clip, "a red circle", "")
+    samples = host.sample(model, *conds)
+    (longer,) = host.run("T2VContinue", model, *conds, {"samples": samples}, 5, 1, 16, 4.0)
+    assert longer["samples"].shape[2] == samples.shape[2] + 5
+    assert host.difference(samples, longer["samples"][:, :, : samples.shape[2]]) < 1e-5
+    assert longer["samples"].isfinite().all()

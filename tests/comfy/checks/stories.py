@@ -1,0 +1,101 @@
+"""Stories in the host: which text which frame hears, and what nodes that know one text do to them."""
+
+
+def check_a_window_of_clips_does_not_shift_a_story(host):
+    """Core's context windows can be told to cut the batch: each part still hears the story from its beginning."""
+    import torch
+
+    stories = host.module("nodes.host.stories")
+    asked = []
+
+    def context(texts, blend, shape, frames, window):
+        asked.append(window)
+        return before(texts, blend, shape, frames, window)
+
+    model, clip, _ = host.tiny()
+    told = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 6)
+    import comfy.context_windows as cw
+
+    patched = model.clone()
+    flat = cw.ContextFuseMethod("flat", lambda length, **kwargs: [1.0] * length)
+    cut = cw.ContextSchedule("cut", lambda num, handler, options: [[0, 1, 2, 3], [2, 3, 4, 5]])
+    handler = cw.IndexListContextHandler(cut, flat, 4, 2, dim=0)
+    handler.set_step = lambda *args: None  # older hosts look at the noise level of one clip only
+    patched.model_options["context_handler"] = handler
+    cw.create_prepare_sampling_wrapper(patched)
+    before, stories.context = stories.context, context
+    try:
+        whole, parts = (
+            host.run("T2VVideoSampler", each, *told, latent, 1, 2, 4.0, "ddim", "diffusers", 1.0)[0]["samples"]
+            for each in (model, patched)
+        )
+    finally:
+        stories.context = before
+    assert asked
+    assert not any(asked)
+    assert torch.isfinite(parts).all()
+    assert host.difference(whole, parts) < 1e-4
+
+
+def check_a_story_of_one_scene_is_its_prompt(host):
+    model, clip, _ = host.tiny()
+    positive, negative = host.conds(clip, "a red circle", "")
+    told, told_negative, picture = host.run("T2VStory", clip, "0-100%: a red circle", 4, 8.0)
+    assert picture.shape[0] == 1
+    assert picture.shape[-1] == 3
+    assert 0 <= picture.min() <= picture.max() <= 1
+    worst = []
+    for sample in (host.sample, host.ksample_video):
+        plain = sample(model, positive, negative)
+        worst.append(host.difference(plain, sample(model, told, told_negative)))
+        worst.append(host.difference(plain, sample(model, told, negative)))
+    assert max(worst) < 1e-4, worst
+    return worst
+
+
+def check_a_story_changes_its_own_frames(host):
+    model, clip, _ = host.tiny()
+    one = host.run("T2VStory", clip, "0-4: a red circle\n4-8: a red circle", 8, 8.0)
+    other = host.run("T2VStory", clip, "0-4: a red circle\n4-8: a blue square", 8, 8.0)
+    change = (host.sample(model, *one[:2], frames=8, steps=1) - host.sample(model, *other[:2], frames=8, steps=1)).abs()
+    per_frame = change.mean((0, 1, 3, 4))
+    assert per_frame[4:].mean() > per_frame[:4].mean() > 0
+    return per_frame.tolist()
+
+
+def check_conditionings_serve_as_scenes(host):
+    model, clip, _ = host.tiny()
+    red, blue = host.conds(clip, "a red circle", "a blue square")
+    text = "0-2: x\n2-4: y"
+    wired = host.run("T2VStory", clip, text, 4, 8.0, scene_1=red, scene_2=blue)
+    written = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)
+    difference = host.difference(host.sample(model, *wired[:2]), host.sample(model, *written[:2]))
+    assert difference < 1e-4, difference
+    said = host.refusal(lambda: host.run("T2VStory", clip, text, 4, 8.0, scene_1=red))
+    assert "wire one for each line" in said
+
+
+def check_nodes_that_know_one_text_empty_a_story_or_are_refused(host):
+    model, clip, _ = host.tiny()
+    told, other = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
+    plain = host.conds(clip, "a green star")[0]
+    zero = host.run("ConditioningZeroOut", plain)[0]
+    emptied = host.run("ConditioningZeroOut", told)[0]
+    for sample in (host.sample, host.ksample_video):
+        assert host.difference(sample(model, told, zero), sample(model, told, emptied)) < 1e-4
+        for node, args in (("ConditioningAverage", (told, plain, 0.5)), ("ConditioningConcat", (told, plain))):
+            changed = host.run(node, *args)[0]
+            said = host.refusal(lambda sample=sample, changed=changed: sample(model, changed, other))
+            assert "one conditioning per scene" in said, node
+    kept = host.run("ConditioningSetTimestepRange", told, 0.0, 1.0)[0]
+    assert host.difference(host.sample(model, told, other), host.sample(model, kept, other)) < 1e-4
+
+
+def check_stories_of_another_length_are_stretched_in_windows_too(host):
+    model, clip, _ = host.tiny()
+    text = "0-50%: a red circle / 50%-100%: a blue square"
+    (patched,) = host.run("T2VWindows", model, 4, 2, "linear", False)
+    for made in (model, patched):
+        fits, half = (host.run("T2VStory", clip, text, frames, 8.0)[:2] for frames in (10, 20))
+        assert host.difference(host.sample(made, *fits, frames=10), host.sample(made, *half, frames=10)) < 1e-4
