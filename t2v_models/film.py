@@ -33,6 +33,9 @@ METHODS = {
     "endless": "a queue of frames, each one noise level behind the next; constant memory, any length",
 }
 
+LOOPS = ("windows", "coarse-to-fine")
+"""The methods that can lead the end of a film to its beginning."""
+
 NOTE = "film.txt"
 """In a film's folder: which one it is."""
 
@@ -62,7 +65,7 @@ class Film:
         negative_prompt: what to keep away from all the time, besides the story's own negative lines.
         frames, width, height, fps, steps, guidance_scale: the model's defaults where None.
         method: a key of `METHODS`; "windows" where None.
-        window: length, overlap, fusion and loop of the windows; the model's own length, or the film's, where None.
+        window: length, overlap, fusion and loop of the windows; `usual_windows` where None.
         seed: decides everything.
         sketches: for the method "coarse-to-fine", how often key frames are made before the steadiest are taken.
         clip: (t, h, w, 3), 0..1, frames that the film goes on from, for the method "endless" (and its default): they
@@ -123,11 +126,11 @@ class Film:
             steps=checked_steps(choose.steps if steps is None else steps),
             guidance_scale=checked_scale(choose.guidance_scale if guidance_scale is None else guidance_scale),
             seed=seed,
-            window=_checked(window, choose.frames, self.shape[2]),
+            window=_checked(window or usual_windows(choose.frames, self.shape[2]), self.shape[2]),
             sketches=sketches,
         )
-        if self.settings.window.looped and method != "windows":
-            raise T2VError(f"The windows are looped, but {method} makes no loop: choose the method windows.")
+        if self.settings.window.looped and method not in LOOPS:
+            raise T2VError(f"The windows are looped, but {method} makes no loop: choose {' or '.join(LOOPS)}.")
         about = {"story": story, "method": method, "shape": self.shape, "settings": self.settings}
         about |= {"fps": (self.fps, self.condition), "model": pipeline.identity() if resume is not None else ""}
         if clip is not None and resume is not None:
@@ -187,11 +190,14 @@ class Film:
         return generator.manual_seed(value)
 
 
-def _checked(window: Windows | None, own: int, frames: int) -> Windows:
-    """The windows over that many frames; where none are given the model's own length, or the film's if that is less."""
-    if window is None:
-        length = min(own, frames)
-        window = Windows(length, length // 2)
+def usual_windows(own: int, frames: int, *, looped: bool = False) -> Windows:
+    """Windows of the model's own length, or the film's if that is less, each half into the next."""
+    length = min(own, frames)
+    return Windows(length, length // 2, looped=looped)
+
+
+def _checked(window: Windows, frames: int) -> Windows:
+    """The windows over that many frames."""
     windows(frames, window.length, window.overlap)  # refuses what cannot cover the film
     return window.over(frames)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,17 @@ from .pipeline import Pipeline
 from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of, to_clean
 from .sampling.fifo import Fifo
 from .sampling.guidance import classifier_free
-from .sampling.infill import calls_between, coarse_to_fine, gap_count, redone, sample_between, strides, unsteadiness
+from .sampling.infill import (
+    calls_between,
+    coarse_to_fine,
+    key_numbers,
+    loop_strides,
+    redone,
+    sample_between,
+    segment_count,
+    strides,
+    unsteadiness,
+)
 from .sampling.noise import reschedule
 from .sampling.story import Story, Told, same_form
 from .sampling.windows import fuse, together
@@ -181,24 +192,35 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     later can mend that: so the key frames are sketched a few times, and the sketch that moves most evenly is taken. A key
     frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
     again as one clip at the film's own rate and the pace of its gaps, which shows how one scene leads to the next.
+
+    A loop's key frames are one window all around it, denoised as it lies and begun from its middle: windows that follow
+    each other around a longer loop do not agree about where things are.
     """
     settings, frames = film.settings, film.shape[2]
+    window, looped = settings.window, settings.window.looped
+    ring, rounds = window, []  # of a loop: how its key frames are seen, and from where at each step
     family = film.pipeline.family
     shortest = min(scene.end - scene.start for scene in film.story.scenes)
-    levels = strides(frames, settings.window.length, max(1, shortest / KEYS_A_SCENE))
+    if looped:
+        levels = loop_strides(frames, window.length)
+        count = len(key_numbers(frames, levels[0], looped=True)) - 1
+        ring = replace(window, length=count, overlap=min(window.overlap, count - 1), frames=count)
+        rounds = [ring.spans(i) for i in range(settings.steps)]
+    else:
+        levels = strides(frames, window.length, max(1, shortest / KEYS_A_SCENE))
     paces = _paces(levels, *family.pace) if family.pace else [""] * len(levels)
     denoisers = {
         stride: film.denoiser(pace, stride, guided=stride == levels[0] or not family.frame_levels)
         for stride, pace in zip(levels, paces, strict=True)
     }
-    changes = _changes(film.story, settings.window.length) if len(levels) > 1 else []
+    changes = _changes(film.story, window.length) if len(levels) > 1 else []
     skipped = round(SKIPPED * settings.steps)
-    cost_of_keys = settings.sketches * settings.steps
+    cost_of_keys = settings.sketches * (sum(map(len, rounds)) or settings.steps)
     cost, cost_of_change = (
         calls_between(steps, clean_levels=family.frame_levels, resample=settings.resample)
         for steps in (settings.steps, settings.steps - skipped)
     )
-    segments = sum(gap_count(frames, stride) for stride in levels[:-1])
+    segments = segment_count(frames, levels, looped=looped)
     work = Work(film, cost_of_keys + segments * cost + len(changes) * cost_of_change)
 
     def sample(
@@ -211,10 +233,17 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     ) -> Tensor:
         """Clips of those frames, `known` of which are there; all are, where they are done once more."""
         generator, at = film.noise(*key), torch.tensor([list(each) for each in numbers])
+        at = at % frames if looped else at
+        around = iter([] if known.any() else rounds)
 
         def predict(x: Tensor, levels: Tensor) -> Tensor:
-            prediction = denoise(x.to(denoise.device), levels, at).cpu()
-            work.add(len(x))
+            def part(span: list[int]) -> Tensor:
+                part = denoise(x[:, :, span].to(denoise.device), levels[:, span], at[:, span]).cpu()
+                work.add(len(x))
+                return part
+
+            spans = next(around, [list(range(x.shape[2]))])
+            prediction = fuse(map(part, spans), spans, ring.weights, x.shape[2])
             film.show(partial(denoise.clean, x, levels, prediction))
             return prediction
 
@@ -238,12 +267,13 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
 
         def steadiest() -> Tensor:
             sketches = sample(denoisers[levels[0]], nothing, known, [numbers] * settings.sketches, [0])
-            return sketches[unsteadiness(sketches).argmin()][None]
+            closed = torch.cat([sketches, sketches[:, :, :1]], dim=2) if looped else sketches
+            return sketches[unsteadiness(closed).argmin()][None]
 
         return work.once("keys", steadiest, cost_of_keys)
 
-    def fill(ends: Tensor, numbers: Sequence[Sequence[int]]) -> Tensor:
-        first, stride = numbers[0][0], numbers[0][1] - numbers[0][0]
+    def fill(ends: Tensor, numbers: Sequence[Sequence[int]], stride: int) -> Tensor:
+        first = numbers[0][0]
         known = _ends(len(numbers[0]))
         clean = ends.new_zeros(*ends.shape[:2], len(known), *ends.shape[3:])
         clean[:, :, known] = ends
@@ -261,7 +291,8 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
 
         return work.once(f"change-from-{first}", made, cost_of_change)
 
-    yield from redone(coarse_to_fine(frames, levels, keys, fill, batch=settings.batch), changes, repainted)
+    parts = coarse_to_fine(frames, levels, keys, fill, batch=settings.batch, looped=looped)
+    yield from redone(parts, changes, repainted)
 
 
 def _ends(frames: int) -> Tensor:

@@ -7,7 +7,7 @@ import torch
 
 from t2v_models import load_pipeline
 from t2v_models.errors import T2VError
-from t2v_models.film import METHODS, Film
+from t2v_models.film import LOOPS, METHODS, Film
 from t2v_models.film_methods import _changes, continue_clip
 from t2v_models.sampling.story import parse_story
 from t2v_models.sampling.windows import Windows
@@ -84,9 +84,11 @@ def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_pat
 
 
 @pytest.mark.parametrize(("frames", "frame_levels"), [(1, False), (4, True), (13, False), (13, True)])
-@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize(
+    ("method", "looped"), [*((method, False) for method in METHODS), *((loop, True) for loop in LOOPS)]
+)
 def test_progress_is_told_at_every_step_up_to_the_last_in_a_film_that_is_gone_on_with_too(
-    pipeline, method, frame_levels, frames, tmp_path, monkeypatch
+    pipeline, method, looped, frame_levels, frames, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
     calls, told = [], []
@@ -94,7 +96,7 @@ def test_progress_is_told_at_every_step_up_to_the_last_in_a_film_that_is_gone_on
     monkeypatch.setattr(pipeline.unet, "forward", lambda *args, **kw: calls.append(len(told)) or forward(*args, **kw))
     call = {
         **CALL,
-        "window": Windows(min(4, frames), min(2, frames - 1)),
+        "window": Windows(min(4, frames), min(2, frames - 1), looped=looped),
         "frames": frames,
         "method": method,
         "resume": tmp_path,
@@ -149,12 +151,6 @@ def test_a_film_that_breaks_says_so_at_once_and_keeps_nothing_broken(pipeline, t
     assert not list(tmp_path.glob("*.safetensors"))
 
 
-@pytest.mark.parametrize("method", [method for method in METHODS if method != "windows"])
-def test_only_windows_make_loops(pipeline, method):
-    with pytest.raises(T2VError, match="method windows"):
-        Film(pipeline, STORY, frames=8, method=method, **{**CALL, "window": Windows(4, 2, looped=True)})
-
-
 def test_large_clips_go_through_the_model_one_by_one(pipeline, monkeypatch):
     whole = latents(Film(pipeline, STORY, frames=11, **CALL))
     monkeypatch.setattr("t2v_models.film_methods.together", lambda *shape: 1)
@@ -182,9 +178,9 @@ def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path)
         Film(merged, STORY, frames=5, resume=tmp_path / "film", **CALL)
 
 
-@pytest.mark.parametrize("method", ["coarse-to-fine", "endless"])
+@pytest.mark.parametrize("method", ["free-noise", "endless"])
 def test_what_makes_no_loop_says_so(pipeline, method):
-    with pytest.raises(T2VError, match=f"{method} makes no loop"):
+    with pytest.raises(T2VError, match=f"{method} makes no loop: choose windows or coarse-to-fine"):
         Film(pipeline, STORY, method=method, **{**CALL, "frames": 9, "window": Windows(4, 2, looped=True)})
 
 
@@ -226,6 +222,26 @@ def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
     keys = kept["keys"]
     assert keys.shape[2] == 4
     assert torch.equal(made[:, :, ::3], keys)
+
+
+@pytest.mark.parametrize("frames", [4, 5, 7, 11, 60])
+def test_a_loop_of_any_length_is_filled_in_around_key_frames_that_see_each_other_over_the_end(
+    pipeline, frames, monkeypatch
+):
+    seen = []
+    forward = pipeline.unet.forward
+    monkeypatch.setattr(pipeline.unet, "forward", lambda x, *args, **kw: seen.append(x) or forward(x, *args, **kw))
+    call = {"method": "coarse-to-fine", "sketches": 1, **CALL, "window": Windows(4, 2, looped=True)}
+    film, kept = Film(pipeline, "a red circle", frames=frames, **call), {}
+    film.store.once = lambda name, make: kept.setdefault(name, make())
+    made = latents(film)
+    assert made.shape[2] == frames
+    keys = kept["keys"]
+    count = keys.shape[2]
+    assert torch.equal(made[:, :, [i * frames // count for i in range(count)]], keys)
+    rings = [torch.tensor([round(float(value), 5) for value in x[0, 0, :, 0, 0]]) for x in seen[:2]]
+    assert sorted(rings[0].tolist()) == sorted(rings[1].tolist())
+    assert not torch.equal(*rings), "the same key frames, begun elsewhere"
 
 
 def test_of_several_sketches_the_steadiest_becomes_the_key_frames(pipeline, monkeypatch):
@@ -359,7 +375,7 @@ def test_a_model_that_takes_known_frames_clean_is_guided_at_key_frames_only(pipe
 
     def make_keys(film):
         found = []
-        film.store.once = lambda name, make: found.append(make()) or found[0]
+        film.store.once = lambda name, make: found.append(make()) or found[-1]
         next(film.latents())
         return found[0]
 

@@ -62,6 +62,16 @@ def test_an_empty_prompt_makes_any_video(tmp_path):
     assert (tmp_path / "video.mp4").exists()
 
 
+@pytest.mark.parametrize(("more", "method"), [([], "coarse-to-fine"), (["--method", "windows"], "windows")])
+def test_a_loop_leads_from_its_end_to_its_beginning(tmp_path, monkeypatch, more, method):
+    made = []
+    monkeypatch.setattr(Film, "finish", lambda film: made.append(film))
+    assert generate(tmp_path, "a red circle", "--loop", "--frames", "5", *more) == 0
+    assert len(read(tmp_path / "video.mp4")) == 5
+    assert [film.settings.window.looped for film in made] == [True]
+    assert [film.method for film in made] == [method]
+
+
 def test_a_story_goes_on_from_a_clip(tmp_path):
     story = tmp_path / "story.txt"
     story.write_text(STORY, encoding="utf-8")
@@ -92,6 +102,8 @@ def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
         (["a", "--resume"], ["--resume", "--method"]),
         (["a", "--sketches", "2"], ["--sketches", "--method"]),
         (["a", "--sketches", "2", "--method", "windows"], ["--sketches", "coarse-to-fine"]),
+        (["a", "--loop", "--method", "endless"], ["--loop", "windows or coarse-to-fine"]),
+        (["a", "--loop", "--frames", "-1"], ["frames", "at least 1"]),
         (["a", "--guidance", "nan"], ["guidance", "nan"]),
         (["a", "--guidance", "inf", "--method", "windows"], ["guidance", "inf"]),
         (["a", "--seed", "9" * 20], ["seed", "9" * 20]),

@@ -7,7 +7,16 @@ import pytest
 import torch
 
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_timesteps
-from t2v_models.sampling.infill import coarse_to_fine, redone, sample_between, strides, unsteadiness
+from t2v_models.sampling.infill import (
+    coarse_to_fine,
+    key_numbers,
+    loop_strides,
+    redone,
+    sample_between,
+    segment_count,
+    strides,
+    unsteadiness,
+)
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -27,11 +36,12 @@ def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
         cost += len(numbers)
         return torch.tensor(numbers, dtype=torch.float64).view(1, 1, -1, 1, 1)
 
-    def fill(ends, numbers):
+    def fill(ends, numbers, stride):
         nonlocal cost
         held.append(len(ends))
         (length,) = {len(segment) for segment in numbers}
         assert length <= window
+        assert {b - a for segment in numbers for a, b in itertools.pairwise(segment)} == {stride}
         cost += length * len(numbers)
         step = torch.linspace(0, 1, length, dtype=torch.float64)[None, None, :, None, None]
         return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
@@ -41,6 +51,31 @@ def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
     assert max(held, default=0) <= 4
     if frames >= 64:
         assert cost < 1.21 * frames, "a frame of a short film must cost about as much as one of a long film"
+
+
+@pytest.mark.parametrize("frames", [1, 2, 16, 17, 31, 32, 64, 250, 251, 3376])
+def test_a_loop_from_coarse_to_fine_has_every_frame_once_and_its_last_gap_ends_at_the_first(frames):
+    levels, first, filled = loop_strides(frames, 16), [], 0
+
+    def keys(numbers):
+        first.extend(numbers)
+        assert len(numbers) <= 16
+        assert numbers == key_numbers(frames, levels[0], looped=True)[:-1]
+        gaps = {after - before for before, after in itertools.pairwise([*numbers, frames])}
+        assert max(gaps) - min(gaps) <= 1, "what moves steadily from key to key does so over the end"
+        return torch.tensor(numbers).view(1, 1, -1, 1, 1)
+
+    def fill(ends, numbers, stride):
+        nonlocal filled
+        filled += len(numbers)
+        assert [[each[0], each[-1] % frames] for each in numbers] == (ends % frames).flatten(1).tolist()
+        assert all(2 < len(each) <= 16 for each in numbers)
+        assert all(0 < b - a <= stride for each in numbers for a, b in itertools.pairwise(each))
+        return torch.tensor(numbers)[:, None, :, None, None]
+
+    made = torch.cat(list(coarse_to_fine(frames, levels, keys, fill, batch=4, looped=True)), dim=2)
+    assert made.flatten().tolist() == list(range(frames))
+    assert filled == segment_count(frames, levels, looped=True)
 
 
 @pytest.mark.parametrize("frames", [17, 64, 100, 256, 1000, 3376])

@@ -85,6 +85,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="for coarse-to-fine: how often key frames are made before the steadiest are taken (default 4)",
     )
     film.add_argument(
+        "--loop", action="store_true", help="lead the end to the beginning (by coarse-to-fine, or --method windows)"
+    )
+    film.add_argument(
         "--resume", action="store_true", help="keep what is finished beside the output, and go on from it"
     )
     parser.set_defaults(func=run, save_memory="ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16")
@@ -93,8 +96,8 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
     prompts = _prompts(args) if args.story is None else [_story(args)]
-    if args.method is None and (args.clip is not None or args.story is not None):
-        args.method = "windows" if args.clip is None else "endless"
+    if args.method is None and (args.clip is not None or args.loop or args.story is not None):
+        args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop else "windows"
     width, height = _size(args.size)
     outputs = _outputs(args.output, len(prompts))
     _check_text(args.negative_prompt, "--negative-prompt")
@@ -160,9 +163,12 @@ def _films(
     args: argparse.Namespace, pipeline: Pipeline, prompts: list[str], outputs: list[Path], call: dict[str, Any]
 ) -> list[Film]:
     """One of each prompt, checked but not begun."""
-    from ..film import Film
+    from ..film import Film, usual_windows
 
     more: dict[str, Any] = {"method": args.method} | ({} if args.sketches is None else {"sketches": args.sketches})
+    if args.loop:
+        own = pipeline.defaults.frames
+        more["window"] = usual_windows(own, args.frames or own, looped=True)
     films = []
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         more["resume"] = output.with_name(f"{output.name}.unfinished") if args.resume else None
@@ -172,7 +178,7 @@ def _films(
 
 def check_method(args: argparse.Namespace) -> None:
     """What only films have, and what they do not."""
-    from ..film import METHODS
+    from ..film import LOOPS, METHODS
 
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
@@ -182,6 +188,8 @@ def check_method(args: argparse.Namespace) -> None:
         raise T2VError(
             f"--sketches is given for --method {args.method}: only coarse-to-fine sketches, so leave it out."
         )
+    if args.loop and args.method not in LOOPS:
+        raise T2VError(f"--loop is given for --method {args.method}: choose {' or '.join(LOOPS)}, or leave --loop out.")
     if args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: films are made with ddim, so leave it out.")
 

@@ -24,8 +24,9 @@ PredictFrames = Callable[[Tensor, Tensor], Tensor]
 KeyFrames = Callable[[Sequence[int]], Tensor]
 """``keys(numbers)``: frame numbers -> (1, c, n, h, w), a clip of those frames."""
 
-Fill = Callable[[Tensor, Sequence[Sequence[int]]], Tensor]
-"""``fill(ends, numbers)``: ends (b, c, 2, h, w) and each segment's frame numbers -> (b, c, n, h, w), ends included."""
+Fill = Callable[[Tensor, Sequence[Sequence[int]], int], Tensor]
+"""``fill(ends, numbers, stride)``: ends (b, c, 2, h, w), each segment's frame numbers, all as many, and how far apart they
+lie at most -> (b, c, n, h, w), ends included."""
 
 
 def sample_between(
@@ -128,34 +129,69 @@ def strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
     return steps
 
 
+def loop_strides(frames: int, window: int) -> list[int]:
+    """The same for a loop: one window of key frames all around it, then what lies between them and after the last.
+
+    Neighbours of a level are that far apart at most, as evenly as whole frames allow: see `spread`.
+    """
+    between = math.ceil(frames / min(window, frames))
+    return [1] if between == 1 else [between, *strides(between + 1, window)]
+
+
+def spread(first: int, last: int, stride: int) -> list[int]:
+    """Frame numbers from the first to the last, as few and as even as are at most `stride` apart."""
+    count = math.ceil((last - first) / stride)
+    return [first + (last - first) * i // count for i in range(count + 1)]
+
+
 def gap_count(frames: int, stride: int) -> int:
     """How many there are between every stride-th frame, to the last frame or past it: segments to fill."""
     return math.ceil((frames - 1) / stride)
 
 
-def key_numbers(frames: int, stride: int) -> list[int]:
-    """Every stride-th frame, until the last frame is reached or passed."""
+def key_numbers(frames: int, stride: int, *, looped: bool = False) -> list[int]:
+    """Every stride-th frame, until the last frame is reached or passed; of a loop, until the first is reached again."""
+    if looped:
+        return spread(0, frames, stride)
     return list(range(0, frames - 1 + stride, stride)) if frames > 1 else [0]
 
 
+def segment_count(frames: int, levels: Sequence[int], *, looped: bool = False) -> int:
+    """How many clips `coarse_to_fine` fills, all levels together."""
+    if not looped:
+        return sum(gap_count(frames, stride) for stride in levels[:-1])
+    count, numbers = 0, key_numbers(frames, levels[0], looped=True)
+    for stride in levels[1:]:
+        pairs = list(pairwise(numbers))
+        count += sum(last - first > 1 for first, last in pairs)
+        numbers = [number for pair in pairs for number in spread(*pair, stride)[:-1]] + [frames]
+    return count
+
+
 def coarse_to_fine(
-    frames: int, levels: Sequence[int], keys: KeyFrames, fill: Fill, *, batch: int = 4
+    frames: int, levels: Sequence[int], keys: KeyFrames, fill: Fill, *, batch: int = 4, looped: bool = False
 ) -> Iterator[Tensor]:
     """The frames of a long video in order, as soon as they are finished.
 
     Args:
         frames: of the whole video.
-        levels: from `strides`.
+        levels: from `strides`, or `loop_strides`.
         keys, fill: make a clip, and the clips between two frames each; segments do not depend on each other.
         batch: segments that are filled together.
+        looped: the video begins again where it ends: the last key frame is followed by the first, as number `frames`.
 
     Yields:
         (1, c, n, h, w), n from 1 to a clip's frames; together exactly `frames`. No more than `batch` segments of every
         level are held at a time.
     """
-    numbers = key_numbers(frames, levels[0])
+    numbers = key_numbers(frames, levels[0], looped=looped)
+    if looped:
+        clip = keys(numbers[:-1])
+        parts = _to_last(torch.cat([clip, clip[:, :, :1]], dim=2), numbers, levels[1:], fill, batch, frames + 1)
+    else:
+        parts = _refine(keys(numbers), numbers, levels[1:], fill, batch, frames)
     left = frames
-    for part in _refine(keys(numbers), numbers, levels[1:], fill, batch, frames):
+    for part in parts:
         part = part[:, :, :left]
         left -= part.shape[2]
         yield part
@@ -182,13 +218,22 @@ def _to_last(
         return
     pairs = [pair for pair in pairwise(numbers) if pair[0] < frames - 1]  # what begins at the end is not filled
     for start in range(0, len(pairs), batch):
-        group = pairs[start : start + batch]
-        ends = torch.cat([clip[:, :, start + i : start + i + 2] for i in range(len(group))])
-        segments = [list(range(first, last + 1, finer[0])) for first, last in group]
-        for filled, segment in zip(fill(ends, segments).split(1), segments, strict=True):
+        segments = [spread(*pair, finer[0]) for pair in pairs[start : start + batch]]
+        ends = [clip[:, :, start + i : start + i + 2] for i in range(len(segments))]
+        for filled, segment in zip(_filled(ends, segments, fill, finer[0]), segments, strict=True):
             yield from _to_last(filled, segment, finer[1:], fill, batch, frames)
     if len(pairs) < len(numbers) - 1:
         yield clip[:, :, len(pairs) : len(pairs) + 1]
+
+
+def _filled(ends: list[Tensor], segments: list[list[int]], fill: Fill, stride: int) -> list[Tensor]:
+    """Each segment's clip; those of a length are filled together, neighbours are there already."""
+    clips = dict(enumerate(ends))
+    for length in sorted({len(segment) for segment in segments} - {2}):
+        which = [i for i, segment in enumerate(segments) if len(segment) == length]
+        filled = fill(torch.cat([ends[i] for i in which]), [segments[i] for i in which], stride)
+        clips |= dict(zip(which, filled.split(1), strict=True))
+    return [clips[i] for i in range(len(ends))]
 
 
 def redone(

@@ -219,7 +219,8 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
             ),
         },
         "**A seamless loop.** Windows that go on over the end to the beginning: the last frame leads into the first. "
-        "As long as a window, the loop is steady; in longer ones windows may disagree about where things are.",
+        "As long as a window, the loop is steady; in longer ones windows may disagree about where things are: make those "
+        "by T2V Film, looped, with the method coarse-to-fine.",
     ),
     "long_film": (
         {

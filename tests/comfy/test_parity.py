@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from t2v_models import load_pipeline
-from t2v_models.film import METHODS, Film
+from t2v_models.film import LOOPS, METHODS, Film
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.windows import Windows
 
@@ -84,13 +84,14 @@ def velocity(tiny: dict[str, Path]) -> Pipeline:
 
 def test_films_equal_the_librarys(made, velocity) -> None:
     graph = made("check_films_of_every_method_have_every_frame", "films.pt")
-    assert set(graph) == set(METHODS)
-    for method, latents in graph.items():
-        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "window": Windows(4, 2)}
+    assert set(graph) == {*METHODS, *(f"{method} loop" for method in LOOPS)}
+    for name, latents in graph.items():
+        method, looped = name.removesuffix(" loop"), name.endswith(" loop")
+        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "window": Windows(4, 2, looped=looped)}
         film = Film(velocity, STORY, method=method, seed=3, steps=2, guidance_scale=4.0, **size)
         ours = torch.cat(list(film.latents()), dim=2)
         difference = (latents * velocity.vae.config.scaling_factor - ours).abs().max() / ours.std()
-        assert difference < 1e-4, method
+        assert difference < 1e-4, name
 
 
 def test_stories_in_windows_and_with_free_noise_equal_the_librarys(made, velocity) -> None:

@@ -58,11 +58,12 @@ def check_long_clips_for_the_comparison(host):
 def check_films_of_every_method_have_every_frame(host):
     model, clip, _ = host.tiny("tiny-v")
     made = {}
-    for method in host.module("t2v_models.film").METHODS:
+    film = host.module("t2v_models.film")
+    for method, looped in [*((each, False) for each in film.METHODS), *((each, True) for each in film.LOOPS)]:
         size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-        how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+        how = {"fusion": "pyramid", "looped": looped, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
         latent, fps = host.run("T2VFilm", model, clip, host.story, method=method, **size, **how)
         assert latent["samples"].shape == (1, 4, 9, 4, 4)
         assert fps == 8.0
-        made[method] = latent["samples"].clone()
+        made[f"{method} loop" if looped else method] = latent["samples"].clone()
     torch.save(made, host.base / "films.pt")
