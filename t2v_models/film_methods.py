@@ -193,8 +193,9 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
     again as one clip at the film's own rate and the pace of its gaps, which shows how one scene leads to the next.
 
-    A loop's key frames are one window all around it, denoised as it lies and begun from its middle: windows that follow
-    each other around a longer loop do not agree about where things are.
+    A loop's key frames are one window all around it, denoised from several beginnings: windows that follow each other
+    around a longer loop do not agree about where things are. Where its last scene leads to its first nothing is done
+    again: its beginning is handed out long before its end is there.
     """
     settings, frames = film.settings, film.shape[2]
     window, looped = settings.window, settings.window.looped
@@ -204,7 +205,7 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
     if looped:
         levels = loop_strides(frames, window.length)
         count = len(key_numbers(frames, levels[0], looped=True)) - 1
-        ring = replace(window, length=count, overlap=min(window.overlap, count - 1), frames=count)
+        ring = replace(window, length=count, overlap=count * window.overlap // window.length, frames=count)
         rounds = [ring.spans(i) for i in range(settings.steps)]
     else:
         levels = strides(frames, window.length, max(1, shortest / KEYS_A_SCENE))
@@ -242,8 +243,11 @@ def _coarse_to_fine(film: Film) -> Iterator[Tensor]:
                 work.add(len(x))
                 return part
 
-            spans = next(around, [list(range(x.shape[2]))])
-            prediction = fuse(map(part, spans), spans, ring.weights, x.shape[2])
+            spans = next(around, None)
+            if spans is None:
+                prediction = part(list(range(x.shape[2])))
+            else:
+                prediction = fuse(map(part, spans), spans, ring.weights, x.shape[2])
             film.show(partial(denoise.clean, x, levels, prediction))
             return prediction
 

@@ -103,6 +103,7 @@ def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
         (["a", "--sketches", "2"], ["--sketches", "--method"]),
         (["a", "--sketches", "2", "--method", "windows"], ["--sketches", "coarse-to-fine"]),
         (["a", "--loop", "--method", "endless"], ["--loop", "windows or coarse-to-fine"]),
+        (["a", "--loop", "--continue", "{folder}/clip.mp4"], ["--loop and --continue", "leave one out"]),
         (["a", "--loop", "--frames", "-1"], ["frames", "at least 1"]),
         (["a", "--guidance", "nan"], ["guidance", "nan"]),
         (["a", "--guidance", "inf", "--method", "windows"], ["guidance", "inf"]),

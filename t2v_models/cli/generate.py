@@ -112,9 +112,13 @@ def run(args: argparse.Namespace) -> str:
     if args.method is not None:
         check_method(args)
     elif args.resume:
-        raise T2VError("--resume is given without --method or --story: only films are kept while they are unfinished.")
+        raise T2VError(
+            "--resume is given without --method, --loop or --story: only films are kept while they are unfinished."
+        )
     elif args.sketches is not None:
-        raise T2VError("--sketches is given without --method or --story: only films have key frames, so leave it out.")
+        raise T2VError(
+            "--sketches is given without --method, --loop or --story: only films have key frames, so leave it out."
+        )
     clip, rate = (None, args.fps) if args.clip is None else _clip(args)
 
     import torch
@@ -182,6 +186,10 @@ def check_method(args: argparse.Namespace) -> None:
 
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
+    if args.clip is not None and args.loop:
+        raise T2VError(
+            "--loop and --continue are given: what goes on from a clip does not lead back to it; leave one out."
+        )
     if args.clip is not None and args.method != "endless":
         raise T2VError(f"--method is {args.method!r}: --continue works with endless, so leave --method out.")
     if args.sketches is not None and args.method != "coarse-to-fine":

@@ -163,7 +163,7 @@ def segment_count(frames: int, levels: Sequence[int], *, looped: bool = False) -
     count, numbers = 0, key_numbers(frames, levels[0], looped=True)
     for stride in levels[1:]:
         pairs = list(pairwise(numbers))
-        count += sum(last - first > 1 for first, last in pairs)
+        count += sum(last - first > stride for first, last in pairs)
         numbers = [number for pair in pairs for number in spread(*pair, stride)[:-1]] + [frames]
     return count
 

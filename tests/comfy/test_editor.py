@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import pytest
@@ -103,6 +104,17 @@ def plays(page) -> None:
     page.wait_for_function("() => [...document.querySelectorAll('video')].some(v => v.currentTime > 0 && v.videoWidth)")
 
 
+def insist(do: Callable[[], None], happened: Callable[..., None]) -> None:
+    """Do it until it has happened: an editor that is still busy swallows a click now and then, a user clicks again."""
+    for _ in range(3):
+        do()
+        try:
+            return happened(timeout=15_000)
+        except pytest.importorskip("playwright.sync_api").TimeoutError:
+            continue
+    happened(timeout=1000)
+
+
 def open_from_the_browser(server, page, name: str) -> None:
     """Sidebar, template browser, this pack's category, the template's card."""
     if page.request.get(f"{server.url}/templates/index.json").status == 404:
@@ -112,8 +124,7 @@ def open_from_the_browser(server, page, name: str) -> None:
     page.click(".templates-tab-button")
     page.locator("[role=dialog]").get_by_text(NAME, exact=True).first.click()
     card = page.get_by_test_id(f"template-workflow-{name}")
-    card.click()
-    card.wait_for(state="detached")
+    insist(card.click, partial(card.wait_for, state="detached"))
 
 
 @pytest.mark.parametrize("name", TEMPLATES)
@@ -141,13 +152,17 @@ def search_and_add(page, title: str, kind: str) -> None:
     """Double-click on the empty canvas, type, take the first hit, put the node where the mouse is."""
     box = page.locator("#graph-canvas").bounding_box()
     place = box["x"] + box["width"] * 0.6, box["y"] + box["height"] * 0.25
-    page.mouse.dblclick(*place)
-    page.wait_for_function("() => document.activeElement?.tagName === 'INPUT'")
-    page.keyboard.type(title, delay=20)
-    page.locator("[role=option]", has_text=title).first.wait_for()
-    page.wait_for_timeout(1000)  # the list settles
-    page.keyboard.press("Enter")
-    page.wait_for_function("kind => app.graph._nodes.some(n => n.type === kind)", arg=kind)
+
+    def find() -> None:
+        page.keyboard.press("Escape")
+        page.mouse.dblclick(*place)
+        page.wait_for_function("() => document.activeElement?.tagName === 'INPUT'")
+        page.keyboard.type(title, delay=20)
+        page.locator("[role=option]", has_text=title).first.wait_for()
+        page.wait_for_timeout(1000)  # the list settles
+        page.keyboard.press("Enter")
+
+    insist(find, partial(page.wait_for_function, "kind => app.graph._nodes.some(n => n.type === kind)", arg=kind))
     page.locator("[role=option]").first.wait_for(state="detached")
     page.mouse.move(place[0] + 30, place[1] + 30, steps=5)  # in newer editors the node hangs on the mouse
     page.mouse.move(*place, steps=5)
