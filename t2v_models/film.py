@@ -19,7 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from .errors import T2VError
-from .film_methods import MAKE, Denoiser
+from .film_denoiser import Denoiser
+from .film_methods import MAKE
 from .pipeline import Pipeline, Progress, checked_rate, checked_scale, checked_steps
 from .sampling.story import Story, parse_story, with_negative
 from .sampling.windows import Windows, windows

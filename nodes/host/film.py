@@ -17,7 +17,8 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from ...t2v_models.film import Film, Settings
-from ...t2v_models.film_methods import Denoiser, continue_clip, queue_length
+from ...t2v_models.film_denoiser import Denoiser
+from ...t2v_models.film_methods import continue_clip, queue_length
 from ...t2v_models.pipeline import checked_shape, fingerprint, sampled
 from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
