@@ -21,7 +21,7 @@ from torch import Tensor
 from .errors import T2VError
 from .film_denoiser import Denoiser
 from .film_methods import MAKE
-from .pipeline import Pipeline, Progress, checked_rate, checked_scale, checked_steps
+from .pipeline import Pipeline, Progress, checked_rate, checked_scale, checked_steps, warn_of_unused
 from .sampling.story import Story, parse_story, with_negative
 from .sampling.windows import Windows, windows
 
@@ -130,6 +130,7 @@ class Film:
             window=_checked(window or usual_windows(choose.frames, self.shape[2]), self.shape[2]),
             sketches=sketches,
         )
+        warn_of_unused(self.story.negatives, pipeline, self.settings.guidance_scale)
         if self.settings.window.looped and method not in LOOPS:
             raise T2VError(f"The windows are looped, but {method} makes no loop: choose {' or '.join(LOOPS)}.")
         about = {"story": story, "method": method, "shape": self.shape, "settings": self.settings}

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .pipeline import Pipeline
+from .pipeline import Pipeline, is_guided
 from .sampling.ddim import alphas_cumprod, ddim_step, timesteps_of, to_clean
 from .sampling.guidance import classifier_free
 from .sampling.story import Told, same_form
@@ -32,7 +32,7 @@ class Denoiser:
     @property
     def guided(self) -> bool:
         """Whether a negative prompt is asked, too."""
-        return self.settings.guidance_scale != 1 and not self.pipeline.unet.config.guidance_dim
+        return is_guided(self.pipeline, self.settings.guidance_scale)
 
     def __call__(self, x: Tensor, levels: Tensor, numbers: Tensor, options: dict[str, Any] | None = None) -> Tensor:
         """x: (b, 4, t, h, w), levels and numbers: (b, t) -> the prediction, like x; clips in groups, for their memory."""

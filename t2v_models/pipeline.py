@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import logging
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -21,6 +22,8 @@ from .sampling.story import parse_story, same_form, with_negative
 from .sampling.windows import Windows
 from .unet import UNet3D
 from .video.rate import frame_rate
+
+log = logging.getLogger(__name__)
 
 Progress = Callable[[int, int], None]
 """``progress(done, total)`` after every step; it may raise to cancel."""
@@ -148,8 +151,8 @@ class Pipeline:
             raise T2VError(f"strength is {strength}: more than 0 and at most 1 is wanted.")
 
         # 1. text
-        distilled = self.unet.config.guidance_dim > 0
-        guided = scale != 1 and not distilled
+        guided = is_guided(self, scale)
+        warn_of_unused(negatives, self, scale)
         if story is None:
             context = self.encode_text([*negatives, *prompts] if guided else prompts)
         else:
@@ -169,6 +172,9 @@ class Pipeline:
         if not len(timesteps):
             raise T2VError(f"strength {strength} of {steps} steps leaves no step to do: raise one of them.")
         schedulers = [copy.deepcopy(base) for _ in prompts]  # one each: several remember the steps before
+        for s in schedulers:
+            if hasattr(s, "set_begin_index"):  # told, not looked up: of many steps two may round to one timestep
+                s.set_begin_index(start)
         x = torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generators]) if latents is None else latents
         if tuple(x.shape) != shape:
             raise T2VError(f"latents has shape {tuple(x.shape)}: {shape} is wanted.")
@@ -181,9 +187,6 @@ class Pipeline:
             x = torch.cat(
                 [s.add_noise(c[None], n[None], timesteps[:1]) for s, c, n in zip(schedulers, clean, x, strict=True)]
             )
-            for s in schedulers:
-                if hasattr(s, "set_begin_index"):  # those that count their steps
-                    s.set_begin_index(start)
         else:
             x = x * base.init_noise_sigma
             if self.input_scale is not None:  # the originals begin on noise of variance one as the network sees it
@@ -306,6 +309,19 @@ def checked_shape(
         if size < 8 or size % 8:
             raise T2VError(f"{name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
     return (count, pipeline.unet.config.out_channels, frames, height // 8, width // 8)
+
+
+def is_guided(pipeline: Any, scale: float) -> bool:
+    """Whether the model is asked for the negative prompt's prediction, too."""
+    return scale != 1 and not pipeline.unet.config.guidance_dim
+
+
+def warn_of_unused(negatives: Iterable[Any], pipeline: Any, scale: float) -> None:
+    """Log that negative prompts are given in vain: no fault, since scales are tried in turn with all else as it is."""
+    if any(negatives) and not is_guided(pipeline, scale):
+        built_in = pipeline.unet.config.guidance_dim
+        why = "this model has its guidance built in" if built_in else "a guidance scale of 1 switches guidance off"
+        log.warning("The negative prompt is not used: %s.", why)
 
 
 def checked_rate(fps: float | None, own: float) -> float:

@@ -12,6 +12,7 @@ from t2v_models.sampling.windows import Windows
 
 from .models import write_diffusers_folder
 
+NOT_USED = "The negative prompt is not used: a guidance scale of 1 switches guidance off."
 CALL = {"frames": 3, "width": 64, "height": 48, "steps": 4, "guidance_scale": 5.0}
 
 
@@ -78,6 +79,16 @@ def test_guidance_of_one_needs_no_negative_prompt_and_equals_diffusers(folders, 
     assert ours.frames.numel() == 0
 
 
+@pytest.mark.parametrize("method", [None, "windows"])
+def test_a_negative_prompt_that_nothing_listens_to_is_said_to_be_so(pipeline, caplog, method):
+    call = {**CALL, "steps": 1, "decode": False, "method": method}
+    for scale, said in ((1.0, 1), (5.0, 0)):
+        caplog.clear()
+        result = pipeline("a", "blue", **{**call, "guidance_scale": scale})
+        list(result if method else ())
+        assert [record.getMessage() for record in caplog.records].count(NOT_USED) == said
+
+
 @pytest.mark.parametrize("scheduler", ["ddim", "euler-a", "dpm++2m"])
 def test_two_prompts_at_once_are_two_prompts_apart(pipeline, scheduler):
     together = pipeline(["a red circle", "a blue square"], **CALL, scheduler=scheduler, seed=3)
@@ -110,6 +121,13 @@ def test_low_strength_stays_near_the_video_and_full_strength_forgets_it(pipeline
     assert distances[0] < distances[1] < distances[2]
 
 
+def test_many_steps_of_which_two_round_to_one_timestep_are_all_done(pipeline):
+    seen = []
+    call = {"frames": 1, "width": 64, "height": 64, "steps": 900, "guidance_scale": 1.0, "decode": False}
+    pipeline("a", **call, scheduler="dpm++2m-karras", progress=lambda done, total: seen.append(done))
+    assert seen == list(range(1, 901))
+
+
 def test_progress_counts_the_steps_and_may_cancel(pipeline):
     seen = []
     pipeline("a", **CALL, progress=lambda done, total: seen.append((done, total)), decode=False)
@@ -131,6 +149,7 @@ def test_progress_counts_the_steps_and_may_cancel(pipeline):
         ({"steps": 0}, "steps is 0"),
         ({"fps": 0}, "frame rate 0"),
         ({"scheduler": "dpm3"}, "not known"),
+        ({"scheduler": "ddim", "steps": 1000}, "cannot take 1000 steps"),
         ({"strength": 0.0}, "strength"),
         ({"latents": torch.zeros(1, 4, 3, 8, 8)}, "latents has shape"),
         ({"video": torch.zeros(3, 48, 64, 3)}, "video has shape"),

@@ -8,7 +8,7 @@ from t2v_models.families import FAMILIES
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, lcm_timesteps, timesteps_of
 from t2v_models.sampling.guidance import classifier_free, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
-from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule
+from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule, set_steps
 from t2v_models.sampling.story import parse_story, same_form, with_negative
 from t2v_models.sampling.windows import window_weights
 
@@ -102,6 +102,23 @@ def test_every_scheduler_walks_down_to_the_end(name):
     scheduler.set_timesteps(8)
     assert len(scheduler.timesteps) >= 8
     assert (scheduler.timesteps.diff() <= 0).all()
+
+
+@pytest.mark.parametrize("spacing", ["leading", "trailing"])
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_a_thousand_steps_end_in_a_finite_latent_or_are_refused_before_the_first(name, spacing):
+    for steps in (998, 1000):
+        scheduler = build_scheduler(name, {**CONFIG, "timestep_spacing": spacing})
+        try:
+            set_steps(scheduler, name, steps, "cpu")
+        except T2VError:
+            continue
+        if hasattr(scheduler, "set_begin_index"):
+            scheduler.set_begin_index(0)
+        x = torch.ones(1, 4, 1, 1)
+        for t in scheduler.timesteps:
+            x = scheduler.step(0.1 * scheduler.scale_model_input(x, t), t, x).prev_sample
+        assert torch.isfinite(x).all()
 
 
 def test_an_unknown_scheduler_is_refused_with_the_names_that_there_are():

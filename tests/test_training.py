@@ -247,6 +247,10 @@ def test_a_training_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):
     for other, seed in ((recipe, 1), (Recipe(), 0)):
         with pytest.raises(T2VError, match="--seed, --steps or --scale"):
             begin(tmp_path, other, seed)
+    (tmp_path / "text").mkdir()
+    (tmp_path / "recipe.txt").unlink()  # as an early version left it
+    with pytest.raises(T2VError, match="another version"):
+        begin(tmp_path, recipe, seed=0)
 
 
 @pytest.mark.slow

@@ -53,10 +53,20 @@ def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str)
     Raises:
         T2VError: for more than this kind of scheduler can take.
     """
+    wrong = None
     try:
         scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError, AssertionError) as error:
-        raise T2VError(f"Scheduler {name!r} cannot take {steps} steps: ask for fewer, 20 to 50 are usual.") from error
+        wrong = error
+    if wrong is not None or not _can_be_stepped(scheduler):
+        raise T2VError(f"Scheduler {name!r} cannot take {steps} steps: ask for fewer, 20 to 50 are usual.") from wrong
+
+
+def _can_be_stepped(scheduler: Any) -> bool:
+    """Whether its timesteps are the model's, and its levels of noise differ: multistep solvers divide by the difference."""
+    if int(scheduler.timesteps.max()) >= scheduler.config.num_train_timesteps:
+        return False
+    return "solver_order" not in scheduler.config or bool((scheduler.sigmas.diff() < 0).all())
 
 
 def scaled_schedule(betas: Tensor, base: float) -> tuple[Tensor, Tensor]:

@@ -100,13 +100,14 @@ def train_builtin(
 
 def begin(work: Path, recipe: Recipe, seed: int) -> None:
     """Make the work folder, or refuse one in which another training was begun: its stages would not fit together."""
-    work.mkdir(parents=True, exist_ok=True)
     text, note = f"seed {seed}\n{recipe!r}\n", work / "recipe.txt"
-    if note.exists() and note.read_text(encoding="utf-8") != text:
+    unnoted = not note.exists() and any((work / name).exists() for name in STAGES)
+    if unnoted or (note.exists() and note.read_text(encoding="utf-8") != text):
         raise T2VError(
-            f"{work} holds a training that was begun with another --seed, --steps or --scale: give the same, name another "
-            "folder by --work, or remove this one to begin anew."
+            f"{work} holds a training that was begun with another --seed, --steps or --scale, or by another version: give "
+            "the same, name another folder by --work, or remove this one to begin anew."
         )
+    work.mkdir(parents=True, exist_ok=True)
     note.write_text(text, encoding="utf-8")
 
 
