@@ -10,12 +10,16 @@ workspaces of the kernels come on top, for which the factor is raised by a fifth
 
 from __future__ import annotations
 
+import sys
 import weakref
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from t2v_models.unet import PRESETS, UNet3D
 

@@ -48,7 +48,7 @@ class Story(io.ComfyNode):
                     io.Conditioning.Input(
                         f"scene_{i}",
                         optional=True,
-                        tooltip=f"Instead of the text of line {i}; wire one for every line, or none.",
+                        tooltip=f"Instead of the text of scene {i}; wire one for every scene that is not negative, or none.",
                     )
                     for i in range(1, SCENES + 1)
                 ),

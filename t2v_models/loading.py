@@ -40,8 +40,8 @@ def load_pipeline(
     missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
     if missing:
         raise T2VError(
-            f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put the "
-            "missing files beside it."
+            f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put all "
+            "files into one folder and give that."
         )
     family = checkpoint.family
     if family.image:
@@ -56,7 +56,7 @@ def load_pipeline(
         unet,
         load_vae(checkpoint, dtype=dtype, device=device),
         load_text_encoder(checkpoint, dtype=dtype, device=device),
-        load_tokenizer(checkpoint.tokenizer_path),
+        load_tokenizer(checkpoint.tokenizer_path, checkpoint.text_encoder_config()["hidden_size"]),
         checkpoint.scheduler_config(),
         family,
     )
@@ -80,8 +80,11 @@ def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: tor
     return _filled(encoder, checkpoint.text_encoder(), dtype, device)
 
 
-def load_tokenizer(path: Path | None) -> Any:
-    """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none."""
+def load_tokenizer(path: Path | None, width: int = 0) -> Any:
+    """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none.
+
+    width: of the text encoder. OpenCLIP's, from 1024, learned texts that are filled up with zeros, CLIP's with their end.
+    """
     from transformers import CLIPTokenizer
 
     fault = None
@@ -97,6 +100,8 @@ def load_tokenizer(path: Path | None) -> Any:
         raise T2VError(
             f"{found}: put a folder 'tokenizer' with CLIP's vocab.json and merges.txt beside the weights."
         ) from fault
+    if path is None and width >= 1024:
+        tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless where no configuration tells it
     return tokenizer
 

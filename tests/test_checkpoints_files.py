@@ -172,6 +172,16 @@ def test_diffusers_computes_with_what_we_write(tmp_path: Path) -> None:
         assert (ours(x, torch.tensor([7]), context) - wanted).abs().max() <= 1e-4 * wanted.abs().max().clamp(min=1)
 
 
+def test_what_a_killed_conversion_left_does_not_come_into_the_next(tmp_path: Path) -> None:
+    save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
+    left = tmp_path / ".out.partial" / "model.ckpt"
+    left.parent.mkdir()
+    left.write_bytes(b"half of it")
+    written = convert(tmp_path / "model.safetensors", tmp_path / "out", "diffusers")
+    assert {path for path in (tmp_path / "out").rglob("*") if path.is_file()} == set(written)
+    assert not left.parent.exists()
+
+
 def test_a_conversion_never_overwrites_and_leaves_nothing_when_it_fails(tmp_path: Path) -> None:
     save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
     with pytest.raises(T2VError, match="exists already"):
@@ -286,6 +296,13 @@ def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, mo
         (folder / damage).unlink()
     with pytest.raises(T2VError, match=r"tokenizer.*vocab\.json and merges\.txt"):
         loading.load_tokenizer(folder)
+
+
+def test_texts_of_a_model_without_a_tokenizer_are_filled_up_as_its_encoder_learned_it(monkeypatch):
+    monkeypatch.setattr(loading, "CLIP", str(BUILT_IN / "tokenizer"))  # as CLIP's, it fills up with the end
+    clip, open_clip = (loading.load_tokenizer(None, width) for width in (768, 1024))
+    assert clip.pad_token_id == clip.eos_token_id
+    assert (open_clip.pad_token_id, len(open_clip)) == (0, len(clip))
 
 
 def test_a_tokenizer_of_two_files_reads_clips_length_of_text(tmp_path):

@@ -1,13 +1,16 @@
 """The commands that train and evaluate: what evaluate finds, and what both refuse."""
 
 import csv
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from t2v_models.__main__ import main
+from t2v_models.errors import T2VError
 from t2v_models.evaluation import report
+from t2v_models.evaluation.workers import spread
 
 
 def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsys):
@@ -17,6 +20,11 @@ def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsy
     assert "100.0" in table
     for name in ("results.csv", "sheet.png", "plot.png"):
         assert (tmp_path / "out" / name).stat().st_size > 100
+
+
+def test_a_process_that_the_system_ends_is_told_with_the_remedy():
+    with pytest.raises(T2VError, match=r"for want of memory: ask for a smaller --batch or fewer --jobs"):
+        list(spread(os._exit, [1, 1], 2))
 
 
 @pytest.mark.parametrize(
@@ -37,6 +45,10 @@ def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsy
         ["evaluate", "--plain", "1", "--guidance", "nan", "--output", "out"],
         ["train-builtin", "--seed", "9" * 20],
         ["train-builtin", "--threads", "0"],
+        ["train-builtin", "--work", "out", "--output", "out"],
+        ["evaluate", "--plain", "1", "--frames", "4", "--output", "out"],
+        ["evaluate", "--stories", "1", "--steps", "2000", "--output", "out"],
+        ["evaluate", "--plain", "1", "--method", "coarse-to-fine", "--output", "out"],
         ["train-builtin", "--scale", "2"],
         ["train-builtin", "--output", "README.md"],
         ["train-builtin", "--device", "nowhere"],

@@ -269,6 +269,7 @@ def test_a_conversion_merges_loras_on_the_way(tmp_path: Path) -> None:
     assert main([*command, "--lora", f"{tmp_path / 'lora.safetensors'}=0.5"]) == 0
     assert close(open_checkpoint(tmp_path / "out.pth").unet(), expected(made, 0.25))
     assert main([*command[:2], str(tmp_path / "b.pth"), *command[3:], "--lora", "lora.pt=much"]) == 2
+    assert main([*command[:2], str(tmp_path / "c.pth"), *command[3:], "--lora", "lora.pt=nan"]) == 2
 
 
 def test_the_host_gets_the_same_change_in_kohyas_names(tmp_path: Path) -> None:

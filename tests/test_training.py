@@ -10,6 +10,7 @@ from t2v_models.errors import T2VError
 from t2v_models.evaluation.stories import centres
 from t2v_models.training import autoencoder, decoder, denoiser, text
 from t2v_models.training.captions import describe, vocabulary
+from t2v_models.training.curves import draw_curves, read_losses
 from t2v_models.training.loop import Schedule, fit
 from t2v_models.training.pool import Pool, poses
 from t2v_models.training.recipe import Recipe, begin, train_builtin
@@ -85,6 +86,30 @@ def test_a_resumed_training_equals_one_without_a_break(tmp_path, muon):
         whole, broken = run(tmp_path / "a", 20), run(tmp_path / "b", 7, 20)
     assert torch.equal(whole, broken)
     assert len((tmp_path / "b" / "loss.csv").read_text().splitlines()) == 20
+
+
+def test_losses_survive_a_line_that_was_cut_off_and_a_step_that_was_skipped(tmp_path):
+    model = torch.nn.Linear(2, 2)
+
+    def run(steps, values):
+        def loss(step, random):
+            return model(torch.ones(1, 2)).square().sum() * values.get(step, 1.0)
+
+        fit(model, loss, Schedule(steps, warmup=1), tmp_path, progress=False)
+
+    run(3, {})
+    with open(tmp_path / "loss.csv", "a") as file:
+        file.write("12")  # as a full disk leaves it
+    run(6, {4: float("nan")})
+    losses = read_losses(tmp_path)
+    assert [step for step, _ in losses] == [0, 1, 2, 3, 5]
+    draw_curves({"a stage": losses}, tmp_path / "loss.png")
+
+
+def test_noise_levels_stay_below_a_thousand_where_rounding_goes_up(monkeypatch):
+    monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 1 - 2.0**-24))
+    levels = denoiser.draw_timesteps(64, torch.Generator().manual_seed(0))
+    assert levels.max() == 999
 
 
 @pytest.mark.parametrize("muon", [False, True])
@@ -248,9 +273,11 @@ def test_a_training_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):
         with pytest.raises(T2VError, match="--seed, --steps or --scale"):
             begin(tmp_path, other, seed)
     (tmp_path / "text").mkdir()
-    (tmp_path / "recipe.txt").unlink()  # as an early version left it
-    with pytest.raises(T2VError, match="another version"):
-        begin(tmp_path, recipe, seed=0)
+    note = tmp_path / "recipe.txt"
+    for change in (lambda: note.write_text(note.read_text().replace("code ", "code 0")), note.unlink):
+        change()
+        with pytest.raises(T2VError, match="another version"):
+            begin(tmp_path, recipe, seed=0)
 
 
 @pytest.mark.slow

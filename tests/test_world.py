@@ -6,6 +6,7 @@ from itertools import pairwise
 import pytest
 import torch
 
+from t2v_models.evaluation.report import table
 from t2v_models.evaluation.run import answers, summarise, truth
 from t2v_models.evaluation.scoring import questions, score
 from t2v_models.training.captions import describe, paraphrase, vocabulary
@@ -146,6 +147,15 @@ def test_the_analysis_is_right_about_drawn_clips_of_every_kind():
         assert summary.flicker < 0.1
 
 
+def apart(scene):
+    """A clip whose object keeps to one half of the frame."""
+    for seed in range(100):
+        frames = clip(scene, seed=seed)
+        if any((half - frames[0, 0, 0]).abs().max() < 0.01 for half in frames.tensor_split(2, dim=2)):
+            return frames
+    raise AssertionError("no such clip")
+
+
 WRONG = {
     "colour": one("blue"),
     "shape": one(shape="square"),
@@ -178,11 +188,47 @@ def test_a_clip_played_backwards_moves_the_other_way():
 
 
 def test_two_pieces_of_one_colour_are_counted_as_two():
-    frames = clip(one(motion="up"))
-    both = torch.maximum(frames, frames.flip(2))
-    measured = score(one(motion="up"), both)
-    if (frames * frames.flip(2)).amax() < 0.01:  # they do not touch
-        assert not measured.right["count"]
+    frames = apart(one(motion="up"))
+    assert score(one(motion="up"), frames).right["all"]
+    assert not score(one(motion="up"), torch.maximum(frames, frames.flip(2))).right["count"]
+
+
+@pytest.mark.parametrize("motion", ["up", "still"])
+def test_an_object_that_is_gone_for_a_while_is_not_right(motion):
+    frames = clip(one(motion=motion))
+    empty = frames[:1, :1, :1].expand_as(frames)
+    for gone in (range(5, 8), range(12, 16)):
+        broken = frames.clone()
+        broken[list(gone)] = empty[list(gone)]
+        assert not score(one(motion=motion), broken).right["count"]
+
+
+def test_a_second_object_that_comes_late_is_not_right():
+    frames = apart(one(motion="up"))
+    for colour in ("red", "blue"):
+        other = apart(one(colour, motion="up")).flip(2)
+        late = torch.cat([frames[:10], torch.maximum(frames, other)[10:]])
+        assert not score(one(motion="up"), late).right["all"]
+
+
+def test_an_object_that_stands_then_jumps_does_not_move():
+    frames = clip(one(motion="right", speed="fast"))
+    jumping = frames[[0] * 8 + [15] * 8]
+    assert not score(one(motion="right", speed="fast"), jumping).right["motion"]
+
+
+def test_what_turns_to_and_fro_does_not_spin():
+    frames = clip(one(shape="square", motion="spins"))
+    assert score(one(shape="square", motion="spins"), frames).right["all"]
+    assert not score(one(shape="square", motion="spins"), frames[[0, 2] * 8]).right["motion"]
+
+
+def test_what_cannot_be_measured_is_not_measured_as_perfect():
+    (summary,) = summarise(
+        answers(lambda prompts, seed: torch.zeros(len(prompts), 16, 64, 64, 3), questions({"plain": 2}))
+    )
+    assert (summary.speed_error, summary.jitter) == (None, None)
+    assert " - " in table([summary])
 
 
 def test_a_wrong_speed_is_measured():

@@ -44,7 +44,9 @@ def conditioning(told: Told) -> list:
 def from_conditionings(scenes: list[list], story: Story) -> list:
     """A CONDITIONING from one per scene: the story gives the spans, the conditionings the texts."""
     if len(scenes) != len(story.scenes):
-        raise T2VError(f"{len(scenes)} conditionings are wired for {len(story.scenes)} scenes: wire one for each line.")
+        raise T2VError(
+            f"{len(scenes)} conditionings are wired for {len(story.scenes)} scenes: wire one for each that is not negative."
+        )
     texts = _same_length([scene[0][0] for scene in scenes])
     return conditioning(story.told(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)]))
 

@@ -94,6 +94,7 @@ def convert(
         if progress is not None:
             progress(done, total)
 
+    _remove(partial)  # what a killed conversion has left, perhaps in another layout
     try:
         for file in files:
             path = partial if single else partial / file.path
@@ -104,9 +105,17 @@ def convert(
         os.replace(partial, target)
     except BaseException:
         with suppress(OSError):
-            shutil.rmtree(partial) if partial.is_dir() else partial.unlink()
+            _remove(partial)
         raise
     return [target] if single else [target / file.path for file in files]
+
+
+def _remove(path: Path) -> None:
+    """A file or a folder, if it is there."""
+    if path.is_dir():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
 
 
 def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None, **extra: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 from pathlib import Path
 
 from ..errors import T2VError
@@ -58,8 +59,9 @@ def _lora(text: str) -> tuple[str, float]:
     if not found:
         return text, 1.0
     try:
-        return name, float(strength)
-    except ValueError as error:
-        raise T2VError(
-            f"--lora {text}: {strength!r} is no number; write FILE=STRENGTH, such as lora.pt=0.8."
-        ) from error
+        value = float(strength)
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value):
+        raise T2VError(f"--lora {text}: {strength!r} is no number; write FILE=STRENGTH, such as lora.pt=0.8.")
+    return name, value

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ from ..errors import T2VError
 from .device import add_device, check_device
 
 GROUPS = {"plain": 200, "held out": 60, "other": 60, "pairs": 40, "unguided": 24}
+SHORTEST = 8
+"""Frames in which what moves slowly goes farther than what stands still may."""
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -30,7 +33,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--unguided", type=int, metavar="N", help="of those with two objects, with guidance 1 (24)")
     parser.add_argument("--schedulers", type=int, default=0, metavar="N", help="plain prompts for every scheduler (0)")
     parser.add_argument("--stories", type=int, default=0, metavar="N", help="long videos of four scenes (0)")
-    parser.add_argument("--method", default="windows", metavar="NAME", help="how the stories are made; see generate")
+    parser.add_argument("--method", metavar="NAME", help="how the stories are made (windows); see generate")
     parser.add_argument("--steps", type=int, help="denoising steps; default the model's")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="default the model's")
     parser.add_argument("--scheduler", metavar="NAME", help="default the model's")
@@ -61,6 +64,8 @@ def run(args: argparse.Namespace) -> str:
         )
     if args.output.exists() and not args.output.is_dir():
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
+    if args.output.exists() and not os.access(args.output, os.W_OK):
+        raise T2VError(f"--output is {args.output}, which is not writable: choose another folder.")
     named = any(count is not None for count in counts.values()) or args.schedulers or args.stories
     counts = {
         group: (0 if named else usual) if counts[group] is None else counts[group] for group, usual in GROUPS.items()
@@ -71,6 +76,9 @@ def run(args: argparse.Namespace) -> str:
 
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
+    if args.method is not None and not args.stories:
+        raise T2VError("--method is given without --stories: other videos are made in one pass, so leave it out.")
+    args.method = args.method or "windows"
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
 
@@ -135,6 +143,7 @@ def run(args: argparse.Namespace) -> str:
 def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any]]], options: dict[str, Any]) -> None:
     """Refuse now what would be found wrong, or found to be ignored, after minutes of work."""
     from ..loading import load_pipeline
+    from ..pipeline import checked_steps
 
     if args.truth:
         given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]
@@ -143,12 +152,16 @@ def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any
         if given:
             raise T2VError(f"--truth draws clips of the world's own and makes none: leave {', '.join(given)} out.")
         return
+    if args.frames is not None and args.frames < SHORTEST:
+        raise T2VError(f"--frames is {args.frames}: motions are told apart from {SHORTEST} frames on, 16 are usual.")
     if args.stories and args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
     if args.stories and args.frames is not None and not rounds:
         raise T2VError("--frames is given, but a story's scenes have 16 frames each: leave it out.")
     pipeline = load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
     pipeline.checked_shape(1, args.frames, None, None)
+    if args.steps is not None:
+        checked_steps(args.steps)
     for _, changes in rounds:
         pipeline.scheduler((options | changes)["scheduler"], args.steps)
 

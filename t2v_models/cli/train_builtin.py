@@ -39,6 +39,12 @@ def run(args: argparse.Namespace) -> str:
     if args.output.exists() and not args.output.is_dir():
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
 
+    work = args.work or Path(f"{args.output.resolve()}-training")
+    if work.resolve() == args.output.resolve():
+        raise T2VError(
+            f"--work and --output are both {work}: give two folders, for unfinished stages and for the model."
+        )
+
     check_device(args.device)
 
     import torch
@@ -52,6 +58,5 @@ def run(args: argparse.Namespace) -> str:
     if args.steps is not None:
         recipe = replace(recipe, denoiser=recipe.denoiser.over(args.steps))
     recipe = recipe.scaled(args.scale)
-    work = args.work or Path(f"{args.output.resolve()}-training")
     picture = train_builtin(work, args.output, recipe, seed=args.seed, device=args.device)
     return f"The model is in {args.output}, its loss curves are in {picture}. Try it: --model {args.output}"

@@ -24,6 +24,9 @@ SMALLEST = 0.0025
 ANGLES = 16
 """Turns at which each shape is tried."""
 
+JUMP = 3
+"""Steps of the usual length, at least a pixel, that an object may take at once; what takes more has jumped."""
+
 
 @dataclass(frozen=True)
 class Found:
@@ -48,9 +51,10 @@ class Measured:
 
     background: str
     objects: tuple[Found, ...]
-    count: int
-    flicker: float
-    """Mean change of a background pixel from frame to frame, 0..255."""
+    counts: tuple[int, ...]
+    """Number of objects in each frame."""
+    flicker: float | None
+    """Mean change of a background pixel from frame to frame, 0..255; None where no pixel is one all the time."""
 
 
 def measure(frames: torch.Tensor) -> Measured:
@@ -61,7 +65,7 @@ def measure(frames: torch.Tensor) -> Measured:
     background = names[int((palette - ground).norm(dim=-1).argmin())]
     distance = (frames - ground).square().sum(-1).sqrt()
     still = F.max_pool2d((distance > FOREGROUND / 2).float()[:, None], 5, 1, 2)[:, 0].amax(0) == 0
-    flicker = 0.0
+    flicker = None
     if len(frames) > 1 and still.any():
         flicker = float((frames[1:] - frames[:-1]).abs().mean(-1)[:, still].mean()) * 255
 
@@ -70,13 +74,13 @@ def measure(frames: torch.Tensor) -> Measured:
     sizes = {}
     for index, name in enumerate(names):
         core = -F.max_pool2d(-(classes == index).float()[:, None], 3, 1, 1)
-        sizes[name] = core.sum(dim=(1, 2, 3)).median().item() / core[0].numel()
+        sizes[name] = core.sum(dim=(1, 2, 3)).topk(min(2, len(frames))).values[-1].item() / core[0].numel()
     colours = [name for name in names if sizes[name] > SMALLEST / 2]
     colours.sort(key=lambda name: -sizes[name])
     covers = _covers(frames, ground, [palette[names.index(name)] for name in colours], classes, names, colours)
     objects = tuple(_describe(name, cover) for name, cover in zip(colours, covers, strict=True))
-    count = sum(_pieces(cover) for cover in covers)
-    return Measured(background, objects, count, flicker)
+    counts = torch.stack([_pieces(cover) for cover in covers]).sum(0) if covers else torch.zeros(len(frames))
+    return Measured(background, objects, tuple(counts.int().tolist()), flicker)
 
 
 def ground_of(frames: torch.Tensor) -> torch.Tensor:
@@ -118,8 +122,8 @@ def _covers(
     return covers
 
 
-def _pieces(cover: torch.Tensor) -> int:
-    """Number of separate pieces, the median over frames: labels spread until nothing changes."""
+def _pieces(cover: torch.Tensor) -> torch.Tensor:
+    """(t,) number of separate pieces in each frame: labels spread until nothing changes."""
     masks = (cover > 0.5).float()[:, None]
     t, _, h, w = masks.shape
     labels = torch.arange(1, h * w + 1, dtype=torch.float32).view(1, 1, h, w) * masks
@@ -132,7 +136,7 @@ def _pieces(cover: torch.Tensor) -> int:
     for frame in labels.view(t, -1):
         _, sizes = frame[frame > 0].unique(return_counts=True)
         counts.append(int((sizes > SMALLEST * h * w).sum()))
-    return int(torch.tensor(counts).median())
+    return torch.tensor(counts)
 
 
 def _describe(colour: str, cover: torch.Tensor) -> Found:
@@ -145,7 +149,7 @@ def _describe(colour: str, cover: torch.Tensor) -> Found:
             track[frame] = track[frame - 1]
     radius = (area / torch.pi).sqrt() / w
     shape, turns = _shape(cover, track, radius, seen)
-    motion, speed = _motion(track, radius, turns)
+    motion, speed = _motion(track, radius, turns, 1 / w)
     jitter = float((track[2:] - 2 * track[1:-1] + track[:-2]).square().sum(-1).mean().sqrt()) if t > 2 else 0.0
     return Found(colour, shape, motion, speed, track, radius, jitter)
 
@@ -206,8 +210,8 @@ def _unit(shape: int) -> float:
     return float((torch.pi / (inside.sum() / 64**2)).sqrt())
 
 
-def _motion(track: torch.Tensor, radius: torch.Tensor, turns: torch.Tensor) -> tuple[str, float]:
-    """The name of a motion and its speed; of a single frame, "still"."""
+def _motion(track: torch.Tensor, radius: torch.Tensor, turns: torch.Tensor, pixel: float) -> tuple[str, float]:
+    """The name of a motion, "jumps" for one that no word means, and its speed; of a single frame, "still"."""
     t = len(track)
     if t < 2:
         return "still", 0.0
@@ -222,8 +226,11 @@ def _motion(track: torch.Tensor, radius: torch.Tensor, turns: torch.Tensor) -> t
         return ("grows" if growth > 1 else "shrinks"), speed
     if float(rest[:, 1].amax() - rest[:, 1].amin()) > 0.1 and abs(float(way[0])) < 0.08:
         return "bounces", speed
+    steps = track.diff(dim=0).norm(dim=-1)
+    if float(steps.max()) > JUMP * max(float(steps.median()), pixel):
+        return "jumps", speed
     if float(way.norm()) < 0.024:
-        changes = (turns[1:] != turns[:-1]).float().mean() if t > 2 else torch.tensor(0.0)
-        return ("spins" if changes > 0.4 else "still"), speed
+        turned = (turns.diff() + ANGLES // 2) % ANGLES - ANGLES // 2  # the shorter way round; a spin keeps its sense
+        return ("spins" if abs(float(turned.sign().float().mean())) > 0.4 else "still"), speed
     towards = torch.tensor(list(DIRECTIONS.values())) @ (slope / slope.norm())
     return list(DIRECTIONS)[int(towards.argmax())], speed

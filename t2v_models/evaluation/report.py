@@ -21,7 +21,8 @@ def table(summaries: list[Summary]) -> str:
     rows = [
         [s.group, str(s.count)]
         + [f"{100 * s.right[name]:.1f}" for name in CRITERIA]
-        + [f"{100 * s.speed_error:.1f} %", f"{s.flicker:.2f}", f"{s.jitter:.2f}"]
+        + ["-" if s.speed_error is None else f"{100 * s.speed_error:.1f} %"]
+        + ["-" if value is None else f"{value:.2f}" for value in (s.flicker, s.jitter)]
         for s in summaries
     ]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]

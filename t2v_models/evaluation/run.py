@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from statistics import mean, median
 
 import torch
 
@@ -62,11 +63,11 @@ class Summary:
     count: int
     right: dict[str, float]
     """Share that is right, by criterion."""
-    speed_error: float
-    """Mean relative distance of the speed from what its adverb means."""
-    flicker: float
+    speed_error: float | None
+    """Mean relative distance of the speed from what its adverb means; this and the next, None where none is known."""
+    flicker: float | None
     """Mean change of a background pixel between frames, 0..255."""
-    jitter: float
+    jitter: float | None
     """Median over videos: second difference of the centre, in thousandths of the frame width."""
 
 
@@ -77,15 +78,18 @@ def summarise(given: Iterable[Answer]) -> list[Summary]:
         groups.setdefault(answer.question.group, []).append(answer.score)
     out = []
     for group, scores in groups.items():
-        errors = [s.speed_error for s in scores if s.speed_error is not None]
+        errors, flickers, jitters = (
+            [value for value in values if value is not None]
+            for values in zip(*((s.speed_error, s.flicker, s.jitter) for s in scores), strict=True)
+        )
         out.append(
             Summary(
                 group,
                 len(scores),
                 {name: sum(s.right[name] for s in scores) / len(scores) for name in CRITERIA},
-                sum(errors) / len(errors) if errors else 0.0,
-                sum(s.flicker for s in scores) / len(scores),
-                1000 * float(torch.tensor([s.jitter for s in scores]).median()),
+                mean(errors) if errors else None,
+                mean(flickers) if flickers else None,
+                1000 * median(jitters) if jitters else None,
             )
         )
     return out

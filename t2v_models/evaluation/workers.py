@@ -7,12 +7,14 @@ import os
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from functools import partial
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
+from ..errors import T2VError
 from .run import Answer, answers
 from .scoring import Question
 from .stories import Tale, Verdict, judge
@@ -49,14 +51,24 @@ def tell(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tuple[Ver
 
 
 def spread(work: Callable[[Any], T], given: Sequence[Any], jobs: int) -> Iterator[T]:
-    """``work(each)`` for all that is given, in order, by so many processes; by this one where that is enough."""
+    """``work(each)`` for all that is given, in order, by so many processes; by this one where that is enough.
+
+    Raises:
+        T2VError: where the system ends one of them.
+    """
     if jobs == 1 or len(given) < 2:
         yield from map(work, given)
         return
     threads = max(1, torch.get_num_threads() // jobs)
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(jobs, len(given)), context, initializer=_begin, initargs=(threads,)) as pool:
-        yield from map(pickle.loads, pool.map(partial(_pickled, work), given))
+        try:
+            yield from map(pickle.loads, pool.map(partial(_pickled, work), given))
+        except BrokenProcessPool as error:
+            raise T2VError(
+                "The system has ended one of the processes, as a rule for want of memory: ask for a smaller --batch or "
+                "fewer --jobs."
+            ) from error
 
 
 def _pickled(work: Callable[[Any], Any], each: Any) -> bytes:

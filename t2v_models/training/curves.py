@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,17 @@ INK, GRID, PAPER = (40, 40, 46), (222, 222, 226), (255, 255, 255)
 
 
 def read_losses(folder: Path) -> list[tuple[int, float]]:
-    """(step, loss) of a stage; a step that was done twice, before and after an interruption, counts once."""
+    """(step, loss) of a stage; a step that was done twice, before and after an interruption, counts once, and one whose
+    loss is no number, or whose line was cut off, not at all."""
     path = folder / "loss.csv"
     if not path.exists():
         return []
+    losses = {}
     with open(path, newline="", encoding="utf-8") as file:
-        return sorted({int(row[0]): float(row[1]) for row in csv.reader(file) if row}.items())
+        for row in csv.reader(file):
+            with suppress(ValueError, IndexError):
+                losses[int(row[0])] = float(row[1])
+    return sorted((step, loss) for step, loss in losses.items() if math.isfinite(loss))
 
 
 def smoothed(values: Iterable[tuple[int, float]], decay: float = 0.97) -> list[tuple[int, float]]:

@@ -209,7 +209,8 @@ def draw_timesteps(count: int, random: torch.Generator) -> torch.Tensor:
     spread = (torch.randperm(count, generator=random) + torch.rand(count, generator=random)) / count
     low, high = MIDDLE
     middle = low + (high - low) * spread / MIDDLE_SHARE
-    return torch.where(spread < MIDDLE_SHARE, middle, 1000 * (spread - MIDDLE_SHARE) / (1 - MIDDLE_SHARE)).long()
+    drawn = torch.where(spread < MIDDLE_SHARE, middle, 1000 * (spread - MIDDLE_SHARE) / (1 - MIDDLE_SHARE))
+    return drawn.long().clamp(max=999)  # once in a million, a spread is rounded to 1
 
 
 @dataclass(frozen=True)

@@ -126,6 +126,10 @@ Optimizers = dict[str, torch.optim.Optimizer]
 
 
 def _save(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict, step: int, recent: list) -> None:
+    with open(
+        folder / "loss.csv", "a", newline="", encoding="utf-8"
+    ) as file:  # first: steps may be done twice, not lost
+        csv.writer(file).writerows(recent)
     state = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
     state |= {f"average.{name}": value.contiguous() for name, value in average.items()}
     for kind, optimizer in optimizers.items():
@@ -133,8 +137,6 @@ def _save(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict,
             state |= {f"{kind}.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
     _write(folder / "state.safetensors", state, {"step": str(step)})
     _write(folder / "average.safetensors", {k: v.contiguous() for k, v in average.items()}, {"step": str(step)})
-    with open(folder / "loss.csv", "a", newline="", encoding="utf-8") as file:
-        csv.writer(file).writerows(recent)
 
 
 def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
@@ -153,6 +155,13 @@ def _fits(entries: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Op
     )
 
 
+def _mend(path: Path) -> None:
+    """Drop a last line that was cut off in writing: the next would be joined to it."""
+    if path.exists():
+        whole = path.read_bytes()
+        path.write_bytes(whole[: whole.rfind(b"\n") + 1])
+
+
 def _resume(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict) -> int:
     path = folder / "state.safetensors"
     if not path.exists():
@@ -167,7 +176,7 @@ def _resume(folder: Path, model: nn.Module, optimizers: Optimizers, average: dic
         for key, value in state.items():
             if key.startswith(f"{kind}."):
                 _, index, name = key.split(".", 2)
-                entries.setdefault(int(index), {})[name] = value
+                entries.setdefault(int(index), {})[name] = value.clone()  # not a view of the file: it will be replaced
         if not _fits(entries, optimizer):
             raise T2VError(
                 f"{path} was not written by the {kind} of this training: give another folder, or remove this one to "
@@ -176,6 +185,7 @@ def _resume(folder: Path, model: nn.Module, optimizers: Optimizers, average: dic
         optimizer.load_state_dict({"state": entries, "param_groups": optimizer.state_dict()["param_groups"]})
     with open(path, "rb") as file:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
+    _mend(folder / "loss.csv")
     step = int(header["__metadata__"]["step"])
     log.info("Going on at step %d of %s.", step, folder)
     return step

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
+import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -100,15 +102,24 @@ def train_builtin(
 
 def begin(work: Path, recipe: Recipe, seed: int) -> None:
     """Make the work folder, or refuse one in which another training was begun: its stages would not fit together."""
-    text, note = f"seed {seed}\n{recipe!r}\n", work / "recipe.txt"
+    text, note = f"seed {seed}\n{recipe!r}\ncode {_code()}\n", work / "recipe.txt"
     unnoted = not note.exists() and any((work / name).exists() for name in STAGES)
     if unnoted or (note.exists() and note.read_text(encoding="utf-8") != text):
         raise T2VError(
             f"{work} holds a training that was begun with another --seed, --steps or --scale, or by another version: give "
             "the same, name another folder by --work, or remove this one to begin anew."
         )
-    work.mkdir(parents=True, exist_ok=True)
-    note.write_text(text, encoding="utf-8")
+    if not note.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        part = note.with_suffix(".part")
+        part.write_text(text, encoding="utf-8")
+        os.replace(part, note)
+
+
+def _code() -> str:
+    """A hash of what draws the clips: latents that are kept belong to the captions and poses that are drawn anew."""
+    files = sorted(Path(__file__).parent.glob("*.py"))
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
 
 
 def scheduler_config() -> dict[str, Any]:

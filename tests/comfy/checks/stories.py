@@ -73,7 +73,7 @@ def check_conditionings_serve_as_scenes(host):
     difference = host.difference(host.sample(model, *wired[:2]), host.sample(model, *written[:2]))
     assert difference < 1e-4, difference
     said = host.refusal(lambda: host.run("T2VStory", clip, text, 4, 8.0, scene_1=red))
-    assert "wire one for each line" in said
+    assert "wire one for each that is not negative" in said
 
 
 def check_nodes_that_know_one_text_empty_a_story_or_are_refused(host):
