@@ -74,13 +74,15 @@ def measure(frames: torch.Tensor) -> Measured:
     sizes = {}
     for index, name in enumerate(names):
         core = -F.max_pool2d(-(classes == index).float()[:, None], 3, 1, 1)
-        sizes[name] = core.sum(dim=(1, 2, 3)).topk(min(2, len(frames))).values[-1].item() / core[0].numel()
+        sizes[name] = core.sum(dim=(1, 2, 3)).median().item() / core[0].numel()
     colours = [name for name in names if sizes[name] > SMALLEST / 2]
     colours.sort(key=lambda name: -sizes[name])
     covers = _covers(frames, ground, [palette[names.index(name)] for name in colours], classes, names, colours)
     objects = tuple(_describe(name, cover) for name, cover in zip(colours, covers, strict=True))
-    counts = torch.stack([_pieces(cover) for cover in covers]).sum(0) if covers else torch.zeros(len(frames))
-    return Measured(background, objects, tuple(counts.int().tolist()), flicker)
+    counts = _pieces(distance > FOREGROUND)  # of any colour: a tinge makes no second object, a guest does
+    for_each = [(cover.mean(dim=(1, 2)) > SMALLEST).int() for cover in covers]
+    counts = torch.maximum(counts, torch.stack(for_each).sum(0)) if covers else counts  # two that touch are two
+    return Measured(background, objects, tuple(counts.tolist()), flicker)
 
 
 def ground_of(frames: torch.Tensor) -> torch.Tensor:
@@ -122,9 +124,9 @@ def _covers(
     return covers
 
 
-def _pieces(cover: torch.Tensor) -> torch.Tensor:
-    """(t,) number of separate pieces in each frame: labels spread until nothing changes."""
-    masks = (cover > 0.5).float()[:, None]
+def _pieces(covered: torch.Tensor) -> torch.Tensor:
+    """(t,) number of separate pieces in each frame of (t, h, w): labels spread until nothing changes."""
+    masks = covered.float()[:, None]
     t, _, h, w = masks.shape
     labels = torch.arange(1, h * w + 1, dtype=torch.float32).view(1, 1, h, w) * masks
     for _ in range(2 * max(h, w)):
