@@ -67,6 +67,6 @@ class Story(io.ComfyNode):
         if wired:
             positive = stories.from_conditionings(wired, told)
         else:
-            positive = stories.conditioning(stories.told_by(clip, told))
-        negative = stories.conditioning(stories.told_by(clip, told, negative=True))
+            positive = stories.from_text(clip, told)
+        negative = stories.from_text(clip, told, negative=True)
         return io.NodeOutput(positive, negative, draw_story(told, fps)[None])

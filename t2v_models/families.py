@@ -69,6 +69,8 @@ class Family:
     """How DDIM picks its steps: "leading" (with offset 1) or "trailing"."""
     distilled: bool = False
     """Consistency-distilled: few steps, the guidance scale is embedded or fixed, no negative prompt."""
+    even_steps: int = 0
+    """Of T2V-Turbo: how many timesteps its own are taken from, in steps of the same length; 0 for diffusers' way."""
     image: bool = False
     """Wants a first image besides the text."""
     upscaler: bool = False
@@ -109,6 +111,8 @@ class Family:
             "set_alpha_to_one": False,
             "steps_offset": 1,
         }
+        if self.even_steps:
+            config |= {"original_inference_steps": self.even_steps, "even_steps": True}
         return config if self.scale_base is None else config | {"scale_base": self.scale_base}
 
 
@@ -177,11 +181,11 @@ FAMILIES: dict[str, Family] = {
         Family("dynamicrafter-1024", "DynamiCrafter 1024", unet="dynamicrafter-1024", **_DC, **_DC_V,
                width=1024, height=576, scale_base=0.3, fps_condition=10),
         Family("t2v-turbo-ms", "T2V-Turbo on ModelScope", "CC BY 4.0; made from ModelScope's, CC BY-NC 4.0",
-               "t2v-turbo-ms", distilled=True, scheduler="lcm", steps=4, guidance_scale=7.5),
+               "t2v-turbo-ms", distilled=True, even_steps=50, scheduler="lcm", steps=4, guidance_scale=7.5),
         Family("t2v-turbo-vc2", "T2V-Turbo on VideoCrafter2", "CC BY 4.0", "t2v-turbo-vc2", width=512, height=320,
-               distilled=True, scheduler="lcm", steps=4, guidance_scale=7.5, fps_condition=16),
+               distilled=True, even_steps=200, scheduler="lcm", steps=4, guidance_scale=7.5, fps_condition=16),
         Family("t2v-turbo-v2", "T2V-Turbo v2", "Apache-2.0", "t2v-turbo-v2", width=512, height=320,
-               distilled=True, scheduler="lcm", steps=16, guidance_scale=7.5, fps_condition=16),
+               distilled=True, even_steps=200, scheduler="lcm", steps=16, guidance_scale=7.5, fps_condition=16),
     )
 }  # fmt: skip
 """The families by name."""

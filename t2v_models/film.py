@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
+import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -123,11 +125,13 @@ class Film:
         if clip is not None:
             self.shape = (*self.shape[:2], len(clip) + self.shape[2], *self.shape[3:])
         self.story: Story = parse_story(story, self.shape[2], self.fps)
+        # a window that goes on from a clip reaches back into it, and before its first frame
+        reach = self.shape[2] if clip is None else max(self.shape[2], choose.frames)
         self.settings = Settings(
             steps=checked_steps(choose.steps if steps is None else steps),
             guidance_scale=checked_scale(choose.guidance_scale if guidance_scale is None else guidance_scale),
             seed=seed,
-            window=_checked(window or usual_windows(choose.frames, self.shape[2]), self.shape[2]),
+            window=_checked(window or usual_windows(choose.frames, reach), reach),
             sketches=sketches,
         )
         warn_of_unused(self.story.negatives, pipeline, self.settings.guidance_scale)
@@ -217,23 +221,35 @@ class Store:
                 f"{folder} holds an unfinished film of other settings: finish that one with its own, remove the folder, or "
                 "choose another."
             )
+        if not note.exists() and any(folder.glob("*.safetensors")):
+            raise T2VError(f"{folder} holds .safetensors files and no unfinished film: choose a new or empty folder.")
 
     def begin(self) -> None:
         """Make the folder, and note whose film it holds."""
-        if self.folder is not None:
+        if self.folder is not None and not (self.folder / NOTE).exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            (self.folder / NOTE).write_text(self.text, encoding="utf-8")
+            part = self.folder / f"{NOTE}.part"
+            part.write_text(self.text, encoding="utf-8")
+            part.replace(self.folder / NOTE)
 
     def get(self, name: str) -> dict[str, Tensor] | None:
         """What was kept under that name."""
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
-        return load_file(path) if path is not None and path.exists() else None
+        if path is None or not path.exists():
+            return None
+        try:
+            return {key: value.clone() for key, value in load_file(path).items()}  # no view: the file may be replaced
+        except SafetensorError as error:
+            log.warning("%s cannot be read (%s): that part is made again.", path, error)
+            return None
 
     def put(self, name: str, **tensors: Tensor) -> None:
         """Keep tensors; a stop at any moment leaves the old ones or the new ones."""
         if self.folder is not None:
             temporary = self.folder / f"{name}.part"
             save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
+            with open(temporary, "rb+") as file:
+                os.fsync(file.fileno())
             temporary.replace(self.folder / f"{name}.safetensors")
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
@@ -250,6 +266,7 @@ class Store:
         if self.folder is not None:
             for path in self.folder.glob("*.safetensors"):
                 path.unlink()
-            (self.folder / NOTE).unlink(missing_ok=True)
+            for name in (NOTE, f"{NOTE}.part"):
+                (self.folder / name).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # where something else lies in it
                 self.folder.rmdir()

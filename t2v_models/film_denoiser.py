@@ -48,7 +48,7 @@ class Denoiser:
         if self.pipeline.input_scale is not None:
             scale = self.pipeline.input_scale[levels].to(x)
             x = x * (scale[:, None, None, None, None] if levels.ndim == 1 else scale[:, None, :, None, None])
-        conditions = self.pipeline.conditions(b, self.fps, self.settings.guidance_scale)
+        conditions = self.pipeline.conditions(levels, self.fps, self.settings.guidance_scale)
         prediction = unet(x.to(unet.dtype), levels.to(self.device), context, options=options, **conditions).float()
         self.pipeline.check_finite(prediction)
         if not self.guided:

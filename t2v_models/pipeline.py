@@ -16,7 +16,7 @@ from torch import Tensor
 
 from .errors import T2VError
 from .families import Family
-from .sampling.guidance import classifier_free, rescale
+from .sampling.guidance import classifier_free, motion_guidance, rescale
 from .sampling.schedulers import build_scheduler, set_steps, with_scaled_schedule
 from .sampling.story import parse_story, same_form, with_negative
 from .sampling.windows import Windows
@@ -72,7 +72,7 @@ class Pipeline:
 
     def identity(self) -> str:
         """Another for another model: a film that was begun with one cannot go on with the other."""
-        return fingerprint(self.unet) + fingerprint(self.text_encoder)
+        return fingerprint(self.unet) + fingerprint(self.text_encoder) + settled(self)
 
     @torch.no_grad()
     def __call__(
@@ -193,14 +193,14 @@ class Pipeline:
                 x = x / self.input_scale[int(timesteps[0])]
 
         # 3. denoise
-        conditions = self.conditions(len(prompts), fps, scale)
         for i, t in enumerate(timesteps):
             model_input = torch.cat([s.scale_model_input(v[None], t) for s, v in zip(schedulers, x, strict=True)])
             if self.input_scale is not None:
                 model_input = model_input * self.input_scale[int(t)]
             levels = t.expand(len(prompts)).to(self.device)
             unet = self.unet if windows is None else windows.around(self.unet, i)
-            prediction = unet(model_input.to(self.unet.dtype), levels, context, **conditions).float()
+            told = self.conditions(levels, fps, scale)
+            prediction = unet(model_input.to(self.unet.dtype), levels, context, **told).float()
             if guided:
                 uncond, cond = prediction.chunk(2)
                 prediction = rescale(classifier_free(cond, uncond, scale), cond, contrast)
@@ -229,13 +229,15 @@ class Pipeline:
                 "load the model with dtype=torch.float32 or torch.bfloat16 (--dtype fp32 or bf16)."
             )
 
-    def conditions(self, count: int, fps: float | None, guidance_scale: float) -> dict[str, Any]:
-        """What this UNet is told besides the text, for that many videos."""
+    def conditions(self, levels: Tensor, fps: float | None, guidance_scale: float) -> dict[str, Any]:
+        """What this UNet is told besides the text, for videos at these noise levels, (b,) or (b, t)."""
         told: dict[str, Any] = {}
         if self.unet.config.fps_embedding:
             told["fps"] = self.defaults.fps_condition if fps is None else fps
         if self.unet.config.guidance_dim:
-            told["guidance"] = torch.full((count,), float(guidance_scale), device=self.device)
+            told["guidance"] = torch.full((len(levels),), float(guidance_scale), device=self.device)
+        if self.unet.config.motion_dim:
+            told["motion_guidance"] = motion_guidance(levels.to(self.device))
         return told
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
@@ -359,6 +361,12 @@ def fingerprint(model: torch.nn.Module, instead: Mapping[str, Tensor] | None = N
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(sampled(value))
     return digest.hexdigest()
+
+
+def settled(pipeline: Any) -> str:
+    """Another for another noise schedule or family: both decide the latents as the weights do."""
+    about = (sorted(pipeline.scheduler_config.items()), pipeline.family)
+    return hashlib.sha256(repr(about).encode()).hexdigest()
 
 
 def sampled(value: Tensor, count: int = 256) -> bytes:

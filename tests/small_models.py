@@ -80,10 +80,10 @@ def diffusers_folder(folder: Path, config: UNetConfig = SMALL, variant: str = ""
         weight_map = {}
         keys = list(tensors)
         for i in range(shards):
-            shard = f"{name}-{i + 1:05}-of-{shards:05}.safetensors"
+            shard = f"{name}{variant}-{i + 1:05}-of-{shards:05}.safetensors"
             own = keys[i::shards]
             save_file({key: tensors[key] for key in own}, folder / part / shard)
             weight_map |= dict.fromkeys(own, shard)
-        (folder / part / f"{name}.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+        (folder / part / f"{name}.safetensors.index{variant}.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "model_index.json").write_text(json.dumps({"unet": ["models.unet", "UNet3DConditionModel"]}))
     return folder

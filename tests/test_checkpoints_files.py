@@ -119,7 +119,7 @@ def test_one_file_with_all_parts(tmp_path: Path) -> None:
 
 
 def test_the_image_parts_of_a_model_travel_along(tmp_path: Path) -> None:
-    tensors = all_in_one()
+    tensors = all_in_one(dataclasses.replace(SMALL, image_attention=True))
     image = {
         "embedder.model.visual.conv1.weight": torch.randn(8, 3, 2, 2),
         "image_proj_model.latents": torch.randn(1, 4, 8),
@@ -133,6 +133,81 @@ def test_the_image_parts_of_a_model_travel_along(tmp_path: Path) -> None:
     assert all(torch.equal(back[name], tensor) for name, tensor in (tensors | image).items() if name not in unused)
     with pytest.raises(T2VError, match="image conditioning"):
         convert(tmp_path / "folder", tmp_path / "ms", "modelscope")
+
+
+@pytest.mark.parametrize("order", ["VQGAN_autoencoder.pth", "z.pth"])
+def test_modelscopes_vae_may_be_the_whole_of_stable_diffusion(tmp_path: Path, order: str) -> None:
+    """As published: its other parts stand back, wherever the file comes in the folder."""
+    image = dataclasses.replace(SMALL, temporal_attention=False, temporal_convolution=False, init_attention=False)
+    whole = {name.replace(".3.", ".2."): tensor for name, tensor in all_in_one(image).items()}
+    whole |= {name: 2 * tensor for name, tensor in whole.items() if name.startswith("cond_stage_model.")}
+    torch.save({"state_dict": whole, "global_step": 875_000}, tmp_path / order)
+    with pytest.raises(T2VError, match="a UNet for images"):
+        open_checkpoint(tmp_path)
+    convert(diffusers_folder(tmp_path / "source"), tmp_path / "ms", "modelscope")
+    for name in ("text2video_pytorch_model.pth", "open_clip_pytorch_model.bin"):
+        (tmp_path / "ms" / name).rename(tmp_path / name)
+    checkpoint = open_checkpoint(tmp_path)
+    assert same(checkpoint.unet(), unet_weights())
+    assert same(checkpoint.vae(), vae_weights())
+    assert same(checkpoint.text_encoder(), text_weights())
+    (tmp_path / "open_clip_pytorch_model.bin").unlink()
+    assert open_checkpoint(tmp_path).text_encoder() is not None
+
+
+def test_the_whole_clip_gives_its_text_encoder_and_its_eye_is_left_out(tmp_path: Path) -> None:
+    source = tmp_path / "source"
+    convert(diffusers_folder(tmp_path / "first"), source, "modelscope")
+    clip = torch.load(source / "open_clip_pytorch_model.bin", weights_only=True)
+    torch.save(clip | {"visual.conv1.weight": torch.randn(8, 3, 2, 2)}, source / "open_clip_pytorch_model.bin")
+    for layout in ("modelscope", "diffusers", "videocrafter"):
+        made = convert(source, tmp_path / layout, layout)
+        assert not any("visual" in name for path in made if path.suffix != ".json" for name in load_state_dict(path))
+
+
+def test_what_a_layout_cannot_say_of_the_noise_schedule_is_not_lost(tmp_path: Path) -> None:
+    source = diffusers_folder(tmp_path / "source")
+    (source / "scheduler").mkdir()
+    config = {"prediction_type": "v_prediction", "beta_start": 0.00085, "beta_end": 0.012}
+    (source / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
+    for layout, target in (("modelscope", "ms"), ("videocrafter", "vc.ckpt"), ("diffusers", "unet.safetensors")):
+        with pytest.raises(
+            T2VError, match=r"its prediction is v_prediction.* choose the layout diffusers, and a folder"
+        ):
+            convert(source, tmp_path / target, layout)
+    convert(source, tmp_path / "folder", "diffusers")
+    assert open_checkpoint(tmp_path / "folder").family.prediction == "v_prediction"
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("base", [0.3, 0.7])
+def test_the_scale_of_the_signal_survives_half_precision(tmp_path: Path, dtype: torch.dtype, base: float) -> None:
+    scale = {"scale_arr": torch.cat([torch.linspace(1, base, 400), torch.full((1000,), base)])}
+    torch.save({"state_dict": all_in_one() | scale}, tmp_path / "model.ckpt")
+    convert(tmp_path / "model.ckpt", tmp_path / "half.ckpt", "videocrafter", dtype=dtype)
+    assert load_state_dict(tmp_path / "half.ckpt")["state_dict.scale_arr"].dtype == torch.float32
+    torch.save({"state_dict": all_in_one() | {"scale_arr": scale["scale_arr"].to(dtype)}}, tmp_path / "repack.ckpt")
+    for name in ("half.ckpt", "repack.ckpt"):
+        assert open_checkpoint(tmp_path / name).family.scale_base == base
+
+
+def test_dynamicrafters_name_for_the_frame_rates_embedding_is_known(tmp_path: Path) -> None:
+    config = dataclasses.replace(SMALL, fps_embedding=True)
+    tensors = in_layout("videocrafter", config, "model.diffusion_model.")
+    torch.save(
+        {n.replace("fps_embedding", "framestride_embed"): t for n, t in tensors.items()}, tmp_path / "model.ckpt"
+    )
+    unet = load_unet(tmp_path / "model.ckpt")
+    assert unet.config.fps_embedding
+    assert same(unet.state_dict(), unet_weights(config))
+
+
+def test_shards_of_a_variant_load(tmp_path: Path) -> None:
+    folder = diffusers_folder(tmp_path, variant=".fp16", shards=3)
+    assert (folder / "unet" / "diffusion_pytorch_model.safetensors.index.fp16.json").exists()
+    assert same(open_checkpoint(folder).unet(), unet_weights(), torch.float16)
+    diffusers_folder(tmp_path, shards=2)  # full precision beside it is preferred
+    assert same(open_checkpoint(folder).unet(), unet_weights())
 
 
 @pytest.mark.parametrize("layout", ["modelscope", "videocrafter", "diffusers"])

@@ -79,6 +79,12 @@ def test_vgens_wrapper_tells_it_from_modelscope() -> None:
     assert vgen.scheduler_config()["beta_schedule"] == "squaredcos_cap_v2"
 
 
+@pytest.mark.parametrize(("step", "name"), [(600_000, "modelscope"), (632_000, "modelscope"), (1, "vgen")])
+def test_modelscopes_network_from_vgens_training_loop_is_told_by_its_step(step: int, name: str) -> None:
+    wrapped = on_meta(manifests()["modelscope"], prefix="state_dict.") | {"step": LazyTensor.of(torch.tensor(step))}
+    assert open_checkpoint(wrapped).family.name == name
+
+
 @pytest.mark.parametrize(("step", "name"), [(512_000, "tf-t2v"), (544_000, "videolcm"), (None, "tf-t2v")])
 def test_input_channels_that_text_to_video_leaves_blank_are_cut_off(tmp_path: Path, step: int, name: str) -> None:
     tensors = in_layout("modelscope")

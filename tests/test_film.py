@@ -158,6 +158,40 @@ def test_the_folder_of_another_film_is_refused(pipeline, tmp_path):
         Film(pipeline, STORY, frames=5, resume=tmp_path, fps=12, **CALL)
 
 
+def test_a_folder_with_other_files_is_refused_and_they_stay(pipeline, tmp_path):
+    (tmp_path / "lora.safetensors").write_bytes(b"not ours")
+    with pytest.raises(T2VError, match="choose a new or empty folder"):
+        Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["lora.safetensors"]
+
+
+def test_a_part_that_cannot_be_read_is_made_again(pipeline, tmp_path):
+    film = Film(pipeline, STORY, **CALL, frames=11, method="coarse-to-fine", resume=tmp_path)
+    wanted = latents(film)
+    for path in tmp_path.glob("*.safetensors"):
+        path.write_bytes(b"")  # as a power cut leaves it
+    assert torch.equal(
+        latents(Film(pipeline, STORY, **CALL, frames=11, method="coarse-to-fine", resume=tmp_path)), wanted
+    )
+
+
+@pytest.mark.parametrize("change", ["scheduler_config", "family"])
+def test_a_film_that_another_noise_schedule_began_is_not_gone_on_with(pipeline, tmp_path, monkeypatch, change):
+    next(iter(Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path).latents()))
+    if change == "family":
+        monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=True))
+    else:
+        monkeypatch.setattr(pipeline, change, {**pipeline.scheduler_config, "prediction_type": "epsilon"})
+    with pytest.raises(T2VError, match="other settings"):
+        Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path)
+
+
+def test_a_short_continuation_is_denoised_in_windows_of_the_models_length(pipeline):
+    call = {name: value for name, value in CALL.items() if name not in ("window", "width", "height")}
+    film = Film(pipeline, STORY, clip=torch.rand(1, 32, 32, 3), frames=3, **call)
+    assert film.settings.window.length == pipeline.defaults.frames > 4
+
+
 def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path):
     folders = [write_diffusers_folder(tmp_path / name, prediction="v_prediction", seed=seed)
                for name, seed in (("same", 0), ("other", 1))]  # fmt: skip

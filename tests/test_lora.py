@@ -21,12 +21,13 @@ from t2v_models.checkpoints import (
     open_checkpoint,
     read_lora,
 )
+from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_order
 from t2v_models.checkpoints.text_encoder import expected_shapes
 from t2v_models.errors import T2VError
 from t2v_models.unet import UNet3D
 
-from .small_models import SMALL, TEXT, random_tensors, unet_weights
+from .small_models import SMALL, TEXT, in_layout, random_tensors, unet_weights
 
 RANK = 3
 SPATIAL = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"
@@ -259,6 +260,13 @@ def test_turbos_list_gives_a_model_with_embedded_guidance(tmp_path: Path) -> Non
     plain = UNet3D(SMALL)
     (report,) = apply_loras(plain, [(tmp_path / "unet_lora.pt", 1.0)])
     assert report.skipped == ("time_cond_proj.weight",)
+    scale = {"scale_arr": torch.full((1400,), 0.7)}  # of VideoCrafter2, and not of what becomes of it
+    torch.save(
+        {"state_dict": in_layout("videocrafter", prefix="model.diffusion_model.") | scale}, tmp_path / "vc2.ckpt"
+    )
+    loras = [(tmp_path / "unet_lora.pt", 1.0)]
+    convert(tmp_path / "vc2.ckpt", tmp_path / "turbo.ckpt", "videocrafter", loras=loras)
+    assert open_checkpoint(tmp_path / "turbo.ckpt").family.scale_base is None
 
 
 def test_a_conversion_merges_loras_on_the_way(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import torch
 from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
 from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, lcm_timesteps, timesteps_of
-from t2v_models.sampling.guidance import classifier_free, rescale
+from t2v_models.sampling.guidance import classifier_free, motion_guidance, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule, set_steps
 from t2v_models.sampling.story import parse_story, same_form, with_negative
@@ -136,6 +136,27 @@ def test_a_story_in_seconds_frames_and_per_cent_is_the_same_story():
     assert torch.allclose(blends[0][14:18, 1], torch.tensor([0.125, 0.375, 0.625, 0.875]))
 
 
+def test_options_dashes_and_colons_may_stand_as_people_write_them():
+    wanted = parse_story("0-2s: a\n2s-4s, fade 0.5s: b\n50%-100%, negative: c", 32, 8)
+    for text in (
+        "0-2s: a\nfade 0.5s, 2s-4s: b\nnegative, 50%-100%: c",
+        "0—2s: a\n2s−4s, fade 0.5s: b\n50%‑100%, negative: c",
+        "0-2s：a\n2s-4s, fade 0.5s： b\n50%-100%, negative：c",
+    ):
+        assert parse_story(text, 32, 8) == wanted
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0-48f: a\n2s-4s, fade 0.5s: b", "0-49.9%: a\n50%-100%, fade 12.5%: b", "0-47f: a\n48-96f, fade 12: b"],
+)
+def test_a_fade_is_one_where_borders_meet_but_nearly(text):
+    blend = parse_story(text, 96, 23.976).blend()[:, 1]
+    assert (blend.diff() >= 0).all()
+    assert blend.diff().max() < 0.1
+    assert blend[47] == pytest.approx(0.5, abs=0.06)
+
+
 def test_lines_without_spans_share_the_clip():
     assert torch.equal(parse_story("a\nb\nc", 12, 8).blend().argmax(1), torch.arange(3).repeat_interleave(4))
 
@@ -173,6 +194,7 @@ def test_frames_that_share_a_text_share_its_embedding_and_the_last_text_holds_on
         ("negative: x\na\n0-10: b", "Line 2 .* no span"),
         ("", "no scene"),
         ("negative: a", "no scene"),
+        ("0-1s a red circle\n1s-4s a blue square", "Line 1 .* no colon"),
     ],
 )
 def test_a_story_that_contradicts_itself_is_refused_with_its_scene_and_an_example(text, message):
@@ -214,9 +236,29 @@ def test_noise_schedules_equal_diffusers(schedule, zero):
 @pytest.mark.parametrize("family", ["t2v-turbo-ms", "t2v-turbo-vc2", "videolcm"])
 def test_films_of_distilled_models_take_the_steps_that_they_were_taught(family):
     config = FAMILIES[family].scheduler_config()
-    scheduler = build_scheduler("lcm", config)
-    scheduler.set_timesteps(4)
-    assert torch.equal(scheduler.timesteps, timesteps_of(config, 4))
+    for steps in (4, 8, 16):
+        scheduler = build_scheduler("lcm", config)
+        set_steps(scheduler, "lcm", steps, "cpu")
+        assert torch.equal(scheduler.timesteps, timesteps_of(config, steps))
+
+
+@pytest.mark.parametrize(("family", "ends"), [("t2v-turbo-ms", (279, 99)), ("t2v-turbo-v2", (249, 99))])
+def test_t2v_turbo_takes_every_nth_of_the_steps_it_was_distilled_at(family, ends):
+    config = FAMILIES[family].scheduler_config()
+    for steps, end in zip((4, 16), ends, strict=True):
+        known = (
+            torch.arange(1, config["original_inference_steps"] + 1) * (1000 // config["original_inference_steps"]) - 1
+        )
+        theirs = known.flip(0)[:: len(known) // steps][
+            :steps
+        ]  # its scheduler: lcm_origin_timesteps[::-skipping_step][:n]
+        assert torch.equal(timesteps_of(config, steps), theirs)
+        assert theirs[-1] == end
+
+
+def test_motion_guidance_is_told_in_the_noisy_half():
+    assert motion_guidance(torch.tensor([999, 500, 499, 0])).tolist() == pytest.approx([0.05, 0.05, 0, 0])
+    assert motion_guidance(torch.tensor([[0, 999], [0, 300]]), 0.1).tolist() == pytest.approx([0.1, 0])
 
 
 def test_repeated_tokens_leave_attention_as_it_is():

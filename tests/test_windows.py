@@ -87,6 +87,19 @@ def test_a_single_window_that_begins_elsewhere_is_put_back_in_order():
     assert torch.equal(fuse([frames[span]], [span], torch.ones(8), 8, dim=0), frames)
 
 
+def test_a_loop_of_one_window_without_overlap_begins_elsewhere_at_every_step():
+    x, seen = torch.arange(8.0).view(1, 1, 8, 1, 1), []
+
+    def unet(x, timesteps, context, **conditions):
+        seen.append(x.flatten().tolist())
+        return x
+
+    for step in range(4):
+        settings = Windows(8, 0, looped=True).over(8)
+        assert torch.equal(settings.around(unet, step)(x, torch.zeros(1), torch.zeros(1, 1, 1)), x)
+    assert len({tuple(each) for each in seen}) > 1
+
+
 def test_a_loop_of_one_window_has_no_frame_that_is_always_at_an_end():
     settings = Windows(16, 8, looped=True).over(16)
     spans = [span for step in range(8) for span in settings.spans(step)]

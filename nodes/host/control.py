@@ -24,6 +24,12 @@ class FrameControl:
     def __getattr__(self, name: str) -> Any:
         return getattr(self.inner, name)
 
+    def get_instance_for_device(self, device: Any) -> FrameControl:
+        """The same for a ControlNet's copy on another device, of hosts that split the guidance over several."""
+        other = adapted(self.inner.get_instance_for_device(device))
+        other.window = self.window
+        return other
+
     def get_control(self, x: Tensor, t: Tensor, cond: dict, batched_number: int, *args: Any) -> dict | None:
         """As the host's ControlBase.get_control, for clips."""
         if x.ndim != 5:

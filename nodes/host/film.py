@@ -19,7 +19,7 @@ from ...t2v_models.errors import T2VError
 from ...t2v_models.film import Film, Settings
 from ...t2v_models.film_denoiser import Denoiser
 from ...t2v_models.film_methods import continue_clip, queue_length
-from ...t2v_models.pipeline import checked_shape, fingerprint, sampled
+from ...t2v_models.pipeline import checked_shape, fingerprint, sampled, settled
 from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows, together
@@ -100,7 +100,9 @@ class HostPipeline:
         self.unet, self.clip = HostUNet(model), clip
         inner = self.unet.inner
         self.family, self.defaults = inner.family, inner.defaults
-        self.scheduler_config, self.input_scale = with_scaled_schedule(inner.scheduler, self.family.scale_base)
+        scaled = hasattr(model.get_model_object("model_sampling"), "signal")  # a LoRA may have put another in its place
+        base = self.family.scale_base if scaled else None
+        self.scheduler_config, self.input_scale = with_scaled_schedule(inner.scheduler, base)
         self.device = model.load_device
         passed_over = [key for key in _UNUSED if model.model_options.get(key)]
         passed_over += [key for kind in model.wrappers.values() for key in kind if key not in _INSTALLED]
@@ -109,7 +111,7 @@ class HostPipeline:
                 "Films are denoised without what other nodes have set for samplers: %s.", ", ".join(passed_over)
             )
 
-    def conditions(self, count: int, fps: float | None, guidance_scale: float) -> dict[str, Any]:
+    def conditions(self, levels: Tensor, fps: float | None, guidance_scale: float) -> dict[str, Any]:
         """What this UNet has an embedding for, besides the text."""
         told = {"fps": fps} if self.unet.config.fps_embedding and fps else {}
         return told | ({"guidance": guidance_scale} if self.unet.config.guidance_dim else {})
@@ -136,7 +138,7 @@ class HostPipeline:
 
     def identity(self) -> str:
         """Another for other weights, LoRAs included, for another layer of CLIP and other values of T2VModelConditioning."""
-        about = (sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None))
+        about = (sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None), settled(self))
         digest = hashlib.sha256(repr(about).encode())
         for patcher in self._patchers():
             digest.update(fingerprint(patcher.model, unpatched(patcher)).encode())
@@ -186,7 +188,10 @@ def make(
         latents[:, :, at : at + part.shape[2]] = part
         at += part.shape[2]
     if folder is not None:
-        (folder / FINISHED).touch()  # another film removes it: by then this one is saved, or not wanted
+        for mark in folder.parent.glob(f"*/{FINISHED}"):  # when another is finished, those are saved or not wanted
+            if mark.parent != folder:
+                shutil.rmtree(mark.parent, ignore_errors=True)
+        (folder / FINISHED).touch()
     return _latent(pipeline, latents), film.fps
 
 
@@ -254,11 +259,7 @@ def _told(conditioning: list) -> Told:
 
 
 def _unfinished(model: str, story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:
-    """A folder of its own for every film, under the output folder; those of finished ones are removed."""
+    """A folder of its own for every film, under the output folder."""
     about = repr((model, story, window, fps, sorted(settings.items())))
     name = hashlib.sha256(about.encode()).hexdigest()[:16]
-    folder = Path(folder_paths.get_output_directory()) / "t2v_unfinished" / name
-    for mark in folder.parent.glob(f"*/{FINISHED}"):
-        if mark.parent != folder:
-            shutil.rmtree(mark.parent, ignore_errors=True)
-    return folder
+    return Path(folder_paths.get_output_directory()) / "t2v_unfinished" / name

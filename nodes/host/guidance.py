@@ -9,6 +9,8 @@ import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from ...t2v_models.errors import T2VError
+
 KEY = "t2v_guidance"
 
 
@@ -39,6 +41,12 @@ def _video(args: dict[str, Any], i: int) -> dict[str, Any]:
 
 def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any) -> Tensor:
     """Wrapper around one evaluation of the guided model."""
+    after = model_options.get("sampler_post_cfg_function", ())
+    if x.ndim == 5 and any(getattr(function, "__module__", "").endswith("nodes_sag") for function in after):
+        raise T2VError(
+            "Self-Attention Guidance takes pictures and this latent is a clip: put T2VLatentLayout before the sampler, so "
+            "that its frames are a batch."
+        )
     if x.ndim == 5 and "sampler_cfg_function" in model_options:
         model_options = {**model_options, "sampler_cfg_function": per_video(model_options["sampler_cfg_function"])}
     return executor(x, timestep, model_options, *args)

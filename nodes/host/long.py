@@ -40,7 +40,7 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
                 f"A latent of shape {tuple(x_in.shape)} has its frames as a batch: windows want the 5 dimensions of "
                 "T2VEmptyLatent (T2VLatentLayout converts)."
             )
-        return len(self.settings.over(x_in.shape[2]).spans()) > 1
+        return self.settings.looped or len(self.settings.over(x_in.shape[2]).spans()) > 1
 
     def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
         """Between two steps, where some samplers look, the last one's windows hold on."""
@@ -64,6 +64,16 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
             return calc_cond_batch(model, conds, x, timestep, options)
 
         return super().execute(whole, model, conds, x_in, timestep[:1], model_options)
+
+    def get_resized_cond(self, cond_in: list | None, x_in: Tensor, window: Any, device: Any = None) -> list | None:
+        """The host looks for frames where a latent has them; a mask (1, t or 1, h, w) has them one place before."""
+        resized = super().get_resized_cond(cond_in, x_in, window, device)
+        for given, cut in zip(cond_in or (), resized or (), strict=True):
+            mask = given.get("mask")
+            if isinstance(mask, Tensor):
+                one_per_frame = mask.ndim == 4 and mask.shape[1] == x_in.shape[2]
+                cut["mask"] = (mask[:, window.index_list] if one_per_frame else mask).to(device or mask.device)
+        return resized
 
     def _spans(self, frames: int, handler: Any, model_options: dict[str, Any]) -> list[list[int]]:
         return self.settings.over(frames).spans(self._step)

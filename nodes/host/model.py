@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
+from ...t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ...t2v_models.unet import UNetConfig
 from . import compat, control, guidance, limits, stories
 from .model_sampling import scaled_sampling
@@ -35,9 +36,6 @@ DTYPES: dict[str, torch.dtype | None] = {
 }
 """What weight_dtype may be; fp8 is for storage, the computing is done in the type that the device likes."""
 
-MOTION_GUIDANCE = 0.05
-"""What T2V-Turbo v2 was shown with. Li et al. 2024 (arXiv:2410.05677)."""
-
 MEMORY_FACTOR = 0.9
 """Measured, for a first level of 320 channels: 0.72 for every full-size model, any length, size and batch, counting all
 live activations; a fifth more for the workspaces of kernels. See benchmarks/memory_factor.py."""
@@ -45,7 +43,7 @@ live activations; a fifth more for the workspaces of kernels. See benchmarks/mem
 CONFIG_KEY = "t2v_config"
 """Where a saved model keeps its configuration."""
 
-_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear"}
+_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
 """diffusers' names for noise schedules to the host's, where they differ."""
 
 
@@ -139,12 +137,18 @@ class VideoModel(comfy.model_base.BaseModel):
         out[CONFIG_KEY] = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
         return out
 
-    def resize_cond_for_context_window(self, cond_key: str, cond_value: Any, *args: Any, **kwargs: Any) -> Any:
-        """A text is no series of frames, even where it is as wide as the clip is long."""
-        if "crossattn" in cond_key:
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What newer hosts ask. In windows over the frames of clips a text is no series of frames, even where it is as
+        wide as the clip is long; in windows over a batch of frames, one more may stand before each window."""
+        if window.dim != 0 and "crossattn" in cond_key:
             return cond_value
-        resize = getattr(super(), "resize_cond_for_context_window", None)  # newer hosts
-        return resize(cond_key, cond_value, *args, **kwargs) if resize is not None else None
+        if window.dim == 0 and cond_key == "num_video_frames":
+            anchor = getattr(window, "causal_anchor_index", None)
+            return cond_value._copy_with(len(window.index_list) + (anchor is not None and anchor >= 0))
+        resize = getattr(super(), "resize_cond_for_context_window", None)
+        return resize(cond_key, cond_value, window, *args, **kwargs) if resize is not None else None
 
     def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
         out = super().extra_conds(**kwargs)

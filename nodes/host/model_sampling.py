@@ -83,6 +83,16 @@ def scaled_sampling(model_config: Any, velocity: bool) -> torch.nn.Module:
     return ModelSampling(model_config)
 
 
+def plain_sampling(model_config: Any, velocity: bool) -> torch.nn.Module:
+    """The same without the scale, whatever the model's family has."""
+    parametrisation = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
+
+    class ModelSampling(comfy.model_sampling.ModelSamplingDiscrete, parametrisation):
+        pass
+
+    return ModelSampling(model_config)
+
+
 def end_scale(model_sampling: Any, sigma: float) -> float:
     """The signal at a small sigma > 0: turns a sample that ends there into the latent that the references decode."""
     value = torch.tensor([sigma])

@@ -71,7 +71,7 @@ def sample(
     if add_noise:
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
         if denoise >= 1.0 and start_step == 0 and scheduler in OWN_SCHEDULERS and not samples.any():
-            noise = noise * pure_noise_factor(inner.model_sampling, float(sigmas[0]))
+            noise = noise * pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
     own = OWN_SAMPLERS.get(sampler_name)
     result = comfy.sample.sample_custom(
         model,
@@ -87,7 +87,7 @@ def sample(
         seed=seed,
     )
     if float(sigmas[-1]) > 0.0 and not leftover_noise:
-        result = result * end_scale(inner.model_sampling, float(sigmas[-1]))
+        result = result * end_scale(model.get_model_object("model_sampling"), float(sigmas[-1]))
     return {**latent, "samples": result}
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ...t2v_models.sampling.ddim import ddim_timesteps, lcm_timesteps
+from ...t2v_models.sampling.ddim import ddim_timesteps, lcm_timesteps_of
 
 AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 """For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
@@ -28,7 +28,7 @@ def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[s
     solver = sampler_name.startswith(_SOLVERS)
     at = ddim_timesteps(steps, spacing, offset, solver=solver, count=len(table))
     if sampler_name == "lcm":
-        at = lcm_timesteps(steps, len(table))
+        at = lcm_timesteps_of(config, steps)
     end = torch.zeros(1)
     if sampler_name == "ddim" and not config.get("set_alpha_to_one", False):
         end = table[:1]

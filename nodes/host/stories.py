@@ -36,9 +36,17 @@ def encode(clip: Any, texts: list[str]) -> Tensor:
     return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
 
 
-def conditioning(told: Told) -> list:
-    """A CONDITIONING (1, n, d) of the first frame's text, which carries the whole story besides."""
-    return [[_first(told), {KEY: told}]]
+def conditioning(told: Told, besides: dict[str, Any] | None = None) -> list:
+    """A CONDITIONING (1, n, d) of the first frame's text, which carries the whole story besides.
+
+    besides: what it carries, too, such as a CLIP's `hooks`.
+    """
+    return [[_first(told), {**(besides or {}), KEY: told}]]
+
+
+def from_text(clip: Any, story: Story, *, negative: bool = False) -> list:
+    """A CONDITIONING of a story's own texts, with the hooks that the CLIP has for the model."""
+    return conditioning(told_by(clip, story, negative=negative), clip.add_hooks_to_dict({}))
 
 
 def from_conditionings(scenes: list[list], story: Story) -> list:
@@ -47,8 +55,30 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
         raise T2VError(
             f"{len(scenes)} conditionings are wired for {len(story.scenes)} scenes: wire one for each that is not negative."
         )
+    hooks = [_hooks(scene, number + 1) for number, scene in enumerate(scenes)]
+    if any(each is not hooks[0] for each in hooks):
+        raise T2VError(
+            "The scenes' conditionings have different hooks, and a story has one model: use one CLIP for all scenes."
+        )
     texts = _same_length([scene[0][0] for scene in scenes])
-    return conditioning(story.told(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)]))
+    told = story.told(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)])
+    return conditioning(told, {} if hooks[0] is None else {"hooks": hooks[0]})
+
+
+def _hooks(scene: list, number: int) -> Any:
+    """The hooks of a scene's conditioning; T2VError where it holds more than they and a text."""
+    if len(scene) != 1:
+        raise T2VError(
+            f"The conditioning of scene {number} has {len(scene)} parts, and a scene is one text: combine conditionings "
+            "after T2VStory."
+        )
+    more = [name for name, value in scene[0][1].items() if value is not None and name not in ("pooled_output", "hooks")]
+    if more:
+        raise T2VError(
+            f"The conditioning of scene {number} carries {', '.join(more)}, which would be lost: set that on T2VStory's "
+            "conditioning instead."
+        )
+    return scene[0][1].get("hooks")
 
 
 def carried(text: Tensor | None, extra: dict[str, Any]) -> Told | None:

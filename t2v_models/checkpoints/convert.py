@@ -15,7 +15,7 @@ import torch
 
 from .. import __name__ as PACKAGE
 from ..errors import T2VError
-from ..families import family_for
+from ..families import Family, family_for
 from ..unet import UNet3D, UNetConfig
 from . import diffusers, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
@@ -128,13 +128,21 @@ def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtyp
     (folder / "config.json").write_text(_json(diffusers.to_json(unet.config, **extra)), "utf-8")
 
 
-def _check_readable(unet: LazyDict, config: UNetConfig, layout: str) -> None:
+_SHAPELESS = ("norm_groups", "norm_eps", "head_dim")
+_SCHEDULE = ("prediction", "schedule", "betas", "zero_terminal_snr", "scale_base")
+"""What a UNet's configuration and family have that a file of names and shapes may not tell."""
+
+
+def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layout: str) -> None:
     """Refuse a model whose names and shapes alone, which is all that a file of this layout has, do not tell what it is."""
     try:
-        told = open_checkpoint(unet).config
-        names = ("norm_groups", "norm_eps", "head_dim")
+        told = open_checkpoint(tensors)
+        pairs = ((config, told.config, _SHAPELESS), (family, told.family, _SCHEDULE))
         lost = [
-            f"its {name} is {getattr(config, name)}" for name in names if getattr(told, name) != getattr(config, name)
+            f"its {name} is {getattr(is_, name)}"
+            for is_, read, names in pairs
+            for name in names
+            if getattr(is_, name) != getattr(read, name)
         ]
     except T2VError as error:
         lost = [str(error)]
@@ -158,22 +166,26 @@ def _plan(
     if loras:
         canonical = with_loras(canonical, checkpoint.config, loras)
     config = open_checkpoint(canonical).config if loras else checkpoint.config
+    # with T2V-Turbo's LoRA it is T2V-Turbo, whose noise schedule is its own
+    family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
+    if not config.image_attention:  # the whole CLIP has been given, and its eye is not used
+        parts = {kind: tensors for kind, tensors in parts.items() if not kind.startswith("image_")}
     unet = LAYOUTS[layout].from_canonical(canonical, config)
+    scale = (
+        {} if family.scale_base is None or layout != "videocrafter" else {"scale_arr": _scale_arr(family.scale_base)}
+    )
     if layout != "diffusers" or single is not None:
-        _check_readable(unet, config, layout)
+        _check_readable(unet | scale, config, family, layout)
     if layout == "videocrafter":
         tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
-        tensors |= _videocrafter_parts(parts)
-        base = checkpoint.family.scale_base
-        if base is not None:
-            tensors["scale_arr"] = _scale_arr(base)
+        tensors |= _videocrafter_parts(parts) | scale
         files = [_File(single.name if single else "model.ckpt", tensors, wrapper="state_dict")]
     elif single is not None:
         files = [_File(single.name, unet)]
     elif layout == "modelscope":
         files = _modelscope_files(unet, parts)
     else:
-        files = _diffusers_files(checkpoint, config, unet, parts)
+        files = _diffusers_files(checkpoint, config, family, unet, parts)
     for file in files:
         file.tensors = {name: _cast(name, tensor, dtype) for name, tensor in file.tensors.items()}
     return files
@@ -205,9 +217,8 @@ def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]
 
 
 def _diffusers_files(
-    checkpoint: Checkpoint, config: UNetConfig, unet: LazyDict, parts: dict[str, LazyDict]
+    checkpoint: Checkpoint, config: UNetConfig, family: Family, unet: LazyDict, parts: dict[str, LazyDict]
 ) -> list[_File]:
-    family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
     own = UNet3D.__name__ if diffusers.to_json(config)["_class_name"] != "UNet3DConditionModel" else ""
     size = [family.height // 8, family.width // 8]
     index: dict[str, Any] = {
@@ -252,7 +263,9 @@ def _write(path: Path, suffix: str, file: _File, progress: Progress) -> None:
 
 
 def _cast(name: str, tensor: LazyTensor, dtype: torch.dtype | None) -> LazyTensor:
-    """The tensor in another type; an error where a number grows out of its range."""
+    """The tensor in another type; an error where a number grows out of its range. What tells a model stays exact."""
+    if name == "scale_arr":
+        return tensor
     cast = tensor.to(dtype)
     if cast is tensor or dtype != torch.float16:
         return cast

@@ -72,8 +72,11 @@ class Part:
 
 
 def find_parts(tensors: LazyDict) -> dict[str, Part]:
-    """The parts among the tensors of a file, by kind."""
-    tensors = _dequantised(tensors)
+    """The parts among the tensors of a file, by kind.
+
+    DynamiCrafter 256 calls its embedding of the frame rate otherwise; its authors' loader renames it, too.
+    """
+    tensors = _dequantised({name.replace("framestride_embed.", "fps_embedding."): t for name, t in tensors.items()})
     votes: dict[tuple[str, str], Counter[str]] = {}
     for name in tensors:
         for kind, layout, pattern in _PATTERNS:
@@ -99,6 +102,20 @@ def find_parts(tensors: LazyDict) -> dict[str, Part]:
     if "unet" in parts:
         parts["unet"] = _without_blank_channels(parts["unet"])
     return parts
+
+
+def is_of_images(parts: Mapping[str, Part]) -> bool:
+    """Whether a file's UNet is one for images, without temporal layers."""
+    if "unet" not in parts:
+        return False
+    try:
+        return _is_without_time(unet_layout(parts["unet"]).infer(shapes_of(parts["unet"].tensors)))
+    except (MissingKey, IndexError, TypeError):
+        return False
+
+
+def _is_without_time(fields: Mapping[str, Any]) -> bool:
+    return not fields["temporal_attention"] and not fields["temporal_convolution"]
 
 
 def _without_blank_channels(part: Part) -> Part:
@@ -171,7 +188,7 @@ def unet_config(part: Part, source: str, hints: Mapping[str, Any] | None = None)
     layout = unet_layout(part)
     try:
         fields = layout.infer(shapes_of(names))
-        if not fields["temporal_attention"] and not fields["temporal_convolution"]:
+        if _is_without_time(fields):
             raise T2VError(
                 f"{source} is a UNet for images, without temporal layers: this pack's loader is for 3D UNets "
                 "of ModelScope's family."

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -51,7 +52,7 @@ def read_file(path: str | os.PathLike[str]) -> LazyDict:
         raise T2VError(f"{path} is a folder, and a weights file is wanted: give one of its files.")
     if not path.is_file():
         raise T2VError(f"{path} does not exist: check the name and the folder.")
-    if path.name.endswith(".index.json"):
+    if is_index(path):
         return _read_shards(path)
     with path.open("rb") as file:
         head = file.read(4096)
@@ -76,6 +77,11 @@ def read_file(path: str | os.PathLike[str]) -> LazyDict:
         if head.startswith(magic):
             raise T2VError(f"{path} is {name}, and a safetensors or PyTorch file is wanted.")
     raise T2VError(f"{path} is no weights file: neither safetensors nor a PyTorch pickle, or damaged. {AGAIN}")
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file lists the shards of a model: "model.safetensors.index.json", or with a variant before ".json"."""
+    return re.search(r"\.index(\.\w+)?\.json$", path.name) is not None
 
 
 def file_metadata(path: str | os.PathLike[str]) -> dict[str, str]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import T2VError
-from .files import SUFFIXES
+from .files import SUFFIXES, is_index
 
 SUBFOLDERS = ("unet", "vae", "text_encoder", "image_encoder", "image_projector")
 """The folders of a diffusers model that hold weights of ours."""
@@ -25,7 +26,7 @@ def weights_in(folder: Path) -> list[Path]:
     smoothed weights before ``.non_ema.``.
     """
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
-    indexes = [path for path in files if path.name.endswith(".index.json")]
+    indexes = [path for path in files if is_index(path)]
     shards = {shard for index in indexes for shard in _shards(index)}
     weights = [path for path in files if path.suffix in SUFFIXES and path.name not in shards]
     best: dict[str, Path] = {}
@@ -59,7 +60,8 @@ def _shards(index: Path) -> set[str]:
 
 
 def _plain(path: Path) -> str:
-    return path.name.removesuffix(".index.json")
+    """The name that the file would have if it were one: an index has its variant last."""
+    return re.sub(r"(\.\w+)\.index(\.\w+)?\.json$", r"\2\1", path.name)
 
 
 def _stem(path: Path) -> str:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from ..errors import T2VError
-from .detect import Part, find_parts
+from .detect import Part, find_parts, is_of_images
 from .files import read_file
 from .folders import SUBFOLDERS, read_json, weights_in
 from .tensors import LazyDict
@@ -53,20 +54,26 @@ def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> Non
             return
         raise T2VError(f"{folder} holds no weights (no file ends in .safetensors, .pth, .pt, .bin or .ckpt).")
     config = read_json(folder / "config.json")
+    files: list[tuple[bool, Path, LazyDict]] = []
     for path in weights:
         try:
             tensors = read_file(path)
         except T2VError as error:
             found.problems.append(error)
             continue
-        for kind in add_parts(found, tensors, path):
+        files.append((is_of_images(find_parts(tensors)), path, tensors))
+    # ModelScope's and VGen's VAE is the whole of Stable Diffusion 2.1: its other parts stand back
+    for spare, path, tensors in sorted(files, key=itemgetter(0)):
+        for kind in add_parts(found, tensors, path, spare=spare):
             found.configs.setdefault(kind, config)
 
 
-def add_parts(found: Found, tensors: LazyDict, path: Path | None) -> list[str]:
-    """Adds the parts among a file's tensors; returns their kinds."""
+def add_parts(found: Found, tensors: LazyDict, path: Path | None, *, spare: bool = False) -> list[str]:
+    """Adds the parts among a file's tensors, where `spare` only those that no other file has; returns their kinds."""
     added = []
     for kind, part in find_parts(tensors).items():
+        if spare and kind in found.parts:
+            continue
         if kind in found.parts:
             first = found.files[kind][0]
             raise T2VError(f"{first.parent} holds more than one {kind}: {first.name} and {path.name}. Give one file.")

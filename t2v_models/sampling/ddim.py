@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -50,21 +51,28 @@ def ddim_timesteps(
     return out.long().clamp(0, count - 1)
 
 
-def lcm_timesteps(steps: int, count: int = 1000, taught: int = 50) -> Tensor:
+def lcm_timesteps(steps: int, count: int = 1000, taught: int = 50, *, even: bool = False) -> Tensor:
     """(steps,) the timesteps of a consistency-distilled model, from noisy to clean.
 
-    They are spread over the `taught` ones that it was distilled at. Source: Luo et al. 2023 (arXiv:2310.04378).
+    They are spread over the `taught` ones that it was distilled at; `even`: in steps of the same length, as T2V-Turbo
+    takes them. Source: Luo et al. 2023 (arXiv:2310.04378); Li et al. 2024 (arXiv:2405.18750).
     """
     taught = max(taught, steps)
     known = (torch.arange(taught, 0, -1) * (count // taught)) - 1
-    return known[torch.arange(steps) * taught // steps]
+    return known[:: taught // steps][:steps] if even else known[torch.arange(steps) * taught // steps]
+
+
+def lcm_timesteps_of(config: Mapping[str, Any], steps: int) -> Tensor:
+    """The same for a diffusers scheduler configuration."""
+    count, taught = config.get("num_train_timesteps", 1000), config.get("original_inference_steps", 50)
+    return lcm_timesteps(steps, count, taught, even=config.get("even_steps", False))
 
 
 def timesteps_of(config: dict[str, Any], steps: int) -> Tensor:
     """(steps,) DDIM's timesteps for a diffusers scheduler configuration; of a distilled model those it was taught."""
     count = config.get("num_train_timesteps", 1000)
     if config.get("_class_name") == "LCMScheduler":
-        return lcm_timesteps(steps, count)
+        return lcm_timesteps_of(config, steps)
     return ddim_timesteps(steps, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0), count=count)
 
 

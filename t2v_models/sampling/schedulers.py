@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..errors import T2VError
+from .ddim import lcm_timesteps_of
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -55,7 +56,10 @@ def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str)
     """
     wrong = None
     try:
-        scheduler.set_timesteps(steps, device=device)
+        if scheduler.config.get("even_steps") and name == "lcm":
+            scheduler.set_timesteps(timesteps=lcm_timesteps_of(scheduler.config, steps).tolist(), device=device)
+        else:
+            scheduler.set_timesteps(steps, device=device)
     except (ValueError, IndexError, AssertionError) as error:
         wrong = error
     if wrong is not None or not _can_be_stepped(scheduler):

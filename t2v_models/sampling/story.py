@@ -28,13 +28,17 @@ EXAMPLE = "0-2s: a red circle moves right / 2s-4s, fade 0.5s: a red circle moves
 MOST_WEIGHT = 100
 _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = re.compile(rf"({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
-_SPAN = re.compile(rf"({_NUMBER})\s*(s|f|%|)\s*[-–]\s*({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
+_DASH = "[-–—−‑]"
+_SPAN = re.compile(rf"({_NUMBER})\s*(s|f|%|)\s*{_DASH}\s*({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
 _OPTION = re.compile(rf"(?:fade\s+{_NUMBER}\s*(?:s|f|%|)|weight\s+{_NUMBER}|negative)", re.IGNORECASE)
 _NEARLY = re.compile(
-    rf"\s*-?{_NUMBER}\s*(?:(?:s|sec|seconds?|f|frames?|%)\s*$|(?:s|f|%)?\s*(?:[-–,]|to\b|$))", re.IGNORECASE
+    rf"\s*-?{_NUMBER}\s*(?:(?:s|sec|seconds?|f|frames?|%)\s*$|(?:s|f|%)?\s*(?:{_DASH}|,|to\b|$))", re.IGNORECASE
 )
 """What looks like a span to a reader."""
-_HEAD = re.compile(rf"^(?:{_SPAN.pattern}|{_OPTION.pattern})(?:\s*,\s*(?:{_OPTION.pattern}))*\s*$", re.IGNORECASE)
+_HEAD = re.compile(
+    rf"^(?:{_OPTION.pattern}\s*,\s*)*(?:{_SPAN.pattern}|{_OPTION.pattern})(?:\s*,\s*{_OPTION.pattern})*\s*$",
+    re.IGNORECASE,
+)
 
 
 @dataclass(frozen=True)
@@ -155,8 +159,12 @@ def with_negative(text: str, negative: str) -> str:
 
 def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]:
     """One line -> its scene (end -1 where it has no span) and whether it is negative."""
-    head, colon, text = line.partition(":")
+    head, colon, text = re.match(r"([^:：]*)([:：]?)(.*)", line, re.DOTALL).groups()
     if not colon or not _HEAD.match(head.strip()):
+        if not colon and (span := _SPAN.match(line)) and (span[2] or span[4]):
+            raise T2VError(
+                f"Line {number} of the story begins with {span[0].strip()!r} and has no colon before its text: {EXAMPLE!r}."
+            )
         if colon and _NEARLY.match(head):
             raise T2VError(f"Line {number} of the story begins with {head.strip()!r}, which is no span: {EXAMPLE!r}.")
         return Scene(line, 0, -1), False
@@ -167,7 +175,7 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
             span = (_frames(first, first_unit or unit, frames, fps), _frames(last, unit, frames, fps))
             if span[1] <= span[0]:
                 raise T2VError(
-                    f"Line {number} of the story goes from {part.replace('-', ' to ')}: it must end after "
+                    f"Line {number} of the story goes from {re.sub(_DASH, ' to ', part)}: it must end after "
                     f"it starts, as in {EXAMPLE!r}."
                 )
             if span[1] > frames + 0.5:
@@ -222,7 +230,8 @@ def _envelopes(scenes: Sequence[Scene], frames: int) -> Tensor:
     at = torch.arange(frames, dtype=torch.float64) + 0.5
     columns = []
     for scene in scenes:
-        following = [s for s in scenes if s is not scene and abs(s.start - scene.end) < 1e-3]
+        # borders in different units meet within half a frame; one that is missed is bridged by the fade
+        following = [s for s in scenes if s is not scene and -0.5 <= s.start - scene.end <= max(0.5, s.fade / 2)]
         fade_out = max((s.fade for s in following), default=0.0)
         rise = _ramp(at - scene.start, scene.fade)
         columns.append(rise * (1 - _ramp(at - scene.end, fade_out)))

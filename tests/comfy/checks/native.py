@@ -103,6 +103,14 @@ def check_freeu_and_pag_change_the_result_and_leave_the_model_alone(host):
     assert torch.equal(host.ksample(model, clip), plain)
 
 
+def check_self_attention_guidance_is_refused_for_clips(host):
+    model, clip, _ = host.tiny()
+    (patched,) = host.run("SelfAttentionGuidance", model, 0.5, 2.0)
+    said = host.refusal(lambda: host.ksample(patched, clip, torch.zeros(1, 4, 6, 8, 8)))
+    assert "T2VLatentLayout" in said
+    assert host.ksample(patched, clip, torch.zeros(6, 4, 8, 8)).isfinite().all()
+
+
 def check_patches_treat_frames_as_images(host):
     model, clip, _ = host.tiny()
     shapes = []
@@ -208,7 +216,10 @@ def check_context_windows(host):
     windowed = host.ksample(windows(6, 3), clip, samples)
     assert windowed.isfinite().all()
     assert (windowed - plain).abs().max() > 1e-3
+    frames = samples[0].transpose(0, 1)  # as a batch, which is what the node has as its default
+    assert host.ksample(windows(6, 3, dim=0), clip, frames).isfinite().all()
     if "causal_window_fix" in names:
+        assert host.ksample(windows(6, 3, dim=0, causal_window_fix=True), clip, frames).isfinite().all()
         assert host.ksample(windows(6, 3, causal_window_fix=True), clip, samples).isfinite().all()
 
 

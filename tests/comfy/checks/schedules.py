@@ -127,3 +127,28 @@ def check_the_text_encoder_of_stable_diffusion_2_is_the_hosts_own(host):
     assert cond[0][0].shape == (1, 77, 1024)
     assert (cond[0][0] == 1).all()
     assert cond[0][1]["pooled_output"].isfinite().all()
+
+
+def check_vgens_cosine_schedule_loads_and_is_diffusers(host):
+    import json
+    import shutil
+
+    models = host.base / "models" / "diffusers"
+    shutil.copytree(models / "tiny", models / "cosine", dirs_exist_ok=True)
+    path = models / "cosine" / "scheduler" / "scheduler_config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "squaredcos_cap_v2"}))
+    model, clip, _ = host.run("T2VModelLoader", "cosine", "default")
+    wanted = host.module("t2v_models.sampling.ddim").alphas_cumprod({"beta_schedule": "squaredcos_cap_v2"})
+    sigmas = model.model.model_sampling.sigmas.double()
+    assert torch.allclose(1 / (sigmas**2 + 1), wanted, rtol=1e-3, atol=1e-7)
+    assert host.ksample(model, clip).isfinite().all()
+
+
+def check_distilled_models_take_their_own_steps(host):
+    schedules = host.module("nodes.host.schedules")
+    families = host.module("t2v_models.families").FAMILIES
+    model, _, _ = host.tiny()
+    sampling = model.model.model_sampling
+    for name, wanted in (("t2v-turbo-v2", [999, 749, 499, 249]), ("t2v-turbo-ms", [999, 759, 519, 279])):
+        levels = schedules.diffusers(sampling, 4, "lcm", families[name].scheduler_config())
+        assert [int(sampling.timestep(level.view(1))) for level in levels[:-1]] == wanted

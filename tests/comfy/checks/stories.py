@@ -99,3 +99,23 @@ def check_stories_of_another_length_are_stretched_in_windows_too(host):
     for made in (model, patched):
         fits, half = (host.run("T2VStory", clip, text, frames, 8.0)[:2] for frames in (10, 20))
         assert host.difference(host.sample(made, *fits, frames=10), host.sample(made, *half, frames=10)) < 1e-4
+
+
+def check_a_story_carries_the_hooks_of_its_clip(host):
+    clip = host.tiny()[1]
+    hooked = clip.clone()
+    hooked.apply_hooks_to_conds = hooks = object()
+    for conditioning in host.run("T2VStory", hooked, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]:
+        assert conditioning[0][1]["hooks"] is hooks
+    red, blue = host.conds(clip, "a red circle", "a blue square")
+    scenes = [[[c[0][0], {**c[0][1], "hooks": hooks}]] for c in (red, blue)]
+    text = "0-2: x\n2-4: y"
+    (wired,) = host.run("T2VStory", clip, text, 4, 8.0, scene_1=scenes[0], scene_2=scenes[1])[:1]
+    assert wired[0][1]["hooks"] is hooks
+    for first, word in (
+        (scenes[0], "different hooks"),
+        ([*red, *blue], "combine conditionings after T2VStory"),
+        ([[red[0][0], {**red[0][1], "strength": 0.5}]], "carries strength"),
+    ):
+        said = host.refusal(lambda first=first: host.run("T2VStory", clip, text, 4, 8.0, scene_1=first, scene_2=blue))
+        assert word in said, said

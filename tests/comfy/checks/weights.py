@@ -187,3 +187,41 @@ def check_merge_and_save_and_load_again(host):
     assert no_clip is None
     assert no_vae is None
     assert (host.ksample(again, clip) - out).abs().max() / out.abs().max() < 1e-4
+
+
+def check_turbos_lora_takes_videocrafters_scale_away(host):
+    module, sampling = host.module("nodes.host.lora"), host.module("nodes.host.model_sampling")
+    lora_module = host.module("t2v_models.checkpoints.lora")
+    model, clip, _ = host.run("T2VModelLoader", "tiny", "default")
+    inner = model.model
+    inner.model_config.sampling_settings["scale_base"] = 0.7
+    inner.model_sampling = sampling.scaled_sampling(inner.model_config, False)
+    key = "init_attn.proj_in.weight"
+    shape = inner.diffusion_model.state_dict()[key].shape
+    pairs = {
+        key: lora_module.LoraPair(torch.randn(shape[0], 2), torch.randn(2, *shape[1:])),
+        "time_cond_proj.weight": lora_module.LoraPair(torch.randn(32, 2), torch.randn(2, 256)),
+    }
+    before, path = module.read_lora, module.folders.file_path
+    module.folders.file_path = lambda *args: host.base
+    try:
+        for names, scaled in (((key,), True), (tuple(pairs), False)):
+            made = lora_module.Lora("turbo", "list", {name: pairs[name] for name in names}, {})
+            module.read_lora = lambda *args, made=made: made
+            patched, _ = module.apply(model, clip, "turbo", 1.0, 1.0)
+            assert hasattr(patched.get_model_object("model_sampling"), "signal") is scaled
+            assert host.ksample(patched, clip).isfinite().all()
+        film = host.module("nodes.host.film").HostPipeline(patched, clip)
+        assert film.input_scale is None
+    finally:
+        module.read_lora, module.folders.file_path = before, path
+    assert hasattr(inner.model_sampling, "signal")
+
+
+def check_the_type_that_was_chosen_holds_where_weights_lie_in_another(host):
+    unet = host.module("nodes.host.unet").HostUNet3D
+    config = host.tiny()[0].model.diffusion_model.config
+    made = unet(t2v_config=config, dtype=torch.bfloat16, device="meta", operations=torch.nn)
+    made.load_state_dict(dict(host.tiny()[0].model.diffusion_model.state_dict()), assign=True)
+    assert made.out[2].weight.dtype == torch.float32
+    assert made.dtype == torch.bfloat16

@@ -87,3 +87,33 @@ def check_windows_are_drawn(host):
     (picture,) = host.run("T2VDrawWindows", 64, 8.0, 16, 8, "pyramid", False)
     assert picture.shape[0] == 1
     assert picture.std() > 0.05
+
+
+def check_masks_go_with_the_frames_of_their_windows(host):
+    """One per frame is cut to each window; a single one is not, even where it is as high as the clip is long."""
+    import torch
+
+    model, clip, _ = host.tiny()
+    one, other, negative = host.conds(clip, "a red circle", "a blue square", "")
+    (patched,) = host.run("T2VWindows", model, 4, 2, "pyramid", False)
+    single = torch.zeros(1, 32, 32)
+    single[:, :, 16:] = 1
+    made = []
+    for mask in (single, single.repeat(8, 1, 1)):
+        parts = [host.run("ConditioningSetMask", c, m, 1.0, "default")[0] for c, m in ((one, mask), (other, 1 - mask))]
+        (both,) = host.run("ConditioningCombine", *parts)
+        made.append(host.sample(patched, both, negative, frames=8))  # 8 frames, and a latent 4 high
+        made.append(host.sample(model, both, negative, frames=8))
+    assert all(out.isfinite().all() for out in made)
+    assert host.difference(made[0], made[2]) < 1e-5
+    assert host.difference(made[1], made[3]) < 1e-5
+    (latent,) = host.run("T2VEmptyLatent", 64, 64, 8, 1)  # as high as long
+    how = (1, 3, 4.0, "ddim", "diffusers", 1.0)
+    assert host.run("T2VVideoSampler", patched, both, negative, latent, *how)[0]["samples"].isfinite().all()
+
+
+def check_a_loop_of_one_window_begins_anywhere(host):
+    model, clip, _ = host.tiny()
+    conds = host.conds(clip, "a red circle", "")
+    (patched,) = host.run("T2VWindows", model, 4, 0, "pyramid", True)
+    assert host.difference(host.sample(model, *conds), host.sample(patched, *conds)) > 1e-3
