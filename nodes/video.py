@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-
 from comfy_api.latest import io
 
 from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
@@ -199,10 +197,12 @@ class LoadVideo(io.ComfyNode):
     @classmethod
     def fingerprint_inputs(cls, video: str, **_: object) -> str:
         try:
-            stat = os.stat(clip_path(video))
+            path = clip_path(video)
+            files = sorted(path.glob("*.[pP][nN][gG]")) if path.is_dir() else [path]
+            stats = [(file.name, file.stat()) for file in files]
         except (OSError, ValueError):
             return f"{video} is gone"
-        return f"{stat.st_mtime_ns}:{stat.st_size}"
+        return repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
 
     @classmethod
     def validate_inputs(cls, video: str) -> bool | str:

@@ -191,6 +191,18 @@ def test_ten_bits_keep_more_than_eight(tmp_path):
     assert steps["h264-10bit-mp4"] > 2 * steps["h264-mp4"]
 
 
+def test_prores_of_the_best_quality_keeps_the_colour_of_single_columns(tmp_path):
+    frame = np.zeros((32, 64, 3), np.uint8)
+    frame[:, ::2, 0] = frame[:, 1::2, 2] = 200
+    spread = []
+    for quality in (80, 100):
+        with VideoWriter(tmp_path / f"{quality}.mov", 24, quality=quality) as video:
+            video.write(frame)
+        (read,) = VideoReader(tmp_path / f"{quality}.mov")
+        spread.append(float(np.abs(read.astype(int) - frame).mean()))
+    assert spread[1] < 6 < 30 < spread[0]
+
+
 @pytest.mark.parametrize(("loop", "gif", "webp"), [(0, 0, 0), (2, 2, 3)])
 def test_loop_counts_are_stored(tmp_path, loop, gif, webp):
     image = pytest.importorskip("PIL.Image")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from t2v_models.errors import T2VError
-from t2v_models.video import FORMATS, VideoReader, VideoWriter
+from t2v_models.video import FORMATS, Audio, VideoReader, VideoWriter
 from t2v_models.video import ffmpeg as ffmpeg_module
 
 from .video_clips import natural, tone
@@ -196,3 +196,66 @@ def test_a_playlist_cannot_open_other_files(tmp_path, numbered):
         (tmp_path / name).write_text(text)
         with pytest.raises(T2VError, match="no video that ffmpeg can read"):
             list(VideoReader(tmp_path / name))
+
+
+def remade(path, *options, source=None, before=()):
+    """Another file by ffmpeg itself, from a clip."""
+    exe = ffmpeg_module.ffmpeg_exe()
+    inputs = ["-i", source] if source else []
+    subprocess.run([exe, "-v", "error", "-y", *before, *inputs, *options, path], check=True)
+    return path
+
+
+@pytest.mark.parametrize("text", ["my data", '{"save_metadata": true}'])
+def test_sound_is_sound_whatever_the_files_tags_say(tmp_path, numbered, text):
+    tagged = remade(tmp_path / "clip.mkv", "-c", "copy", "-metadata", f"comment={text}", source=numbered)
+    assert np.array_equal(VideoReader(tagged).audio().samples, VideoReader(numbered).audio().samples)
+
+
+@pytest.mark.parametrize("delay", [0.4, -0.2])
+@pytest.mark.parametrize("ending", ["mkv", "mov", "ts"])
+def test_sound_begins_where_the_picture_does(tmp_path, ending, delay):
+    """One burst, 0.6 s into the sound; the picture begins later than the sound, or before it."""
+    burst = np.zeros((1, 96_000), np.float32)
+    burst[:, 28_800:30_000] = 0.9
+    source = tmp_path / "source.mkv"
+    with VideoWriter(source, 10, audio=Audio(burst, 48_000)) as video:
+        for n in range(20):
+            video.write(np.full((32, 32, 3), 10 * n, np.uint8))
+    codecs = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "mp2" if ending == "ts" else "pcm_s16le")
+    first, second = (("-itsoffset", str(delay)), ()) if delay > 0 else ((), ("-itsoffset", str(-delay)))
+    inputs = (*first, "-i", source, *second, "-i", source, "-map", "0:v", "-map", "1:a")
+    path = remade(tmp_path / f"clip.{ending}", *inputs, *codecs)
+    samples = VideoReader(path).audio().samples[0]
+    begin = int((np.abs(samples) > 0.3).argmax()) / 48_000
+    assert begin == pytest.approx(0.6 - delay, abs=0.05)
+
+
+def test_a_clip_that_was_trimmed_without_coding_it_anew_is_whole(tmp_path):
+    source = tmp_path / "source.mp4"
+    with VideoWriter(source, 10) as video:
+        for n in range(60):
+            video.write(np.full((32, 32, 3), 4 * n, np.uint8))
+    path = remade(tmp_path / "trimmed.mp4", "-c", "copy", source=source, before=("-ss", "2.5"))
+    reader = VideoReader(path)
+    levels = [frame.mean() / 4 for frame in reader]
+    assert len(levels) == len(reader)
+    assert levels[0] == pytest.approx(25, abs=1.5)
+
+
+def test_an_avi_with_frames_out_of_order_has_its_rate(tmp_path, numbered):
+    path = remade(tmp_path / "clip.avi", "-c:v", "mpeg4", "-bf", "2", "-q:v", "2", "-c:a", "mp2", source=numbered)
+    reader = VideoReader(path)
+    assert reader.rate == 15
+    assert len(list(reader)) in (29, 30)
+    assert VideoReader(path, fps=5).audio().samples.shape[1] == pytest.approx(96_000, abs=4_000)
+
+
+def test_primaries_are_not_taken_for_the_matrix(tmp_path):
+    """From 720 rows on a file that names no matrix is read as bt709, also where it names the primaries."""
+    source = "color=c=green:s=64x720:r=10:d=0.2,format=rgb24,scale=out_color_matrix=bt709,format=yuv420p"
+    named = "setparams=colorspace=unknown:color_primaries=bt709:color_trc=bt709"
+    path = remade(tmp_path / "clip.mkv", "-f", "lavfi", "-i", f"{source},{named}", "-c:v", "ffv1")
+    reader = VideoReader(path)
+    assert reader.info.colour is None
+    assert np.abs(next(iter(reader)).astype(int) - (0, 128, 0)).max() <= 3

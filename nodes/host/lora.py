@@ -48,10 +48,10 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
         raise T2VError(
             f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another?'
         )
-    if "time_cond_proj.weight" in lora.unet and strength_model != 0 and hasattr(inner.model_sampling, "signal"):
+    sampling = model.get_model_object("model_sampling")
+    if "time_cond_proj.weight" in lora.unet and strength_model != 0 and hasattr(sampling, "signal"):
         # T2V-Turbo's: it was distilled without the scale that VideoCrafter2's signal has
-        velocity = inner.model_config.velocity
-        model.add_object_patch("model_sampling", plain_sampling(inner.model_config, velocity))
+        model.add_object_patch("model_sampling", plain_sampling(inner.model_config, inner.model_config.velocity))
     if skipped:
         log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])
     return model, clip

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import datetime
 import logging
 import os
+import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -171,10 +174,10 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
                     metadata=metadata,
                     loop=settings.loop_count,
                 )
-                preview = None if form.plays else _preview_writer(settings, place)
+                preview = None if form.plays else _Preview(settings)
             writer.write(frame)
             if preview:
-                preview.write(_small(frame))
+                preview.write(frame)
             progress.update_absolute(index + 1, total)
         path = writer.close()
         proxy = preview.close() if preview else None
@@ -196,7 +199,8 @@ def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
     os.makedirs(root, exist_ok=True)
     height, width = frame.shape[:2]
     try:
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(settings.prefix, root, width, height)
+        prefix = re.sub("%date:([^%]*)%", lambda match: _date(match[1]), settings.prefix)
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root, width, height)
     except OSError:
         raise
     except Exception as error:
@@ -204,12 +208,56 @@ def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
     return Path(folder) / f"{name}_{counter:05}_{form.extension}"
 
 
-def _preview_writer(settings: Settings, place: Path) -> VideoWriter:
-    """A small mp4 in the temp folder, for the editor."""
-    root = folder_paths.get_temp_directory()
-    os.makedirs(root, exist_ok=True)
-    folder, name, counter, _, _ = folder_paths.get_save_image_path("t2v_preview", root)
-    return VideoWriter(Path(folder) / f"{name}_{counter:05}_.mp4", settings.fps, format="h264-mp4", quality=40)
+def _date(form: str) -> str:
+    """Today as the editor writes it for core's nodes: yyyy, yy, and M, d, h, m, s alone or doubled."""
+    now = datetime.datetime.now()
+    parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def part(match: re.Match[str]) -> str:
+        name = match[0]
+        if name[0] == "y":
+            return {"yy": f"{now.year % 100:02}", "yyyy": str(now.year)}.get(name, name)
+        return str(parts[name[0]]).zfill(len(name))
+
+    return re.sub("dd?|MM?|hh?|mm?|ss?|yyy?y?", part, form)
+
+
+class _Preview:
+    """A small mp4 in the temp folder, for the editor. What goes wrong with it is logged, and costs the clip nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._writer: VideoWriter | None = None
+        with self._spared():
+            root = folder_paths.get_temp_directory()
+            os.makedirs(root, exist_ok=True)
+            folder, name, counter, _, _ = folder_paths.get_save_image_path("t2v_preview", root)
+            path = Path(folder) / f"{name}_{counter:05}_.mp4"
+            self._writer = VideoWriter(path, settings.fps, format="h264-mp4", quality=40)
+
+    def write(self, frame: Tensor) -> None:
+        if self._writer is not None:
+            with self._spared():
+                self._writer.write(_small(frame))
+
+    def close(self) -> Path | None:
+        path = None
+        if self._writer is not None:
+            with self._spared():
+                path = self._writer.close()
+        return path
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+        self._writer = None
+
+    @contextlib.contextmanager
+    def _spared(self) -> Iterator[None]:
+        try:
+            yield
+        except (T2VError, OSError) as error:
+            log.warning("The clip has no preview in the editor: %s", error)
+            self.abort()
 
 
 def _small(frame: Tensor) -> Tensor:

@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 DEFAULT_QUALITY = 80
 """The place of every format's default on the common scale from 0 (smallest) to 100 (best)."""
 
+BEST = 95
+"""The quality from which a format with a better way to store colour takes it."""
+
 SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+lanczos"
 """Flags under which swscale converts between RGB and YUV without a drift; lanczos keeps the most of 4:2:0 colour."""
 
@@ -30,7 +33,7 @@ class Format:
     name: str
     title: str
     encoders: tuple[str, ...]  # the first that this ffmpeg has is used
-    pixels: str  # ffmpeg's name of the stored pixel format
+    pixels: str  # ffmpeg's name of the stored pixel format, below the best quality
     arguments: Callable[[str, int], list[str]]  # (encoder, quality 0..100) -> the encoder's options
     extension: str  # with its dot; "" is a folder of numbered frames
     muxer: str
@@ -42,6 +45,7 @@ class Format:
     loops: bool = False  # the file says how often it is played
     drop: bool = False  # ComfyUI's editor finds a workflow inside
     plays: bool = False  # the editor shows it moving
+    best_pixels: str = ""  # what is stored from `BEST` on, where that is another format
 
     @property
     def yuv(self) -> bool:
@@ -52,12 +56,13 @@ class Format:
         known = ffmpeg.abilities("encoders")
         return next((name for name in self.encoders if name in known), None)
 
-    def filters(self) -> str:
+    def filters(self, quality: int = DEFAULT_QUALITY) -> str:
         """Filter chain from the frames that are fed in to the stored pixels."""
+        pixels = self.best_pixels if self.best_pixels and quality >= BEST else self.pixels
         if not self.yuv:
-            return f"format={self.pixels}"
+            return f"format={pixels}"
         return (
-            f"scale=out_color_matrix=bt709:out_range=tv:flags={SCALER},format={self.pixels},"
+            f"scale=out_color_matrix=bt709:out_range=tv:flags={SCALER},format={pixels},"
             "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
         )
 
@@ -91,9 +96,8 @@ def _av1(encoder: str, quality: int) -> list[str]:
 
 
 def _prores(encoder: str, quality: int) -> list[str]:
-    profile = next(number for number, limit in ((4, 95), (3, 70), (2, 50), (1, 25), (0, 0)) if quality >= limit)
-    pixels = ["-pix_fmt", "yuv444p10le"] if profile == 4 else []
-    return ["-profile:v", str(profile), "-vendor", "apl0", *pixels]
+    profile = next(number for number, limit in ((4, BEST), (3, 70), (2, 50), (1, 25), (0, 0)) if quality >= limit)
+    return ["-profile:v", str(profile), "-vendor", "apl0"]
 
 
 def _webp(encoder: str, quality: int) -> list[str]:
@@ -129,7 +133,17 @@ _ALL = (
     Format("h265-10bit-mp4", "H.265 mp4, 10 bit", _X265, "yuv420p10le", _x265, depth=10, smallest=64, **_MP4),
     Format("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, plays=True, **_WEBM),
     Format("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, plays=True, **_WEBM),
-    Format("prores-mov", "ProRes mov", ("prores_ks",), "yuv422p10le", _prores, depth=10, smallest=16, **_MOV),
+    Format(
+        "prores-mov",
+        "ProRes mov",
+        ("prores_ks",),
+        "yuv422p10le",
+        _prores,
+        depth=10,
+        smallest=16,
+        best_pixels="yuv444p10le",
+        **_MOV,
+    ),
     Format("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1, **_MKV),
     Format("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16, **_MKV),
     Format("gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True),

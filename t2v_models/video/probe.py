@@ -37,6 +37,7 @@ class VideoInfo:
     audio: AudioInfo | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     stored_size: tuple[int, int] = (0, 0)  # with the rows and columns that were added to make them even
+    start: Fraction = Fraction(0)  # the first frame's time in the file, in seconds
 
     @property
     def duration(self) -> float:
@@ -102,7 +103,7 @@ def probe(source: Source) -> VideoInfo:
         raise T2VError(f"{name} is no video that ffmpeg can read: {_why(words, status)}.")
     embedded = read_embedded(source.first)  # of files that have no such tags for ffmpeg
     texts = embedded or parse_ffmetadata(output)
-    count, rate = _count(source, name)
+    count, rate, start = _count(source, name)
     stored = (int(size[1]), int(size[2]))
     turned = re.search(r"(?i)^ +display ?matrix: rotation of (-?\d+)", words, re.MULTILINE)
     if turned and round(int(turned[1]) / 90) % 2:
@@ -116,7 +117,7 @@ def probe(source: Source) -> VideoInfo:
         rate = frame_rate(float(printed[1])) if printed and float(printed[1]) else Fraction(24)
     pixels = re.search(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+", stream[1])
     colour = (
-        re.search(r"\b(bt709|smpte170m|bt470bg|fcc|bt2020nc|bt2020c|smpte240m|gbr)\b", pixels[2] or "")
+        re.search(r"(?:^|, )(bt709|smpte170m|bt470bg|fcc|bt2020nc|bt2020c|smpte240m|gbr)(?=[/,]|$)", pixels[2] or "")
         if pixels
         else None
     )
@@ -125,6 +126,7 @@ def probe(source: Source) -> VideoInfo:
         codec=stream[1].split()[0].rstrip(","),
         pixels=pixels[1] if pixels else "", colour=colour[1] if colour else None,
         audio=_audio(words), metadata={k: v for k, v in texts.items() if not k.startswith(PRIVATE)}, stored_size=stored,
+        start=start,
     )  # fmt: skip
 
 
@@ -151,12 +153,19 @@ def _shown_size(text: str | None, stored: tuple[int, int]) -> tuple[int, int]:
     return size if fits else stored
 
 
-def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
-    """(frames, frame rate) from the packets' time stamps."""
+_UNKNOWN = -(2**63)
+"""A time stamp that is none."""
+
+_DISCARD = 4
+"""Of a packet that is decoded and not shown: an edit list has cut it off."""
+
+
+def _count(source: Source, name: str) -> tuple[int, Fraction | None, Fraction]:
+    """(frames, frame rate, time of the first frame) from the packets' time stamps."""
     if source.path.is_dir():
-        return source.count, None
+        return source.count, None, Fraction(0)
     process = ffmpeg.Process(
-        ["-v", "error", *source.input, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"], stdout=True
+        ["-v", "error", "-copyts", *source.input, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"], stdout=True
     )
     tick, count, low, high, durations = Fraction(1), 0, None, None, set()
     try:
@@ -166,10 +175,15 @@ def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
                     tick = Fraction(line.split(b":", 1)[1].strip().decode())
                 if line.startswith(b"#"):
                     continue
-                _, _, stamp, duration, *_ = (int(part, 0) for part in line.split(b",")[:4])
+                _, decoded, stamp, duration = (int(part, 0) for part in line.split(b",")[:4])
+                flags = re.search(rb"F=0x([0-9A-Fa-f]+)", line)
+                if flags and int(flags[1], 16) & _DISCARD:
+                    continue
                 count += 1
-                low = stamp if low is None else min(low, stamp)
-                high = stamp if high is None else max(high, stamp)
+                stamp = decoded if stamp == _UNKNOWN else stamp  # an AVI tells only when a frame is decoded
+                if stamp != _UNKNOWN:
+                    low = stamp if low is None else min(low, stamp)
+                    high = stamp if high is None else max(high, stamp)
                 if len(durations) < 3:
                     durations.add(duration)
         status, words = process.finish(), process.words()
@@ -180,7 +194,8 @@ def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
     uniform = durations.pop() * tick if len(durations) == 1 else None
     if source.count is not None:  # ffmpeg takes a GIF's comments for packets
         count = source.count
-    return count, measured_rate(count, (high - low) * tick, tick, uniform or None)
+    low, high = (low or 0) * tick, (high or 0) * tick
+    return count, measured_rate(count, high - low, tick, uniform or None), low
 
 
 def _audio(words: str) -> AudioInfo | None:

@@ -45,4 +45,4 @@ def measured_rate(count: int, span: Fraction, tick: Fraction, uniform: Fraction 
     for candidate in [*map(Fraction, range(1, 241)), *_TELEVISION, Fraction(25, 2), Fraction(15, 2)]:
         if low <= candidate <= high:
             return candidate
-    return ((count - 1) / span).limit_denominator(1001)
+    return ((count - 1) / span).limit_denominator(1001) or None

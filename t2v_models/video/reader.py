@@ -115,8 +115,10 @@ class VideoReader:
         return frame if self.depth == 8 else frame.astype(np.uint16)
 
     def _check(self, status: int, words: str, given: int) -> None:
-        """Raise what is wrong with the file, if ffmpeg had to complain or frames are missing."""
-        if not status and not words.strip() and (self.fps is not None or given == len(self) or not self.strict):
+        """Raise what is wrong with the file, if ffmpeg had to complain or gave nothing."""
+        if not status and not words.strip() and (given or self.fps is not None or not len(self)):
+            if self.fps is None and given != len(self):  # such as frames whose key frame was cut off
+                ffmpeg.log.warning("%s: %d frames were announced and %d are there.", self.path.name, len(self), given)
             return
         why = ffmpeg.reason(words, status) if words.strip() or status else f"{len(self)} were announced"
         if self.strict or not given:
@@ -144,9 +146,12 @@ class VideoReader:
             return None
         source_rate = self.fps or self.info.fps
         begin, length = self.start / source_rate, len(self) * self.every / source_rate
-        cut = f"aresample=async=1:first_pts=0,atrim=start={float(begin):.6f}:duration={float(length):.6f}"
-        code = ["-map", "0:a:0", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-        status, data, words = ffmpeg.run(["-v", "error", *self._source.input, *code])
+        first = round(self.info.start * self.info.audio.rate)  # the sound may begin before the picture, or after it
+        cut = f"aresample=async=1:first_pts={first},asetpts=PTS-STARTPTS"
+        cut += f",atrim=start={float(begin):.6f}:duration={float(length):.6f}"
+        # without the file's tags: a WAV has them before its samples
+        code = ["-map", "0:a:0", "-map_metadata", "-1", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        status, data, words = ffmpeg.run(["-v", "error", "-copyts", *self._source.input, *code])
         if status or (self.strict and words.strip()):
             raise T2VError(f"The sound of {self.path.name} could not be read: {ffmpeg.reason(words, status)}.")
         return _wav(data)

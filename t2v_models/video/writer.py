@@ -34,7 +34,8 @@ class VideoWriter:
     ...         video.write(frame)
 
     The file appears under its name when the block ends, synced to the disk; an error, a cancel or a killed process
-    leaves nothing there, and an older file of the name is refused at the start (`overwrite=True`: replaced at the end).
+    leaves nothing there, and an older file of the name is refused at the start (`overwrite=True`: replaced at the end, but a
+    folder stays, and the new frames go beside it).
 
     path: where to; for a PNG sequence the folder of the frames. fps: a number, or a fraction. format: a name of
     `FORMATS`; None chooses by the ending. quality: 0 to 100, None is each format's default (80); without effect on
@@ -175,7 +176,7 @@ class VideoWriter:
 
     def _filters(self, quality: int) -> str:
         if self.format.muxer != "gif":
-            return self.format.filters()
+            return self.format.filters(quality)
         colours = max(8, min(256, round(256 * quality / DEFAULT_QUALITY)))
         return (  # a palette for every frame: nothing waits for the clip's end, and memory stays flat
             f"split[a][b];[a]palettegen=stats_mode=single:max_colors={colours}[p];[b][p]paletteuse=new=1:dither=sierra2_4a"

@@ -216,9 +216,9 @@ def check_context_windows(host):
     windowed = host.ksample(windows(6, 3), clip, samples)
     assert windowed.isfinite().all()
     assert (windowed - plain).abs().max() > 1e-3
-    frames = samples[0].transpose(0, 1)  # as a batch, which is what the node has as its default
-    assert host.ksample(windows(6, 3, dim=0), clip, frames).isfinite().all()
     if "causal_window_fix" in names:
+        frames = samples[0].transpose(0, 1)  # as a batch, which is what the node has as its default
+        assert host.ksample(windows(6, 3, dim=0), clip, frames).isfinite().all()
         assert host.ksample(windows(6, 3, dim=0, causal_window_fix=True), clip, frames).isfinite().all()
         assert host.ksample(windows(6, 3, causal_window_fix=True), clip, samples).isfinite().all()
 

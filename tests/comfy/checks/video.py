@@ -312,3 +312,46 @@ def check_only_files_of_the_hosts_folders_are_loaded(host):
     put(host, "a.mp4", images=clip(3))
     assert node.fingerprint_inputs(video="a.mp4", fps=0) != before
     assert Fraction(load(host, "a.mp4")[2]) == 12
+
+
+def check_dates_in_names_are_written_as_the_editor_does_for_core(host):
+    import datetime
+
+    fresh(host)
+    ((path,), _, _) = save(host, clip(2), filename_prefix="%date:yyyy-MM-dd%/at_%date:yy M%_end")
+    today = datetime.date.today()
+    assert os.path.basename(os.path.dirname(path)) == today.isoformat()
+    assert os.path.basename(path).startswith(f"at_{today.year % 100:02} {today.month}_end_")
+
+
+def check_a_clip_whose_preview_fails_is_saved_all_the_same(host):
+    import folder_paths
+
+    fresh(host)
+    before = folder_paths.get_temp_directory()
+    folder_paths.set_temp_directory(str(host.base / "no" / "folder"))
+    (host.base / "no").write_text("a file, where the preview's folder would be")
+    try:
+        (files, ui, _) = save(host, clip(3), format="ffv1-mkv")
+    finally:
+        folder_paths.set_temp_directory(before)
+        (host.base / "no").unlink()
+    assert info(host, files[0]).frame_count == 3
+    assert ui["images"][0]["type"] == "output"
+
+
+def check_frames_that_are_drawn_anew_are_noticed(host):
+    fresh(host)
+    import folder_paths
+
+    folder = os.path.join(folder_paths.get_input_directory(), "frames")
+    with library(host).VideoWriter(folder, 12) as video:
+        for frame in clip(3):
+            video.write(frame)
+    cls = host.node("T2VLoadVideo")
+    first = cls.fingerprint_inputs("frames/")
+    assert cls.fingerprint_inputs("frames/") == first
+    path = os.path.join(folder, "00001.png")
+    with open(path, "ab") as file:
+        file.write(b"x")
+    assert cls.fingerprint_inputs("frames/") != first

@@ -215,7 +215,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
         assert film.input_scale is None
     finally:
         module.read_lora, module.folders.file_path = before, path
-    assert hasattr(inner.model_sampling, "signal")
+    assert hasattr(model.get_model_object("model_sampling"), "signal")
 
 
 def check_the_type_that_was_chosen_holds_where_weights_lie_in_another(host):

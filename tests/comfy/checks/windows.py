@@ -100,7 +100,8 @@ def check_masks_go_with_the_frames_of_their_windows(host):
     single[:, :, 16:] = 1
     made = []
     for mask in (single, single.repeat(8, 1, 1)):
-        parts = [host.run("ConditioningSetMask", c, m, 1.0, "default")[0] for c, m in ((one, mask), (other, 1 - mask))]
+        how = {"strength": 1.0, "set_cond_area": "default"}
+        parts = [host.run("ConditioningSetMask", c, m, **how)[0] for c, m in ((one, mask), (other, 1 - mask))]
         (both,) = host.run("ConditioningCombine", *parts)
         made.append(host.sample(patched, both, negative, frames=8))  # 8 frames, and a latent 4 high
         made.append(host.sample(model, both, negative, frames=8))
