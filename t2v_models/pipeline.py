@@ -152,16 +152,17 @@ class Pipeline:
 
         # 1. text
         guided = is_guided(self, scale)
-        warn_of_unused(negatives, self, scale)
         if story is None:
             context = self.encode_text([*negatives, *prompts] if guided else prompts)
         else:
             told = parse_story(with_negative(story, negatives[0]), shape[2], rate)
+            negatives = [scene.text for scene in told.negatives]
             numbers = torch.arange(shape[2])[None]
             context = told.told(self.encode_text).at(numbers)
             if guided:
                 negative = told.told(self.encode_text, negative=True).at(numbers)
                 context = torch.cat(same_form(negative, context, shape[2]))
+        warn_of_unused(negatives, self, scale)
 
         # 2. noise
         generators = [torch.Generator().manual_seed(checked_seed(seed, len(prompts)) + i) for i in range(len(prompts))]

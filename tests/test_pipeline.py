@@ -87,6 +87,10 @@ def test_a_negative_prompt_that_nothing_listens_to_is_said_to_be_so(pipeline, ca
         result = pipeline("a", "blue", **{**call, "guidance_scale": scale})
         list(result if method else ())
         assert [record.getMessage() for record in caplog.records].count(NOT_USED) == said
+        caplog.clear()
+        result = pipeline(story="a\nnegative: blue", **{**call, "guidance_scale": scale})
+        list(result if method else ())
+        assert [record.getMessage() for record in caplog.records].count(NOT_USED) == said
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler-a", "dpm++2m"])

@@ -157,6 +157,22 @@ def test_a_fade_is_one_where_borders_meet_but_nearly(text):
     assert blend[47] == pytest.approx(0.5, abs=0.06)
 
 
+@pytest.mark.parametrize("text", ["2-3 friends walk on a beach", "3-5 sheep", "1920-1930s street scene", "1-2 fish"])
+def test_a_prompt_may_begin_with_numbers(text):
+    assert [scene.text for scene in parse_story(text, 32, 8).scenes] == [text]
+
+
+def test_a_fade_reaches_the_scene_before_it_only():
+    blend = parse_story("0-4s: a\n4s-5s: b\n5s-8s, fade 2s: c", 64, 8).blend()
+    assert torch.equal(blend[:32, 0], torch.ones(32))
+    assert not blend[32:, 0].any()
+    told = parse_story("a\n0-2s, negative: x\n3s-8s, fade 3s, negative: y", 64, 8).told(
+        lambda texts: torch.eye(len(texts))[:, None], negative=True
+    )
+    x = told.blend[:, 1]
+    assert torch.equal(x, (torch.arange(64) < 16).float() * (1 - told.blend[:, 2]))
+
+
 def test_lines_without_spans_share_the_clip():
     assert torch.equal(parse_story("a\nb\nc", 12, 8).blend().argmax(1), torch.arange(3).repeat_interleave(4))
 
@@ -240,6 +256,8 @@ def test_films_of_distilled_models_take_the_steps_that_they_were_taught(family):
         scheduler = build_scheduler("lcm", config)
         set_steps(scheduler, "lcm", steps, "cpu")
         assert torch.equal(scheduler.timesteps, timesteps_of(config, steps))
+    with pytest.raises(T2VError, match="cannot take 300 steps"):
+        set_steps(build_scheduler("lcm", config), "lcm", 300, "cpu")
 
 
 @pytest.mark.parametrize(("family", "ends"), [("t2v-turbo-ms", (279, 99)), ("t2v-turbo-v2", (249, 99))])

@@ -231,6 +231,25 @@ def test_sound_begins_where_the_picture_does(tmp_path, ending, delay):
     assert begin == pytest.approx(0.6 - delay, abs=0.05)
 
 
+def test_recordings_that_were_joined_have_their_rate_and_all_their_sound(tmp_path):
+    burst = np.zeros((1, 48_000), np.float32)
+    burst[:, 24_000:26_000] = 0.9
+    source = tmp_path / "source.mkv"
+    with VideoWriter(source, 25, audio=Audio(burst, 48_000)) as video:
+        for n in range(25):
+            video.write(np.full((32, 32, 3), 10 * n, np.uint8))
+    part = remade(
+        tmp_path / "part.ts", "-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-c:a", "mp2", source=source
+    )
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(2 * part.read_bytes())
+    reader = VideoReader(joined)
+    assert (reader.rate, len(list(reader))) == (25, 50)
+    loud = np.abs(reader.audio().samples[0]) > 0.3
+    assert loud[20_000:30_000].any()
+    assert loud[66_000:80_000].any()
+
+
 def test_a_clip_that_was_trimmed_without_coding_it_anew_is_whole(tmp_path):
     source = tmp_path / "source.mp4"
     with VideoWriter(source, 10) as video:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 from collections.abc import Sequence
@@ -13,9 +14,11 @@ from torch import Tensor
 
 from ...t2v_models.checkpoints.lora import LoraPair, read_lora
 from ...t2v_models.errors import T2VError
+from ...t2v_models.families import family_for
 from . import folders
 from .model import video_model
 from .model_sampling import plain_sampling
+from .schedules import SCHEDULE
 
 log = logging.getLogger(__name__)
 
@@ -49,8 +52,15 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
             f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another?'
         )
     sampling = model.get_model_object("model_sampling")
-    if "time_cond_proj.weight" in lora.unet and strength_model != 0 and hasattr(sampling, "signal"):
-        # T2V-Turbo's: it was distilled without the scale that VideoCrafter2's signal has
+    turbo = lora.unet.get("time_cond_proj.weight")
+    if turbo is not None and strength_model != 0:
+        config = dataclasses.replace(inner.diffusion_model.config, guidance_dim=turbo.shape[-1])
+        steps = family_for(config).scheduler_config()
+        model.model_options.setdefault("transformer_options", {})[SCHEDULE] = {
+            name: steps[name] for name in ("original_inference_steps", "even_steps") if name in steps
+        }
+    if turbo is not None and strength_model != 0 and hasattr(sampling, "signal"):
+        # it was distilled without the scale that VideoCrafter2's signal has
         model.add_object_patch("model_sampling", plain_sampling(inner.model_config, inner.model_config.velocity))
     if skipped:
         log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])

@@ -127,11 +127,13 @@ class VideoModel(comfy.model_base.BaseModel):
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As the host saves it, and the configuration that shapes do not tell, as JSON in a tensor of bytes."""
         out = super().state_dict_for_saving(*args, **kwargs)
+        scaled = hasattr(self.model_sampling, "signal")  # not with T2V-Turbo's LoRA
+        family = self.family if scaled else dataclasses.replace(self.family, scale_base=None)
         config = {
             "unet": dataclasses.asdict(self.diffusion_model.config),
-            "scheduler": dict(self.scheduler),
+            "scheduler": {name: value for name, value in self.scheduler.items() if scaled or name != "scale_base"},
             "defaults": dataclasses.asdict(self.defaults),
-            "family": {"family": self.family.name, **dataclasses.asdict(self.family)},
+            "family": {"family": family.name, **dataclasses.asdict(family)},
             "scale_factor": self.latent_format.scale_factor,
         }
         out[CONFIG_KEY] = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)

@@ -15,7 +15,7 @@ from ...t2v_models.errors import T2VError
 from . import preview
 from .model import VideoModel, video_model
 from .model_sampling import end_scale
-from .schedules import OWN_SCHEDULERS
+from .schedules import OWN_SCHEDULERS, SCHEDULE
 from .unipc import sample_unipc
 
 OWN_SAMPLERS = {"unipc (diffusers)": sample_unipc}
@@ -102,7 +102,8 @@ def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise:
     if total > 1000:
         raise T2VError(f"{steps} steps at denoise {denoise} are part of {total}, and there are 1000: take fewer steps.")
     model_sampling = model.get_model_object("model_sampling")
-    sigmas = OWN_SCHEDULERS[scheduler](model_sampling, total, sampler_name, model.model.scheduler)
+    config = model.model.scheduler | model.model_options.get("transformer_options", {}).get(SCHEDULE, {})
+    sigmas = OWN_SCHEDULERS[scheduler](model_sampling, total, sampler_name, config)
     return sigmas[-(steps + 1) :]
 
 

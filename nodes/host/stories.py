@@ -67,12 +67,18 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
 
 def _hooks(scene: list, number: int) -> Any:
     """The hooks of a scene's conditioning; T2VError where it holds more than they and a text."""
+    whole = {"clip_start_percent": 0.0, "clip_end_percent": 1.0}
+    if any(scene[0][1].get(name, value) != value for name, value in whole.items()):
+        raise T2VError(
+            f"The text of scene {number} changes over the steps, and a scene is one text: switch schedule_clip off."
+        )
     if len(scene) != 1:
         raise T2VError(
             f"The conditioning of scene {number} has {len(scene)} parts, and a scene is one text: combine conditionings "
             "after T2VStory."
         )
-    more = [name for name, value in scene[0][1].items() if value is not None and name not in ("pooled_output", "hooks")]
+    known = {"pooled_output", "hooks", *whole}
+    more = [name for name, value in scene[0][1].items() if value is not None and name not in known]
     if more:
         raise T2VError(
             f"The conditioning of scene {number} carries {', '.join(more)}, which would be lost: set that on T2VStory's "

@@ -81,11 +81,12 @@ def convert(
     total = sum(file.size for file in files)
     parent = target.absolute().parent
     parent.mkdir(parents=True, exist_ok=True)
+    partial = parent / f".{target.name}.partial"
+    _remove(partial)  # what a killed conversion has left, perhaps in another layout
     free = shutil.disk_usage(parent).free
     if total * 1.01 + (1 << 20) > free:
         raise T2VError(f"{target} needs {total / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left: make room.")
 
-    partial = parent / f".{target.name}.partial"
     done = 0
 
     def wrote(count: int) -> None:
@@ -94,7 +95,6 @@ def convert(
         if progress is not None:
             progress(done, total)
 
-    _remove(partial)  # what a killed conversion has left, perhaps in another layout
     try:
         for file in files:
             path = partial if single else partial / file.path

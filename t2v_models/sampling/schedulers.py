@@ -57,6 +57,8 @@ def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str)
     wrong = None
     try:
         if scheduler.config.get("even_steps") and name == "lcm":
+            if steps > scheduler.config.original_inference_steps:
+                raise ValueError("it was taught fewer")
             scheduler.set_timesteps(timesteps=lcm_timesteps_of(scheduler.config, steps).tolist(), device=device)
         else:
             scheduler.set_timesteps(steps, device=device)

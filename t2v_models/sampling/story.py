@@ -161,7 +161,8 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
     """One line -> its scene (end -1 where it has no span) and whether it is negative."""
     head, colon, text = re.match(r"([^:：]*)([:：]?)(.*)", line, re.DOTALL).groups()
     if not colon or not _HEAD.match(head.strip()):
-        if not colon and (span := _SPAN.match(line)) and (span[2] or span[4]):
+        span = re.match(_SPAN.pattern + r"(?!\w)", line, re.IGNORECASE)  # and not as in "2-3 friends" or "1920-1930s"
+        if not colon and span and (span[2] or span[4]) and _frames(span[3], span[4], frames, fps) <= frames + 0.5:
             raise T2VError(
                 f"Line {number} of the story begins with {span[0].strip()!r} and has no colon before its text: {EXAMPLE!r}."
             )
@@ -225,14 +226,19 @@ def _check_cover(scenes: Sequence[Scene], frames: int) -> None:
         )
 
 
-def _envelopes(scenes: Sequence[Scene], frames: int) -> Tensor:
-    """(frames, scenes): 1 where a scene holds, 0 where not, ramps over fades. A frame is judged at its middle."""
+def _envelopes(scenes: Sequence[Scene], frames: int, *, bridged: bool = True) -> Tensor:
+    """(frames, scenes): 1 where a scene holds, 0 where not, ramps over fades. A frame is judged at its middle.
+
+    bridged: a gap before a scene that fades in is filled by its fade; else it stays one.
+    """
     at = torch.arange(frames, dtype=torch.float64) + 0.5
     columns = []
     for scene in scenes:
-        # borders in different units meet within half a frame; one that is missed is bridged by the fade
-        following = [s for s in scenes if s is not scene and -0.5 <= s.start - scene.end <= max(0.5, s.fade / 2)]
-        fade_out = max((s.fade for s in following), default=0.0)
+        later = [s for s in scenes if s is not scene and s.start >= scene.end - 0.5]  # units meet within half a frame
+        next_start = min((s.start for s in later), default=math.inf)
+        following = [s for s in later if s.start <= next_start + 0.5]
+        reach = max([0.5, *(s.fade / 2 for s in following if bridged)])
+        fade_out = max((s.fade for s in following if s.start - scene.end <= reach), default=0.0)
         rise = _ramp(at - scene.start, scene.fade)
         columns.append(rise * (1 - _ramp(at - scene.end, fade_out)))
     return torch.stack(columns, dim=1)
@@ -245,6 +251,6 @@ def _ramp(offset: Tensor, length: float) -> Tensor:
 
 def _blend(scenes: Sequence[Scene], frames: int, *, filled: bool = True) -> Tensor:
     """(frames, scenes) shares; filled: every frame's sum to 1, else to at most 1."""
-    envelopes = _envelopes(scenes, frames)
+    envelopes = _envelopes(scenes, frames, bridged=filled)
     total = envelopes.sum(dim=1, keepdim=True)
     return (envelopes / total.clamp(min=1e-9 if filled else 1)).float()

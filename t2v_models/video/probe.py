@@ -37,7 +37,6 @@ class VideoInfo:
     audio: AudioInfo | None = None
     metadata: dict[str, str] = field(default_factory=dict)
     stored_size: tuple[int, int] = (0, 0)  # with the rows and columns that were added to make them even
-    start: Fraction = Fraction(0)  # the first frame's time in the file, in seconds
 
     @property
     def duration(self) -> float:
@@ -103,7 +102,7 @@ def probe(source: Source) -> VideoInfo:
         raise T2VError(f"{name} is no video that ffmpeg can read: {_why(words, status)}.")
     embedded = read_embedded(source.first)  # of files that have no such tags for ffmpeg
     texts = embedded or parse_ffmetadata(output)
-    count, rate, start = _count(source, name)
+    count, rate = _count(source, name)
     stored = (int(size[1]), int(size[2]))
     turned = re.search(r"(?i)^ +display ?matrix: rotation of (-?\d+)", words, re.MULTILINE)
     if turned and round(int(turned[1]) / 90) % 2:
@@ -126,7 +125,6 @@ def probe(source: Source) -> VideoInfo:
         codec=stream[1].split()[0].rstrip(","),
         pixels=pixels[1] if pixels else "", colour=colour[1] if colour else None,
         audio=_audio(words), metadata={k: v for k, v in texts.items() if not k.startswith(PRIVATE)}, stored_size=stored,
-        start=start,
     )  # fmt: skip
 
 
@@ -160,12 +158,12 @@ _DISCARD = 4
 """Of a packet that is decoded and not shown: an edit list has cut it off."""
 
 
-def _count(source: Source, name: str) -> tuple[int, Fraction | None, Fraction]:
-    """(frames, frame rate, time of the first frame) from the packets' time stamps."""
+def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
+    """(frames, frame rate) from the packets' time stamps."""
     if source.path.is_dir():
-        return source.count, None, Fraction(0)
+        return source.count, None
     process = ffmpeg.Process(
-        ["-v", "error", "-copyts", *source.input, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"], stdout=True
+        ["-v", "error", *source.input, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"], stdout=True
     )
     tick, count, low, high, durations = Fraction(1), 0, None, None, set()
     try:
@@ -194,8 +192,20 @@ def _count(source: Source, name: str) -> tuple[int, Fraction | None, Fraction]:
     uniform = durations.pop() * tick if len(durations) == 1 else None
     if source.count is not None:  # ffmpeg takes a GIF's comments for packets
         count = source.count
-    low, high = (low or 0) * tick, (high or 0) * tick
-    return count, measured_rate(count, high - low, tick, uniform or None), low
+    span = 0 if low is None else (high - low) * tick
+    return count, measured_rate(count, span, tick, uniform or None)
+
+
+def delay(source: Source) -> Fraction:
+    """How many seconds after the sound the picture begins; less than 0 where it begins before."""
+    code = ["-map", "0:v:0", "-frames:v", "1", "-map", "0:a:0", "-frames:a", "1", "-f", "framecrc", "-"]
+    _, output, _ = ffmpeg.run(["-v", "error", "-copyts", *source.input, *code])
+    ticks = [Fraction(tick.decode()) for tick in re.findall(rb"^#tb [01]: (\d+/\d+)", output, re.MULTILINE)]
+    begins = [re.search(rb"^%d, +-?\d+, +(-?\d+)," % stream, output, re.MULTILINE) for stream in (0, 1)]
+    if len(ticks) < 2 or not all(begins):  # a track without a frame
+        return Fraction(0)
+    picture, sound = (int(begin[1]) * tick for begin, tick in zip(begins, ticks, strict=True))
+    return picture - sound
 
 
 def _audio(words: str) -> AudioInfo | None:

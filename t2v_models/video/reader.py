@@ -18,7 +18,7 @@ from ..errors import T2VError
 from . import ffmpeg
 from .audio import Audio
 from .formats import SCALER
-from .probe import VideoInfo, open_source, probe
+from .probe import VideoInfo, delay, open_source, probe
 from .rate import frame_rate
 
 
@@ -146,15 +146,18 @@ class VideoReader:
             return None
         source_rate = self.fps or self.info.fps
         begin, length = self.start / source_rate, len(self) * self.every / source_rate
-        first = round(self.info.start * self.info.audio.rate)  # the sound may begin before the picture, or after it
-        cut = f"aresample=async=1:first_pts={first},asetpts=PTS-STARTPTS"
-        cut += f",atrim=start={float(begin):.6f}:duration={float(length):.6f}"
+        begin += delay(self._source)
+        silence = min(max(-begin, Fraction(0)), length)  # where the picture begins before the sound
+        span = f"start={float(max(begin, 0)):.6f}:duration={float(length - silence):.6f}"
+        cut = f"asetpts=PTS-STARTPTS,aresample=async=1:first_pts=0,atrim={span}"
         # without the file's tags: a WAV has them before its samples
         code = ["-map", "0:a:0", "-map_metadata", "-1", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-        status, data, words = ffmpeg.run(["-v", "error", "-copyts", *self._source.input, *code])
+        status, data, words = ffmpeg.run(["-v", "error", *self._source.input, *code])
         if status or (self.strict and words.strip()):
             raise T2VError(f"The sound of {self.path.name} could not be read: {ffmpeg.reason(words, status)}.")
-        return _wav(data)
+        audio = _wav(data)
+        padded = np.pad(audio.samples, ((0, 0), (round(silence * audio.rate), 0)))
+        return Audio(padded, audio.rate)
 
 
 def _wav(data: bytes) -> Audio:

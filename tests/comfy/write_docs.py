@@ -26,8 +26,9 @@ USAGE = {
     "of Stable Diffusion fit most of these models.",
     "T2VLoraLoader": "Chain several of these for several LoRAs. Load LoRA works too, for the spatial layers of LoRAs in "
     "kohya's and diffusers' names.\n\nT2V-Turbo's `unet_lora.pt` also changes an embedding of the guidance that its "
-    "base model lacks, and this node leaves that out, as the log says. `python -m t2v_models convert --lora` makes the whole "
-    "model of both.",
+    "base model lacks, and this node leaves that out, as the log says; it takes T2V-Turbo's own steps (`lcm` with "
+    "`diffusers`), and VideoCrafter2's scale of the signal away. `python -m t2v_models convert --lora` makes the whole model "
+    "of both.",
     "T2VTextEncode": "CLIP Text Encode gives the same. Texts longer than 75 tokens go on in a second window.",
     "T2VEmptyLatent": "Models give their best at the size and length they were trained on: leave the zeros and wire MODEL.",
     "T2VLatentLayout": "Video latents have five dimensions. Nodes made for image latents that turn, flip, crop or composite "

@@ -3,6 +3,8 @@
 Run inside a ComfyUI by in_host.py.
 """
 
+import json
+
 import torch
 
 
@@ -202,19 +204,27 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
         key: lora_module.LoraPair(torch.randn(shape[0], 2), torch.randn(2, *shape[1:])),
         "time_cond_proj.weight": lora_module.LoraPair(torch.randn(32, 2), torch.randn(2, 256)),
     }
-    before, path = module.read_lora, module.folders.file_path
+    before, path, family_for = module.read_lora, module.folders.file_path, module.family_for
+    families = host.module("t2v_models.families")
+    inner.family = families.FAMILIES["videocrafter2"]
     module.folders.file_path = lambda *args: host.base
     try:
         for names, scaled in (((key,), True), (tuple(pairs), False)):
+            module.family_for = lambda config: families.FAMILIES["t2v-turbo-vc2"]
             made = lora_module.Lora("turbo", "list", {name: pairs[name] for name in names}, {})
             module.read_lora = lambda *args, made=made: made
             patched, _ = module.apply(model, clip, "turbo", 1.0, 1.0)
             assert hasattr(patched.get_model_object("model_sampling"), "signal") is scaled
             assert host.ksample(patched, clip).isfinite().all()
+            sigmas = host.module("nodes.host.sampling").schedule(patched, "lcm", "diffusers", 4, 1.0)
+            at = [int(patched.get_model_object("model_sampling").timestep(sigma.view(1))) for sigma in sigmas[:-1]]
+            assert at == ([999, 759, 499, 259] if scaled else [999, 749, 499, 249])
+            saved = json.loads(bytes(inner.state_dict_for_saving({})["t2v_config"].tolist()))
+            assert (saved["family"]["scale_base"] is None) is not scaled
         film = host.module("nodes.host.film").HostPipeline(patched, clip)
         assert film.input_scale is None
     finally:
-        module.read_lora, module.folders.file_path = before, path
+        module.read_lora, module.folders.file_path, module.family_for = before, path, family_for
     assert hasattr(model.get_model_object("model_sampling"), "signal")
 
 

@@ -98,11 +98,12 @@ def check_masks_go_with_the_frames_of_their_windows(host):
     (patched,) = host.run("T2VWindows", model, 4, 2, "pyramid", False)
     single = torch.zeros(1, 32, 32)
     single[:, :, 16:] = 1
-    made = []
+    made, masked = [], []
     for mask in (single, single.repeat(8, 1, 1)):
         how = {"strength": 1.0, "set_cond_area": "default"}
         parts = [host.run("ConditioningSetMask", c, m, **how)[0] for c, m in ((one, mask), (other, 1 - mask))]
         (both,) = host.run("ConditioningCombine", *parts)
+        masked.append(both)
         made.append(host.sample(patched, both, negative, frames=8))  # 8 frames, and a latent 4 high
         made.append(host.sample(model, both, negative, frames=8))
     assert all(out.isfinite().all() for out in made)
@@ -110,7 +111,9 @@ def check_masks_go_with_the_frames_of_their_windows(host):
     assert host.difference(made[1], made[3]) < 1e-5
     (latent,) = host.run("T2VEmptyLatent", 64, 64, 8, 1)  # as high as long
     how = (1, 3, 4.0, "ddim", "diffusers", 1.0)
-    assert host.run("T2VVideoSampler", patched, both, negative, latent, *how)[0]["samples"].isfinite().all()
+    out = [host.run("T2VVideoSampler", patched, both, negative, latent, *how)[0]["samples"] for both in masked]
+    assert out[0].isfinite().all()
+    assert host.difference(*out) < 1e-5
 
 
 def check_a_loop_of_one_window_begins_anywhere(host):
