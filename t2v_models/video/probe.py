@@ -198,14 +198,16 @@ def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
 
 def delay(source: Source) -> Fraction:
     """How many seconds after the sound the picture begins; less than 0 where it begins before."""
-    code = ["-map", "0:v:0", "-frames:v", "1", "-map", "0:a:0", "-frames:a", "1", "-f", "framecrc", "-"]
-    _, output, _ = ffmpeg.run(["-v", "error", "-copyts", *source.input, *code])
-    ticks = [Fraction(tick.decode()) for tick in re.findall(rb"^#tb [01]: (\d+/\d+)", output, re.MULTILINE)]
-    begins = [re.search(rb"^%d, +-?\d+, +(-?\d+)," % stream, output, re.MULTILINE) for stream in (0, 1)]
-    if len(ticks) < 2 or not all(begins):  # a track without a frame
-        return Fraction(0)
-    picture, sound = (int(begin[1]) * tick for begin, tick in zip(begins, ticks, strict=True))
-    return picture - sound
+    picture, sound = _begin(source, "0:v:0", "-vf", "showinfo"), _begin(source, "0:a:0", "-af", "ashowinfo")
+    return Fraction(0) if picture is None or sound is None else picture - sound
+
+
+def _begin(source: Source, track: str, *filters: str) -> Fraction | None:
+    """When the first decoded frame of a track is shown or heard, in the file's own seconds."""
+    code = ["-map", track, *filters, "-frames", "1", "-fps_mode", "passthrough", "-f", "null", "-"]
+    _, _, words = ffmpeg.run(["-v", "info", "-copyts", *source.input, *code])
+    stamp = re.search(r"^\[Parsed_a?showinfo_\d+ @ [^\]]*\].* pts_time: *(-?[\d.]+)", words, re.MULTILINE)
+    return Fraction(stamp[1]) if stamp else None
 
 
 def _audio(words: str) -> AudioInfo | None:
