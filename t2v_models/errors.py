@@ -12,6 +12,9 @@ class T2VError(ValueError):
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether an exception of Python or torch means: not enough memory."""
     torch = sys.modules.get("torch")
-    if isinstance(error, MemoryError) or (torch is not None and isinstance(error, torch.OutOfMemoryError)):
+    kinds = (
+        () if torch is None else (getattr(torch, "OutOfMemoryError", torch.cuda.OutOfMemoryError),)
+    )  # so from 2.5 on
+    if isinstance(error, (MemoryError, *kinds)):
         return True
     return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))

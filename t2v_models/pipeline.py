@@ -153,7 +153,7 @@ class Pipeline:
         # 1. text
         guided = is_guided(self, scale)
         if story is None:
-            context = self.encode_text([*negatives, *prompts] if guided else prompts)
+            context = self._texts(prompts, negatives if guided else None)
         else:
             told = parse_story(with_negative(story, negatives[0]), shape[2], rate)
             negatives = [scene.text for scene in told.negatives]
@@ -255,6 +255,20 @@ class Pipeline:
                 rows.append(row + [pad] * (tokenizer.model_max_length - len(row)))
         hidden = self.text_encoder(torch.tensor(rows, device=self.device)).last_hidden_state
         return hidden.reshape(len(ids), -1, hidden.shape[-1])
+
+    def _texts(self, prompts: list[str], negatives: list[str] | None) -> Tensor:
+        """Contexts of several prompts, (b, n, d), or (2b, n, d) after those of their negatives.
+
+        Each is encoded as if it were alone, and its tokens are repeated where another is longer: attention comes out the
+        same.
+        """
+        told = [[prompt] for prompt in prompts]
+        if negatives is not None:
+            told = [[negative, *prompt] for negative, prompt in zip(negatives, told, strict=True)]
+        parts = [self.encode_text(texts) for texts in told]
+        tokens = math.lcm(*(part.shape[1] for part in parts))
+        parts = [part.repeat(1, tokens // part.shape[1], 1) for part in parts]
+        return torch.cat([torch.stack(rows) for rows in zip(*parts, strict=True)])
 
     def encode_video(self, video: Tensor, chunk: int = 8) -> Tensor:
         """video: (b, t, h, w, 3), 0..1 -> (b, 4, t, h/8, w/8), the mode of each frame's latent."""

@@ -155,6 +155,22 @@ def test_modelscopes_vae_may_be_the_whole_of_stable_diffusion(tmp_path: Path, or
     assert open_checkpoint(tmp_path).text_encoder() is not None
 
 
+def test_a_config_json_among_files_is_that_of_its_own_part(tmp_path: Path) -> None:
+    convert(diffusers_folder(tmp_path / "source"), tmp_path / "ms", "modelscope")
+    plain = open_checkpoint(tmp_path / "ms")
+    vae = json.loads((tmp_path / "source" / "vae" / "config.json").read_text()) | {"sample_size": 768}
+    unet = json.loads((tmp_path / "source" / "unet" / "config.json").read_text())
+    for config in (vae, unet | {"down_block_types": ["CrossAttnDownBlock3D"]}):
+        (tmp_path / "ms" / "config.json").write_text(json.dumps(config))
+        checkpoint = open_checkpoint(tmp_path / "ms")
+        assert checkpoint.info.defaults == plain.info.defaults
+        assert checkpoint.config == plain.config
+        assert checkpoint.vae_config()["down_block_types"] == plain.vae_config()["down_block_types"]
+        assert checkpoint.text_encoder_config() == plain.text_encoder_config()
+        alone = open_checkpoint(tmp_path / "ms" / "text2video_pytorch_model.pth")
+        assert alone.info.defaults == plain.info.defaults
+
+
 def test_the_whole_clip_gives_its_text_encoder_and_its_eye_is_left_out(tmp_path: Path) -> None:
     source = tmp_path / "source"
     convert(diffusers_folder(tmp_path / "first"), source, "modelscope")

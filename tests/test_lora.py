@@ -25,6 +25,7 @@ from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_order
 from t2v_models.checkpoints.text_encoder import expected_shapes
 from t2v_models.errors import T2VError
+from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D
 
 from .small_models import SMALL, TEXT, in_layout, random_tensors, unet_weights
@@ -229,6 +230,29 @@ def test_pefts_alpha_lies_beside_the_file(tmp_path: Path) -> None:
     weights = {name: tensor.clone() for name, tensor in unet_weights().items()}
     apply_loras(weights, [(tmp_path / "adapter_model.safetensors", 1.0)])
     assert close(weights, expected(made, 2.0))
+
+
+def test_pefts_root_of_the_rank_is_known_and_alphas_of_single_modules_are_refused(tmp_path: Path) -> None:
+    made = pairs()
+    save_file(peft(made, "diffusers"), tmp_path / "adapter_model.safetensors")
+    config = {"r": RANK, "lora_alpha": RANK, "use_rslora": True}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    weights = {name: tensor.clone() for name, tensor in unet_weights().items()}
+    apply_loras(weights, [(tmp_path / "adapter_model.safetensors", 1.0)])
+    assert close(weights, expected(made, RANK**0.5))
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config | {"alpha_pattern": {"to_q": 4}}))
+    with pytest.raises(T2VError, match="alpha_pattern"):
+        apply_loras(weights, [(tmp_path / "adapter_model.safetensors", 1.0)])
+
+
+def test_a_lora_is_merged_into_a_model_that_only_its_config_json_tells(tmp_path: Path) -> None:
+    config = open_checkpoint(BUILT_IN).config
+    shape = open_checkpoint(BUILT_IN).lazy_unet()["middle_block.1.transformer_blocks.0.attn1.to_q.weight"].shape
+    name = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"
+    tensors = {"lora_up.weight": torch.randn(shape[0], 2), "lora_down.weight": torch.randn(2, shape[1])}
+    save_file({f"{name}.{half}": tensor for half, tensor in tensors.items()}, tmp_path / "lora.safetensors")
+    convert(BUILT_IN, tmp_path / "out", "diffusers", loras=[(tmp_path / "lora.safetensors", 1.0)])
+    assert open_checkpoint(tmp_path / "out").config == config
 
 
 def test_half_precision_weights_are_merged_in_float32(tmp_path: Path) -> None:

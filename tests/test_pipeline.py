@@ -103,6 +103,15 @@ def test_two_prompts_at_once_are_two_prompts_apart(pipeline, scheduler):
     assert (together.latents - torch.cat([each.latents for each in apart])).abs().max() < 1e-4
 
 
+@pytest.mark.parametrize("guidance", [1.0, 5.0])
+def test_prompts_of_different_length_are_each_as_alone(pipeline, guidance):
+    prompts, call = ["a red circle", "a red circle " * 40], {**CALL, "guidance_scale": guidance, "decode": False}
+    together = pipeline(prompts, **call, seed=3).latents
+    for i, prompt in enumerate(prompts):
+        alone = pipeline(prompt, **call, seed=3 + i).latents
+        assert (together[i : i + 1] - alone).abs().max() < 1e-4
+
+
 def test_the_seed_decides(pipeline):
     one, again, other = (pipeline("a red circle", **CALL, seed=seed, decode=False).latents for seed in (0, 0, 1))
     assert torch.equal(one, again)

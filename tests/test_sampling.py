@@ -121,6 +121,30 @@ def test_a_thousand_steps_end_in_a_finite_latent_or_are_refused_before_the_first
         assert torch.isfinite(x).all()
 
 
+@pytest.mark.parametrize("steps", [61, 103, 121, 122, 201, 206, 217])
+def test_trailing_steps_are_as_many_as_were_asked_for(steps):
+    config = {**CONFIG, "timestep_spacing": "trailing"}
+    scheduler = build_scheduler("ddim", config)
+    set_steps(scheduler, "ddim", steps, "cpu")
+    assert len(scheduler.timesteps) == steps
+    assert scheduler.timesteps.min() >= 0
+    assert torch.equal(scheduler.timesteps, timesteps_of(config, steps))
+
+
+@pytest.mark.parametrize("name", SCHEDULERS)
+def test_every_scheduler_has_the_models_noise_levels_and_no_word_of_ours_is_warned_of(name, caplog):
+    import diffusers.utils.logging
+
+    diffusers.utils.logging.enable_propagation()
+    config = FAMILIES["tf-t2v"].scheduler_config() | {"scale_base": 0.7, "even_steps": True}
+    scheduler = build_scheduler(name, config)
+    diffusers.utils.logging.disable_propagation()
+    assert not [record for record in caplog.records if "scale_base" in record.getMessage()]
+    assert scheduler.config["even_steps"] is True
+    wanted = alphas_cumprod(config)
+    assert torch.allclose(scheduler.alphas_cumprod.double(), wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_an_unknown_scheduler_is_refused_with_the_names_that_there_are():
     with pytest.raises(T2VError, match="dpm\\+\\+2m"):
         build_scheduler("dpm3", CONFIG)

@@ -7,7 +7,7 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,9 @@ def _plan(
     canonical = parts.pop("unet")
     if loras:
         canonical = with_loras(canonical, checkpoint.config, loras)
-    config = open_checkpoint(canonical).config if loras else checkpoint.config
+    config = checkpoint.config
+    if "time_cond_proj.weight" in canonical:
+        config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
     # with T2V-Turbo's LoRA it is T2V-Turbo, whose noise schedule is its own
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
     if not config.image_attention:  # the whole CLIP has been given, and its eye is not used

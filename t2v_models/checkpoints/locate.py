@@ -63,9 +63,18 @@ def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> Non
             continue
         files.append((is_of_images(find_parts(tensors)), path, tensors))
     # ModelScope's and VGen's VAE is the whole of Stable Diffusion 2.1: its other parts stand back
-    for spare, path, tensors in sorted(files, key=itemgetter(0)):
-        for kind in add_parts(found, tensors, path, spare=spare):
-            found.configs.setdefault(kind, config)
+    added = [
+        kind
+        for spare, path, tensors in sorted(files, key=itemgetter(0))
+        for kind in add_parts(found, tensors, path, spare=spare)
+    ]
+    for kind in added if len(added) == 1 else [_described(config)]:
+        found.configs.setdefault(kind, config)
+
+
+def _described(config: dict[str, Any]) -> str:
+    """Which part's a config.json is, by what it tells."""
+    return "vae" if "latent_channels" in config else "text_encoder" if "hidden_size" in config else "unet"
 
 
 def add_parts(found: Found, tensors: LazyDict, path: Path | None, *, spare: bool = False) -> list[str]:
@@ -113,4 +122,5 @@ def config_beside(path: Path) -> dict[str, Any]:
         config = read_json(path.parent / "config.json")
     except T2VError:
         return {}
-    return config if "attention_head_dim" in config or "block_out_channels" in config else {}
+    known = "attention_head_dim" in config or "block_out_channels" in config
+    return config if known and _described(config) == "unet" else {}

@@ -65,7 +65,7 @@ def parse(path: Path, config: UNetConfig | None) -> Lora:
         )
     form = max(set(formats) - {"kohya"} or {"kohya"}, key=formats.count)
 
-    alpha = _common_alpha(path)
+    alpha, by_root = _common_alpha(path)
     table, texts = known_modules(config), _text_modules()
     unet: dict[str, LoraPair] = {}
     text: dict[str, LoraPair] = {}
@@ -74,7 +74,9 @@ def parse(path: Path, config: UNetConfig | None) -> Lora:
             continue
         if "up" not in half or "down" not in half:
             raise T2VError(f"{path} is incomplete: {name} has only one of its two halves. Download it again.")
-        own = float(half["alpha"].flatten()[0]) if "alpha" in half and half["alpha"].numel() else alpha
+        own = alpha * half["down"].shape[0] ** 0.5 if by_root and alpha is not None else alpha
+        if "alpha" in half and half["alpha"].numel():
+            own = float(half["alpha"].flatten()[0])
         pair = LoraPair(half["up"], half["down"], own, half.get("mid"))
         _check(path, name, pair)
         canonical = _find(name, _PREFIXES, table)
@@ -136,8 +138,9 @@ def _check(path: Path, name: str, pair: LoraPair) -> None:
         )
 
 
-def _common_alpha(path: Path) -> float | None:
-    """The alpha that peft or a trainer wrote beside the tensors, for all of them."""
+def _common_alpha(path: Path) -> tuple[float | None, bool]:
+    """The alpha that peft or a trainer wrote beside the tensors, for all of them, and whether the root of the rank divides
+    it instead of the rank: Kalajdzievski 2023, rsLoRA (arXiv:2312.03732)."""
     metadata = file_metadata(path)
     for source in (metadata.get("lora_adapter_metadata"), _text(path.parent / "adapter_config.json")):
         try:
@@ -145,10 +148,12 @@ def _common_alpha(path: Path) -> float | None:
         except (ValueError, RecursionError):
             continue
         values = values if isinstance(values, dict) else {}
-        for key in ("lora_alpha", "unet.lora_alpha"):
-            if isinstance(values.get(key), (int, float)):
-                return float(values[key])
-    return None
+        for root in ("", "unet."):
+            if values.get(f"{root}alpha_pattern"):
+                raise T2VError(f"{path} has alphas of its own for some modules (alpha_pattern): merge it with peft.")
+            if isinstance(values.get(f"{root}lora_alpha"), (int, float)):
+                return float(values[f"{root}lora_alpha"]), bool(values.get(f"{root}use_rslora"))
+    return None, False
 
 
 def _text(path: Path) -> str | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from importlib import import_module
+from inspect import signature
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from ..errors import T2VError
-from .ddim import lcm_timesteps_of
+from .ddim import alphas_cumprod, lcm_timesteps_of
 
 SCHEDULERS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddim": ("DDIMScheduler", {}),
@@ -42,8 +43,15 @@ def build_scheduler(name: str, config: dict[str, Any]) -> Any:
     """
     check_scheduler(name)
     class_name, extra = SCHEDULERS[name]
+    kind = getattr(import_module("diffusers"), class_name)
+    ours = {key: config[key] for key in ("scale_base", "even_steps") if key in config}  # diffusers would warn of them
+    theirs = {key: value for key, value in config.items() if key not in ours} | extra
+    if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in signature(kind.__init__).parameters:
+        theirs["trained_betas"] = _betas_of(alphas_cumprod(config)).tolist()  # Heun's would leave it out without a word
     try:
-        return getattr(import_module("diffusers"), class_name).from_config({**config, **extra})
+        made = kind.from_config(theirs)
+        made.register_to_config(**ours)
+        return made
     except (NotImplementedError, ValueError, TypeError) as error:
         raise T2VError(f"Scheduler {name!r} cannot be made of the model's configuration ({error}).") from error
 
@@ -62,6 +70,8 @@ def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str)
             scheduler.set_timesteps(timesteps=lcm_timesteps_of(scheduler.config, steps).tolist(), device=device)
         else:
             scheduler.set_timesteps(steps, device=device)
+            if not hasattr(scheduler, "sigmas"):  # "trailing" rounds to one step more at 61, 103, 121 …
+                scheduler.timesteps = scheduler.timesteps[:steps]
     except (ValueError, IndexError, AssertionError) as error:
         wrong = error
     if wrong is not None or not _can_be_stepped(scheduler):
@@ -73,6 +83,12 @@ def _can_be_stepped(scheduler: Any) -> bool:
     if int(scheduler.timesteps.max()) >= scheduler.config.num_train_timesteps:
         return False
     return "solver_order" not in scheduler.config or bool((scheduler.sigmas.diff() < 0).all())
+
+
+def _betas_of(abar: Tensor) -> Tensor:
+    """The betas whose products of 1 - beta these are; a last one of 0 is as near to it as diffusers comes."""
+    abar = abar.clamp(min=2**-24)
+    return 1 - abar / torch.cat([torch.ones(1, dtype=abar.dtype), abar[:-1]])
 
 
 def scaled_schedule(betas: Tensor, base: float) -> tuple[Tensor, Tensor]:
