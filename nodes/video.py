@@ -195,7 +195,9 @@ class LoadVideo(io.ComfyNode):
         return io.NodeOutput(images, load_audio(reader), float(reader.rate), len(images))
 
     @classmethod
-    def fingerprint_inputs(cls, video: str, **_: object) -> str:
+    def fingerprint_inputs(cls, video: str | None = None, **_: object) -> str:
+        if video is None:
+            return "a link"
         try:
             path = clip_path(video)
             files = sorted(path.glob("*.[pP][nN][gG]")) if path.is_dir() else [path]
@@ -205,9 +207,10 @@ class LoadVideo(io.ComfyNode):
         return repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
 
     @classmethod
-    def validate_inputs(cls, video: str) -> bool | str:
+    def validate_inputs(cls, video: str | None = None) -> bool | str:
         try:
-            clip_path(video)
+            if video is not None:  # a link, whose value is not known yet
+                clip_path(video)
         except ValueError as error:
             return str(error)
         return True

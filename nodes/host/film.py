@@ -102,7 +102,7 @@ class HostPipeline:
         self.family, self.defaults = inner.family, inner.defaults
         scaled = hasattr(model.get_model_object("model_sampling"), "signal")  # a LoRA may have put another in its place
         base = self.family.scale_base if scaled else None
-        self.scheduler_config, self.input_scale = with_scaled_schedule(inner.scheduler, base)
+        self.scheduler_config, self.input_scale = with_scaled_schedule(model.get_model_object("scheduler"), base)
         self.device = model.load_device
         passed_over = [key for key in _UNUSED if model.model_options.get(key)]
         passed_over += [key for kind in model.wrappers.values() for key in kind if key not in _INSTALLED]
@@ -141,7 +141,7 @@ class HostPipeline:
         about = (sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None), settled(self))
         digest = hashlib.sha256(repr(about).encode())
         for patcher in self._patchers():
-            digest.update(fingerprint(patcher.model, unpatched(patcher)).encode())
+            digest.update(_weights(patcher).encode())
             for key, patches in sorted(patcher.patches.items()):
                 digest.update(repr(key).encode())
                 _feed(digest, patches)
@@ -228,6 +228,15 @@ def go_on(
     return _latent(pipeline, latents)
 
 
+def _weights(patcher: Any) -> str:
+    """The fingerprint of a patcher's own weights; of a MODEL the UNet's, since a patch may stand for its noise schedule."""
+    unet, prefix = getattr(patcher.model, "diffusion_model", None), "diffusion_model."
+    if unet is None:
+        return fingerprint(patcher.model, unpatched(patcher))
+    kept = {name: value for name, value in unpatched(patcher).items() if name.startswith(prefix)}
+    return fingerprint(unet, {name.removeprefix(prefix): value for name, value in kept.items()})
+
+
 def _latent(pipeline: HostPipeline, latents: Tensor) -> dict[str, Tensor]:
     """A LATENT on the device where the host keeps what goes from node to node."""
     latents = latents.to(comfy.model_management.intermediate_device())
@@ -253,7 +262,8 @@ def _feed(digest: Any, value: Any) -> None:
 
 
 def _told(conditioning: list) -> Told:
-    """The text of a CONDITIONING, or its story."""
+    """The text of a CONDITIONING, or its story; T2VError where it holds more, which would be lost."""
+    stories.hooks_of(conditioning, "The conditioning that T2VContinue was given")
     text, extra = conditioning[0]
     return stories.carried(text, extra) or Told(text[:1], text.new_ones(1, 1))
 

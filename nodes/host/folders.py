@@ -110,11 +110,11 @@ def _folders(root: Path) -> list[Path]:
         return []
 
 
-def fingerprint(name: str, text_encoder: str = FROM_MODEL, vae: str = FROM_MODEL) -> str:
-    """Changes when a file behind the names does, so that the host loads it again."""
-    paths = [] if name == BUILT_IN else [_models().get(name)]
+def fingerprint(name: str | None, text_encoder: str | None = FROM_MODEL, vae: str | None = FROM_MODEL) -> str:
+    """Changes when a file behind the names does, so that the host loads it again. None: a link, not known yet."""
+    paths = [] if name in (BUILT_IN, None) else [_models().get(name)]
     for folder, file in (("text_encoders", text_encoder), ("vae", vae)):
-        if file != FROM_MODEL:
+        if file not in (FROM_MODEL, None):
             found = folder_paths.get_full_path(folder, file)
             paths.append(Path(found) if found else None)
     return f"{name} " + " ".join(_state(path) for path in paths)

@@ -20,8 +20,8 @@ from ...t2v_models.loading import BUILT_IN as BUILT_IN_FOLDER
 from ...t2v_models.unet import UNetConfig
 from . import folders, preview
 from .model import CONFIG_KEY, DTYPES, load_model
-from .text_encoder import load_clip
-from .vae import load_vae
+from .text_encoder import is_host_native, load_clip
+from .vae import host_config, load_vae
 
 log = logging.getLogger(__name__)
 
@@ -85,13 +85,14 @@ def load_text_encoder(path: Path, other: Path | None = None, disable_dynamic: bo
         state_dict = comfy.utils.load_torch_file(str(other), safe_load=True)
         clip = load_clip(state_dict, disable_dynamic=disable_dynamic)
     else:
-        if saved_model(path) is not None:
-            return None
         checkpoint = checkpoints.open_checkpoint(path)
         if "text_encoder" not in checkpoint.info.parts:
             return None
+        state_dict = dict(checkpoint.text_encoder())
+        if saved_model(path) is not None and not is_host_native(state_dict):  # the host saves no tokenizer
+            return None
         config, tokenizer = checkpoint.text_encoder_config(), checkpoint.tokenizer_path
-        clip = load_clip(dict(checkpoint.text_encoder()), config, tokenizer, disable_dynamic)
+        clip = load_clip(state_dict, config, tokenizer, disable_dynamic)
     clip.patcher.cached_patcher_init = (_text_encoder_patcher, (path, other))
     return clip
 
@@ -105,10 +106,12 @@ def load_autoencoder(path: Path, other: Path | None = None) -> Any:
             state_dict = comfy.utils.state_dict_prefix_replace(state_dict, {prefix: ""}, filter_keys=True)
         vae = load_vae(state_dict)
     else:
-        if saved_model(path) is not None:
-            return None
         checkpoint = checkpoints.open_checkpoint(path)
         if "vae" not in checkpoint.info.parts:
+            return None
+        if (
+            saved_model(path) is not None and host_config(checkpoint.vae_config()) is not None
+        ):  # nor what shapes do not tell
             return None
         vae = load_vae(dict(checkpoint.vae()), checkpoint.vae_config())
     vae.patcher.cached_patcher_init = (_autoencoder_patcher, (path, other))

@@ -18,7 +18,6 @@ from ...t2v_models.families import family_for
 from . import folders
 from .model import video_model
 from .model_sampling import plain_sampling
-from .schedules import SCHEDULE
 
 log = logging.getLogger(__name__)
 
@@ -55,10 +54,9 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
     turbo = lora.unet.get("time_cond_proj.weight")
     if turbo is not None and strength_model != 0:
         config = dataclasses.replace(inner.diffusion_model.config, guidance_dim=turbo.shape[-1])
-        steps = family_for(config).scheduler_config()
-        model.model_options.setdefault("transformer_options", {})[SCHEDULE] = {
-            name: steps[name] for name in ("original_inference_steps", "even_steps") if name in steps
-        }
+        theirs, own = family_for(config).scheduler_config(), model.get_model_object("scheduler")
+        steps = {name: theirs[name] for name in ("original_inference_steps", "even_steps") if name in theirs}
+        model.add_object_patch("scheduler", own | steps | {"_class_name": "LCMScheduler"})
     if turbo is not None and strength_model != 0 and hasattr(sampling, "signal"):
         # it was distilled without the scale that VideoCrafter2's signal has
         model.add_object_patch("model_sampling", plain_sampling(inner.model_config, inner.model_config.velocity))

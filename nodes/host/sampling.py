@@ -15,7 +15,7 @@ from ...t2v_models.errors import T2VError
 from . import preview
 from .model import VideoModel, video_model
 from .model_sampling import end_scale
-from .schedules import OWN_SCHEDULERS, SCHEDULE
+from .schedules import OWN_SCHEDULERS, SOLVERS
 from .unipc import sample_unipc
 
 OWN_SAMPLERS = {"unipc (diffusers)": sample_unipc}
@@ -60,7 +60,7 @@ def sample(
         return {**latent, "samples": samples}
     if cfg_rescale > 0.0:
         model = with_cfg_rescale(model, cfg_rescale)
-    mask = latent.get("noise_mask")
+    mask = _per_clip(latent.get("noise_mask"), samples)
     sigmas = schedule(model, sampler_name, scheduler, steps, denoise)
     ends_early = end_step < len(sigmas) - 1
     sigmas = sigmas[: end_step + 1].clone()
@@ -91,6 +91,17 @@ def sample(
     return {**latent, "samples": result}
 
 
+def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
+    """A noise mask of one picture for every frame of several clips as (b, 1, t, h, w); any other as it is.
+
+    RepeatLatentBatch makes (b t, 1, h, w) of one clip's masks, which the host takes for one clip of so many frames.
+    """
+    if mask is None or samples.ndim != 5 or mask.ndim != 4:
+        return mask
+    clips, frames = samples.shape[0], samples.shape[2]
+    return mask.unflatten(0, (clips, frames)).movedim(1, 2) if clips > 1 and len(mask) == clips * frames else mask
+
+
 def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise: float) -> Tensor:
     """Noise levels, highest first: (steps + 1,). Less denoise: the end of a longer schedule, as the host has it."""
     if scheduler not in OWN_SCHEDULERS:
@@ -102,8 +113,10 @@ def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise:
     if total > 1000:
         raise T2VError(f"{steps} steps at denoise {denoise} are part of {total}, and there are 1000: take fewer steps.")
     model_sampling = model.get_model_object("model_sampling")
-    config = model.model.scheduler | model.model_options.get("transformer_options", {}).get(SCHEDULE, {})
+    config = model.get_model_object("scheduler")  # T2V-Turbo's LoRA may have put another in its place
     sigmas = OWN_SCHEDULERS[scheduler](model_sampling, total, sampler_name, config)
+    if sampler_name.startswith(SOLVERS) and not (sigmas.diff() < 0).all():
+        raise T2VError(f"{sampler_name} cannot take {total} steps: ask for fewer, 20 to 50 are usual.")
     return sigmas[-(steps + 1) :]
 
 

@@ -13,10 +13,7 @@ from ...t2v_models.sampling.ddim import ddim_timesteps, lcm_timesteps_of
 AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 """For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
 
-SCHEDULE = "t2v_schedule"
-"""Where the transformer options carry what a LoRA changes of a model's scheduler_config.json."""
-
-_SOLVERS = ("dpmpp", "uni", "deis", "ipndm")
+SOLVERS = ("dpmpp", "uni", "deis", "ipndm")
 """How the names of samplers begin whose timesteps diffusers spaces as for one step more."""
 
 
@@ -28,7 +25,7 @@ def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[s
     """
     table = model_sampling.sigmas.cpu()
     spacing, offset = config.get("timestep_spacing", "leading"), config.get("steps_offset", 1)
-    solver = sampler_name.startswith(_SOLVERS)
+    solver = sampler_name.startswith(SOLVERS)
     at = ddim_timesteps(steps, spacing, offset, solver=solver, count=len(table))
     if sampler_name == "lcm":
         at = lcm_timesteps_of(config, steps)

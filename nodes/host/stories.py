@@ -55,7 +55,7 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
         raise T2VError(
             f"{len(scenes)} conditionings are wired for {len(story.scenes)} scenes: wire one for each that is not negative."
         )
-    hooks = [_hooks(scene, number + 1) for number, scene in enumerate(scenes)]
+    hooks = [hooks_of(scene, f"The conditioning of scene {number + 1}") for number, scene in enumerate(scenes)]
     if any(each is not hooks[0] for each in hooks):
         raise T2VError(
             "The scenes' conditionings have different hooks, and a story has one model: use one CLIP for all scenes."
@@ -65,26 +65,24 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
     return conditioning(told, {} if hooks[0] is None else {"hooks": hooks[0]})
 
 
-def _hooks(scene: list, number: int) -> Any:
-    """The hooks of a scene's conditioning; T2VError where it holds more than they and a text."""
+def hooks_of(conditioning: list, called: str) -> Any:
+    """The hooks of a conditioning that serves as a text; T2VError where it holds more than they and the text."""
     whole = {"clip_start_percent": 0.0, "clip_end_percent": 1.0}
-    if any(scene[0][1].get(name, value) != value for name, value in whole.items()):
+    extra = conditioning[0][1]
+    if any(extra.get(name, value) != value for name, value in whole.items()):
+        raise T2VError(f"{called} changes over the steps, and one text is wanted: switch schedule_clip off.")
+    if len(conditioning) != 1:
         raise T2VError(
-            f"The text of scene {number} changes over the steps, and a scene is one text: switch schedule_clip off."
+            f"{called} has {len(conditioning)} parts, and one text is wanted: combine conditionings for a sampler only."
         )
-    if len(scene) != 1:
-        raise T2VError(
-            f"The conditioning of scene {number} has {len(scene)} parts, and a scene is one text: combine conditionings "
-            "after T2VStory."
-        )
-    known = {"pooled_output", "hooks", *whole}
-    more = [name for name, value in scene[0][1].items() if value is not None and name not in known]
+    known = {"pooled_output", "hooks", KEY, *whole}
+    more = [name for name, value in extra.items() if value is not None and name not in known]
     if more:
         raise T2VError(
-            f"The conditioning of scene {number} carries {', '.join(more)}, which would be lost: set that on T2VStory's "
-            "conditioning instead."
+            f"{called} carries {', '.join(more)}, which would be lost: give the text alone, and set that on what a sampler "
+            "is given."
         )
-    return scene[0][1].get("hooks")
+    return extra.get("hooks")
 
 
 def carried(text: Tensor | None, extra: dict[str, Any]) -> Told | None:

@@ -124,3 +124,6 @@ def check_a_continued_clip_begins_with_the_clip(host):
     assert longer["samples"].shape[2] == samples.shape[2] + 5
     assert host.difference(samples, longer["samples"][:, :, : samples.shape[2]]) < 1e-5
     assert longer["samples"].isfinite().all()
+    (both,) = host.run("ConditioningCombine", conds[0], conds[1])
+    said = host.refusal(lambda: host.run("T2VContinue", model, both, conds[1], {"samples": samples}, 2, 1, 4, 4.0))
+    assert "has 2 parts" in said

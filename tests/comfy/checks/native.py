@@ -240,6 +240,28 @@ def check_a_noise_mask_keeps_what_it_covers(host):
     assert (ours - latent["samples"])[..., :3].abs().max() < 1e-4
 
 
+def check_masks_of_repeated_clips_go_with_their_frames(host):
+    model, clip, vae = host.tiny()
+    (latent,) = host.run("T2VVAEEncodeFrames", images=torch.rand(4, 64, 64, 3), vae=vae, width=0, height=0)
+    masks = torch.zeros(4, 64, 64)
+    masks[1] = 1  # one frame is made anew
+    (masked,) = host.run("SetLatentNoiseMask", latent, masks)
+    (twice,) = host.run("RepeatLatentBatch", masked, 2)
+    args = (*host.conds(clip, "a", ""), twice, 3, 4, 5.0, "ddim", "diffusers", 1.0)
+    out = host.run("T2VVideoSampler", model, *args)[0]["samples"]
+    changed = (out - twice["samples"]).abs().amax(dim=(1, 3, 4))
+    assert (changed[:, [0, 2, 3]] < 1e-4).all()
+    assert (changed[:, 1] > 1e-2).all()
+
+
+def check_steps_that_a_solver_cannot_take_are_refused(host):
+    model, clip, _ = host.tiny()
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 2, 1)
+    args = (*host.conds(clip, "a", ""), latent, 3, 1000, 5.0, "dpmpp_2m", "diffusers", 1.0)
+    said = host.refusal(lambda: host.run("T2VVideoSampler", model, *args))
+    assert "cannot take 1000 steps" in said
+
+
 def check_values_of_model_conditioning_reach_the_model(host):
     import dataclasses
     import types

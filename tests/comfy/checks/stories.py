@@ -114,7 +114,7 @@ def check_a_story_carries_the_hooks_of_its_clip(host):
     assert wired[0][1]["hooks"] is hooks
     for first, word in (
         (scenes[0], "different hooks"),
-        ([*red, *blue], "combine conditionings after T2VStory"),
+        ([*red, *blue], "combine conditionings for a sampler only"),
         ([[red[0][0], {**red[0][1], "strength": 0.5}]], "carries strength"),
     ):
         said = host.refusal(lambda first=first: host.run("T2VStory", clip, text, 4, 8.0, scene_1=first, scene_2=blue))

@@ -191,6 +191,27 @@ def check_merge_and_save_and_load_again(host):
     assert (host.ksample(again, clip) - out).abs().max() / out.abs().max() < 1e-4
 
 
+def check_a_checkpoint_saved_by_core_loads_again(host):
+    """Of a text encoder and VAE that only files beside them tell, the host saves too little: they are chosen apart."""
+    model, clip, vae = host.tiny()
+    host.run("CheckpointSave", model, clip, vae, "whole/tiny")
+    saved = sorted((host.base / "output" / "whole").glob("tiny*.safetensors"))[-1]
+    folder = host.base / "models" / "text2video"
+    folder.mkdir(exist_ok=True)
+    saved.rename(folder / "whole.safetensors")
+    again, no_clip, no_vae = host.run("T2VModelLoader", "whole.safetensors", "default")
+    assert (no_clip, no_vae) == (None, None)
+    assert host.difference(host.ksample(model, clip), host.ksample(again, clip)) < 1e-4
+
+
+def check_links_into_the_loader_are_no_files_that_are_gone(host):
+    fingerprint = host.module("nodes.host.folders").fingerprint
+    assert "gone" not in fingerprint(None, None, None)
+    cls = host.node("T2VLoadVideo")
+    assert cls.validate_inputs(video=None) is True
+    assert cls.fingerprint_inputs(video=None) == cls.fingerprint_inputs(video=None)
+
+
 def check_turbos_lora_takes_videocrafters_scale_away(host):
     module, sampling = host.module("nodes.host.lora"), host.module("nodes.host.model_sampling")
     lora_module = host.module("t2v_models.checkpoints.lora")
@@ -221,8 +242,13 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
             assert at == ([999, 759, 499, 259] if scaled else [999, 749, 499, 249])
             saved = json.loads(bytes(inner.state_dict_for_saving({})["t2v_config"].tolist()))
             assert (saved["family"]["scale_base"] is None) is not scaled
-        film = host.module("nodes.host.film").HostPipeline(patched, clip)
+        pipeline = host.module("nodes.host.film").HostPipeline
+        film, loaded = pipeline(patched, clip), pipeline(model, clip).identity()
         assert film.input_scale is None
+        assert film.scheduler_config["even_steps"] is True
+        host.ksample(model, clip)  # takes the patches back
+        assert pipeline(patched, clip).identity() == film.identity()
+        assert pipeline(model, clip).identity() == loaded != film.identity()
     finally:
         module.read_lora, module.folders.file_path, module.family_for = before, path, family_for
     assert hasattr(model.get_model_object("model_sampling"), "signal")
