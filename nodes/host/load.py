@@ -35,10 +35,23 @@ def load(name: str, weight_dtype: str, text_encoder: str, vae: str) -> tuple[Any
     model = load_unet(path, DTYPES[weight_dtype])
     clip, vae_ = load_text_encoder(path, encoder_path), load_autoencoder(path, vae_path)
     if vae_ is not None and vae_.own_shape:  # not Stable Diffusion's, whose colours the host knows
-        latent_format = model.model.latent_format
-        colours = preview.latent_colours(vae_, latent_format.scale_factor)
-        latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = colours
+        colours = preview.latent_colours(vae_, model.model.latent_format.scale_factor)
+        model = _coloured(model, path, DTYPES[weight_dtype], colours)
     return model, clip, vae_
+
+
+def _coloured(model: Any, path: Path, dtype: torch.dtype | None, colours: tuple[Any, Any]) -> Any:
+    """The MODEL with these colours for its previews, also where the host makes it anew."""
+    latent_format = model.model.latent_format
+    latent_format.latent_rgb_factors, latent_format.latent_rgb_factors_bias = colours
+    model.cached_patcher_init = (_load_coloured, (path, dtype, colours))
+    return model
+
+
+def _load_coloured(
+    path: Path, dtype: torch.dtype | None, colours: tuple[Any, Any], disable_dynamic: bool = False
+) -> Any:
+    return _coloured(load_unet(path, dtype, disable_dynamic), path, dtype, colours)
 
 
 def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:

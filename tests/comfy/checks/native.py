@@ -388,3 +388,11 @@ def check_previews_show_the_colours_of_the_vae(host):
     latents = vae.encode(torch.tensor([1.0, 0.0, 0.0]).expand(1, 32, 32, 3)) * scale
     image = preview.sheet(latents, latent_format)
     assert image.size[0] > 0
+
+
+def check_a_model_that_the_host_makes_anew_keeps_its_colours(host):
+    model = host.tiny()[0]
+    make, args = model.cached_patcher_init
+    again = make(*args, disable_dynamic=True)
+    assert again.model.latent_format.latent_rgb_factors == model.model.latent_format.latent_rgb_factors
+    assert again.cached_patcher_init == model.cached_patcher_init
