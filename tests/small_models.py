@@ -87,3 +87,8 @@ def diffusers_folder(folder: Path, config: UNetConfig = SMALL, variant: str = ""
         (folder / part / f"{name}.safetensors.index{variant}.json").write_text(json.dumps({"weight_map": weight_map}))
     (folder / "model_index.json").write_text(json.dumps({"unet": ["models.unet", "UNet3DConditionModel"]}))
     return folder
+
+
+def same(ours: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> bool:
+    """Whether weights are the same bit for bit, in a type if one is given."""
+    return set(ours) == set(wanted) and all(torch.equal(ours[n], wanted[n].to(dtype or ours[n].dtype)) for n in wanted)

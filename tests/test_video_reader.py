@@ -206,6 +206,16 @@ def remade(path, *options, source=None, before=()):
     return path
 
 
+def with_burst(path, fps, frames, at):
+    """A clip with silence but for 0.025 s of sound, `at` seconds from its start."""
+    sound = np.zeros((1, 48_000 * frames // fps), np.float32)
+    sound[:, round(48_000 * at) :][:, :1_200] = 0.9
+    with VideoWriter(path, fps, audio=Audio(sound, 48_000)) as video:
+        for n in range(frames):
+            video.write(np.full((32, 32, 3), 10 * n, np.uint8))
+    return path
+
+
 @pytest.mark.parametrize("text", ["my data", '{"save_metadata": true}'])
 def test_sound_is_sound_whatever_the_files_tags_say(tmp_path, numbered, text):
     tagged = remade(tmp_path / "clip.mkv", "-c", "copy", "-metadata", f"comment={text}", source=numbered)
@@ -216,12 +226,7 @@ def test_sound_is_sound_whatever_the_files_tags_say(tmp_path, numbered, text):
 @pytest.mark.parametrize("ending", ["mkv", "mov", "ts"])
 def test_sound_begins_where_the_picture_does(tmp_path, ending, delay):
     """One burst, 0.6 s into the sound; the picture begins later than the sound, or before it."""
-    burst = np.zeros((1, 96_000), np.float32)
-    burst[:, 28_800:30_000] = 0.9
-    source = tmp_path / "source.mkv"
-    with VideoWriter(source, 10, audio=Audio(burst, 48_000)) as video:
-        for n in range(20):
-            video.write(np.full((32, 32, 3), 10 * n, np.uint8))
+    source = with_burst(tmp_path / "source.mkv", fps=10, frames=20, at=0.6)
     codecs = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "mp2" if ending == "ts" else "pcm_s16le")
     first, second = (("-itsoffset", str(delay)), ()) if delay > 0 else ((), ("-itsoffset", str(-delay)))
     inputs = (*first, "-i", source, *second, "-i", source, "-map", "0:v", "-map", "1:a")
@@ -232,12 +237,7 @@ def test_sound_begins_where_the_picture_does(tmp_path, ending, delay):
 
 
 def test_recordings_that_were_joined_have_their_rate_and_all_their_sound(tmp_path):
-    burst = np.zeros((1, 48_000), np.float32)
-    burst[:, 24_000:26_000] = 0.9
-    source = tmp_path / "source.mkv"
-    with VideoWriter(source, 25, audio=Audio(burst, 48_000)) as video:
-        for n in range(25):
-            video.write(np.full((32, 32, 3), 10 * n, np.uint8))
+    source = with_burst(tmp_path / "source.mkv", fps=25, frames=25, at=0.5)
     part = remade(
         tmp_path / "part.ts", "-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-c:a", "mp2", source=source
     )

@@ -122,11 +122,10 @@ def load_autoencoder(path: Path, other: Path | None = None) -> Any:
         checkpoint = checkpoints.open_checkpoint(path)
         if "vae" not in checkpoint.info.parts:
             return None
-        if (
-            saved_model(path) is not None and host_config(checkpoint.vae_config()) is not None
-        ):  # nor what shapes do not tell
+        config = checkpoint.vae_config()
+        if saved_model(path) is not None and host_config(config) is not None:  # the host saves weights, no config.json
             return None
-        vae = load_vae(dict(checkpoint.vae()), checkpoint.vae_config())
+        vae = load_vae(dict(checkpoint.vae()), config)
     vae.patcher.cached_patcher_init = (_autoencoder_patcher, (path, other))
     return vae
 

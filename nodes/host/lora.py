@@ -50,16 +50,15 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
         raise T2VError(
             f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another?'
         )
-    sampling = model.get_model_object("model_sampling")
     turbo = lora.unet.get("time_cond_proj.weight")
     if turbo is not None and strength_model != 0:
         config = dataclasses.replace(inner.diffusion_model.config, guidance_dim=turbo.shape[-1])
         theirs, own = family_for(config).scheduler_config(), model.get_model_object("scheduler")
         steps = {name: theirs[name] for name in ("original_inference_steps", "even_steps") if name in theirs}
         model.add_object_patch("scheduler", own | steps | {"_class_name": "LCMScheduler"})
-    if turbo is not None and strength_model != 0 and hasattr(sampling, "signal"):
-        # it was distilled without the scale that VideoCrafter2's signal has
-        model.add_object_patch("model_sampling", plain_sampling(inner.model_config, inner.model_config.velocity))
+        if hasattr(model.get_model_object("model_sampling"), "signal"):
+            # it was distilled without the scale that VideoCrafter2's signal has
+            model.add_object_patch("model_sampling", plain_sampling(inner.model_config, inner.model_config.velocity))
     if skipped:
         log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])
     return model, clip

@@ -25,9 +25,11 @@ from .tensors import FLOAT8, LazyDict, as_lazy, load_all, main_dtype
 
 log = logging.getLogger(__name__)
 
-_PUBLISHED_AT = {435_000: "videolcm", 544_000: "videolcm", 600_000: "modelscope", 632_000: "modelscope"}
-"""What VGen's training loop had reached where a file was published whose shapes are another's too: VideoLCM's are
-TF-T2V's, and the networks for InstructVideo and DreamVideo are ModelScope's, with its noise schedule."""
+_VIDEOLCM_STEPS = (435_000, 544_000)
+"""Training steps at which VideoLCM was published; its shapes are TF-T2V's."""
+
+_MODELSCOPE_STEPS = (600_000, 632_000)
+"""The same of ModelScope's networks for InstructVideo and DreamVideo, whose shapes and wrapper are VGen's."""
 
 _SCALES = (0.3, 0.7)
 """Of all published models; a buffer in half precision comes near them only."""
@@ -246,9 +248,9 @@ class Checkpoint:
         extra = self._found.extra
         step = int(extra["step"].load()) if "step" in extra else 0
         if part.blank_channels:
-            hints["family"] = _PUBLISHED_AT.get(step, "tf-t2v")
+            hints["family"] = "videolcm" if step in _VIDEOLCM_STEPS else "tf-t2v"
         elif self._unet[1].name == "modelscope" and part.prefix.startswith("state_dict."):
-            hints["family"] = _PUBLISHED_AT.get(step, "vgen")  # ModelScope's own file has no wrapper
+            hints["family"] = "modelscope" if step in _MODELSCOPE_STEPS else "vgen"  # ModelScope's own has no wrapper
         if "scale_arr" in extra:
             base = float(extra["scale_arr"].load().flatten()[-1])
             hints["scale_base"] = next((known for known in _SCALES if abs(base - known) < 0.002), round(base, 4))

@@ -139,10 +139,10 @@ def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layou
         told = open_checkpoint(tensors)
         pairs = ((config, told.config, _SHAPELESS), (family, told.family, _SCHEDULE))
         lost = [
-            f"its {name} is {getattr(is_, name)}"
-            for is_, read, names in pairs
+            f"its {name} is {getattr(wanted, name)}"
+            for wanted, read, names in pairs
             for name in names
-            if getattr(is_, name) != getattr(read, name)
+            if getattr(wanted, name) != getattr(read, name)
         ]
     except T2VError as error:
         lost = [str(error)]
@@ -173,9 +173,8 @@ def _plan(
     if not config.image_attention:  # the whole CLIP has been given, and its eye is not used
         parts = {kind: tensors for kind, tensors in parts.items() if not kind.startswith("image_")}
     unet = LAYOUTS[layout].from_canonical(canonical, config)
-    scale = (
-        {} if family.scale_base is None or layout != "videocrafter" else {"scale_arr": _scale_arr(family.scale_base)}
-    )
+    scaled = layout == "videocrafter" and family.scale_base is not None
+    scale = {"scale_arr": _scale_arr(family.scale_base)} if scaled else {}
     if layout != "diffusers" or single is not None:
         _check_readable(unet | scale, config, family, layout)
     if layout == "videocrafter":
