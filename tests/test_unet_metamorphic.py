@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from t2v_models.unet import PRESETS, UNet3D, UNetConfig
+from t2v_models.unet.layers import GroupNorm
 from tests.references.parity import TOLERANCE, difference
 from tests.references.seeding import fill, normal
 
@@ -186,6 +187,20 @@ def test_nothing_that_is_given_is_changed(unet):
     assert all(torch.equal(unet.state_dict()[name], value) for name, value in weights.items())
 
 
+def test_residuals_of_a_controlnet_that_computes_in_another_type_are_added_in_the_models(unet):
+    inputs = {
+        name: value.bfloat16() if value.is_floating_point() and name != "timesteps" else value
+        for name, value in call(unet.config).items()
+    }
+    control = {"middle": [normal("m", (6, 64, 3, 2))]}
+    half = fill(UNet3D(unet.config)).bfloat16()
+    out = run(half, inputs | {"control": control})
+    rounded = {"middle": [control["middle"][0].bfloat16()]}
+    assert out.dtype == torch.bfloat16
+    assert torch.equal(out, run(half, inputs | {"control": rounded}))
+    assert not torch.equal(out, run(half, inputs))
+
+
 def test_the_layout_of_the_input_in_memory_does_not_matter(plain):
     inputs = call(plain.config)
     strided = inputs["x"].permute(4, 0, 2, 3, 1).contiguous().permute(1, 4, 2, 3, 0)
@@ -256,9 +271,9 @@ def test_half_precision_stays_near(unet, dtype, tolerance):
     assert difference(result.float(), expected) < tolerance
 
 
-def test_every_weight_lives_in_a_leaf_layer_of_operations(unet):
+def test_every_weight_lives_in_a_leaf_layer_of_operations_or_in_a_group_norm_of_ours(unet):
     made = []
-    names = ("Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
+    names = ("Linear", "Conv2d", "LayerNorm", "Embedding")
 
     def layer(name: str) -> type[nn.Module]:
         class Layer(getattr(nn, name)):
@@ -270,7 +285,8 @@ def test_every_weight_lives_in_a_leaf_layer_of_operations(unet):
 
     network = UNet3D(unet.config, operations=SimpleNamespace(**{name: layer(name) for name in names}), device="meta")
     owners = [module for module in network.modules() if next(module.parameters(recurse=False), None) is not None]
-    assert {id(module) for module in owners} == {id(module) for module in made}
+    own = [module for module in network.modules() if isinstance(module, GroupNorm)]
+    assert {id(module) for module in owners} == {id(module) for module in [*made, *own]}
     assert not any(list(module.children()) for module in owners)
     assert not list(network.buffers())
     assert {name: value.shape for name, value in network.state_dict().items()} == {
@@ -295,7 +311,7 @@ def test_layers_that_cast_their_weights_are_enough(unet):
 
         return Layer
 
-    names = ("Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
+    names = ("Linear", "Conv2d", "LayerNorm", "Embedding")
     operations = SimpleNamespace(**{name: layer(name) for name in names})
     casting = UNet3D(unet.config, operations=operations, dtype=torch.float16)
     casting.load_state_dict(unet.state_dict())

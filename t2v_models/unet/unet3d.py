@@ -11,6 +11,7 @@ from .attention import AttentionFunction, scaled_dot_product
 from .config import UNetConfig
 from .layers import (
     Downsample,
+    GroupNorm,
     ResBlock,
     Upsample,
     activate,
@@ -112,7 +113,7 @@ class UNet3D(nn.Module):
 
         # 5. out
         self.out = nn.Sequential(
-            operations.GroupNorm(config.norm_groups, width, eps=config.norm_eps, **factory),
+            GroupNorm(config.norm_groups, width, eps=config.norm_eps, **factory),
             nn.SiLU(),
             operations.Conv2d(width, config.out_channels, 3, padding=1, **factory),
         )
@@ -294,6 +295,6 @@ def _cast(x: Tensor | None, dtype: torch.dtype) -> Tensor | None:
 
 
 def _add(h: Tensor, residuals: list[Tensor | None] | None) -> Tensor:
-    """h plus the last of the residuals, which is taken off the list."""
+    """h plus the last of the residuals, which is taken off the list; in h's type, as ControlNets compute in their own."""
     residual = residuals.pop() if residuals else None
-    return h if residual is None else h + residual
+    return h if residual is None else h + residual.to(h.dtype)
