@@ -1,4 +1,4 @@
-"""Everything computes where the model is: on any GPU that is here, and on one that is pretended."""
+"""Everything computes where the model is: on the GPU that is here, else on one that is pretended."""
 
 from contextlib import nullcontext
 
@@ -17,20 +17,14 @@ from t2v_models.training.muon import Muon, matrices
 
 from .pretended import Pretended
 
-GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch sees no CUDA device here")
+REAL = torch.cuda.is_available()
 STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
 
 
 @pytest.fixture
-def pretended():
-    with Pretended():
-        yield
-
-
-@pytest.fixture(params=["pretended", pytest.param("here", marks=GPU)])
-def gpu(request):
-    """A "cuda" that is pretended, and one that is here."""
-    with Pretended() if request.param == "pretended" else nullcontext():
+def gpu():
+    """The "cuda" that is here, in whole float32, or one that is pretended."""
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), nullcontext() if REAL else Pretended():
         yield
 
 
@@ -39,7 +33,8 @@ def on_cuda(build):
         return build()
 
 
-def test_the_pretended_device_tells_where_something_is_forgotten(pretended):
+@pytest.mark.skipif(REAL, reason="a device is here, so none is pretended")
+def test_the_pretended_device_tells_where_something_is_forgotten(gpu):
     total = torch.zeros(1, 8, 4, device="cuda")
     with pytest.raises(Exception, match="device"):
         total.index_add_(1, torch.arange(8), total)
@@ -55,16 +50,20 @@ def test_the_pretended_device_tells_where_something_is_forgotten(pretended):
 
 @pytest.mark.parametrize("windows", [None, Windows(8, 4)], ids=["whole", "in windows of frames"])
 @pytest.mark.parametrize("texts", [(2,), (2, 16)], ids=["one text", "a text for every frame"])
-def test_the_unet_computes_where_its_weights_are(pretended, windows, texts):
-    unet = on_cuda(denoiser.build)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@torch.inference_mode()
+def test_the_unet_computes_where_its_weights_are(gpu, windows, texts, dtype):
+    unet = denoiser.build().to(dtype)
     options = {} if windows is None else {"temporal_windows": windows.over(16).temporal()}
-    given = on_cuda(lambda: (torch.randn(2, 4, 16, 8, 8), torch.ones(2, 16), torch.randn(*texts, 77, 128)))
-    out = unet(*given, options=options)
-    assert (out.device.type, out.shape) == ("cuda", (2, 4, 16, 8, 8))
+    given = torch.randn(2, 4, 16, 8, 8).to(dtype), torch.ones(2, 16), torch.randn(*texts, 77, 128).to(dtype)
+    here = unet(*given, options=options)
+    there = unet.to("cuda")(*(each.to("cuda") for each in given), options=options)
+    assert there.device.type == "cuda"
+    assert (there.cpu() - here).abs().max() < {torch.float32: 1e-4, torch.float16: 1e-2}[dtype] * here.abs().max()
 
 
 @pytest.mark.slow
-def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(pretended):
+def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu):
     checkpoint = open_checkpoint(BUILT_IN)
     parts = on_cuda(denoiser.build), on_cuda(autoencoder.build), None, None
     pipe = Pipeline(*parts, checkpoint.scheduler_config(), checkpoint.family)
@@ -75,7 +74,7 @@ def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(pre
 
 
 @pytest.mark.slow
-def test_a_step_of_training_computes_where_the_model_is(pretended):
+def test_a_step_of_training_computes_where_the_model_is(gpu):
     encoder = on_cuda(lambda: text.build_text_encoder(827))
     model = on_cuda(lambda: denoiser.WithPoses(denoiser.build()))
     batch = denoiser.Batch(
@@ -97,30 +96,25 @@ def test_a_step_of_training_computes_where_the_model_is(pretended):
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_a_gpu_makes_the_same_video(gpu, scheduler):
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        call = {"seed": 3, "scheduler": scheduler, "frames": 4, "steps": 4}
-        here, there = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
-        prompts = ["a red circle moves right", "a blue star moves up on a white background"]
-        assert (here(prompts, **call).frames - there(prompts, **call).frames).abs().max() < 1 / 255
+    call = {"seed": 3, "scheduler": scheduler, "frames": 4, "steps": 4}
+    here, there = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
+    prompts = ["a red circle moves right", "a blue star moves up on a white background"]
+    assert (here(prompts, **call).frames - there(prompts, **call).frames).abs().max() < 1 / 255
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_gpu_makes_the_same_film(gpu, method):
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
-        here, there = (
-            torch.cat(list(Film(p, STORY, frames=24, steps=3, method=method, seed=5).frames())) for p in pipelines
-        )
-        assert (here - there).abs().max() < 1 / 255
+    pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
+    here, there = (
+        torch.cat(list(Film(p, STORY, frames=24, steps=3, method=method, seed=5).frames())) for p in pipelines
+    )
+    assert (here - there).abs().max() < 1 / 255
 
 
 @pytest.mark.slow
 def test_a_gpu_goes_on_from_a_clip_as_the_processor_does(gpu):
     clip = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-        pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
-        here, there = (
-            torch.cat(list(Film(p, STORY, frames=2, steps=4, clip=clip, seed=5).frames())) for p in pipelines
-        )
-        assert (here - there).abs().max() < 1 / 255
+    pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
+    here, there = (torch.cat(list(Film(p, STORY, frames=2, steps=4, clip=clip, seed=5).frames())) for p in pipelines)
+    assert (here - there).abs().max() < 1 / 255

@@ -16,7 +16,10 @@ def _pretended():
 
 @contextlib.contextmanager
 def _gpu(intermediate):
-    """Within it the host finds a GPU with room for everything, and keeps what goes from node to node on that device."""
+    """Within it the host finds a GPU with room for everything, and keeps what goes from node to node on `intermediate`.
+
+    The GPU is the one that is here, or one that is pretended.
+    """
     import comfy.model_management as management
     import torch
 
@@ -41,6 +44,11 @@ def _gpu(intermediate):
     with contextlib.ExitStack() as stack:
         for name, value in changes.items():
             stack.enter_context(mock.patch.object(management, name, value))
+        if torch.cuda.is_available():
+            stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
+            yield
+            management.unload_all_models()
+            return
         gpu = {"get_device_properties": about, "synchronize": None, "current_device": 0, "set_device": None}
         for name, answer in gpu.items():
             stack.enter_context(mock.patch(f"torch.cuda.{name}", lambda *_, answer=answer: answer))
