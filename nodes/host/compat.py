@@ -51,7 +51,18 @@ def is_dynamic(patcher: Any) -> bool:
 
 
 def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tensor]) -> None:
-    """Copy (or assign, under dynamic VRAM) the weights of the UNet into a host model."""
+    """Copy (or assign, under dynamic VRAM) the weights of the UNet into a host model.
+
+    On Windows a host with dynamic VRAM makes linear layers without weights, which take what they are given uncast.
+    """
+    if not is_dynamic(patcher):
+        lazy = {
+            f"{name}.{key}": module.weight_comfy_model_dtype
+            for name, module in model.diffusion_model.named_modules()
+            if isinstance(module, torch.nn.Linear) and module.weight is None
+            for key in ("weight", "bias")
+        }
+        state_dict = {key: value.to(lazy.get(key)) if lazy.get(key) else value for key, value in state_dict.items()}
     known(model.load_model_weights, state_dict, "", assign=is_dynamic(patcher))
 
 

@@ -55,7 +55,7 @@ class HostUNet:
     def __init__(self, model: Any) -> None:
         self.patcher, self.inner = model, video_model(model)
         self.config = self.inner.diffusion_model.config
-        self.dtype = self.inner.manual_cast_dtype or self.inner.get_dtype()
+        self.dtype = model.get_model_object("manual_cast_dtype") or self.inner.get_dtype()
 
         self.room: tuple[int, ...] = ()
         """Shape of the latents that it is called with at most."""
@@ -138,7 +138,8 @@ class HostPipeline:
 
     def identity(self) -> str:
         """Another for other weights, LoRAs included, for another layer of CLIP and other values of T2VModelConditioning."""
-        about = (sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None), settled(self))
+        dtypes = self.unet.dtype, self.unet.inner.get_dtype()  # weights may still lie in the file's
+        about = (dtypes, sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None), settled(self))
         digest = hashlib.sha256(repr(about).encode())
         for patcher in self._patchers():
             digest.update(_weights(patcher).encode())

@@ -17,6 +17,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+from ...t2v_models.checkpoints.layouts import canonical_shapes
 from ...t2v_models.errors import T2VError
 from ...t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ...t2v_models.unet import UNetConfig
@@ -191,7 +192,7 @@ def load_model(
         )
     model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, supported))
     model = model_config.get_model(device=offload_device)
-    _check_names(model.diffusion_model, state_dict)
+    _check_names(model.diffusion_model.config, state_dict)
     patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)
     compat.load_unet_weights(model, patcher, state_dict)
     model.diffusion_model.requires_grad_(False)
@@ -203,9 +204,9 @@ def load_model(
     return patcher
 
 
-def _check_names(unet: torch.nn.Module, state_dict: dict[str, Tensor]) -> None:
-    """The host only logs missing weights, which then are whatever was in memory."""
-    wanted, given = {key: value.shape for key, value in unet.state_dict().items()}, state_dict
+def _check_names(config: UNetConfig, state_dict: dict[str, Tensor]) -> None:
+    """The host only logs missing weights, which then are whatever was in memory. Its own layers may have none yet."""
+    wanted, given = canonical_shapes(config), state_dict
     missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or unexpected:
         first = ", ".join(

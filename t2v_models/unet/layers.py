@@ -59,13 +59,14 @@ def activate(x: Tensor) -> Tensor:
 
 def normalise_last(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
     """Group normalisation of (n, c, *) whose channels lie last in memory, and stay there."""
+    ones = (1,) * (x.ndim - 2)
     rows = x.movedim(1, -1).unflatten(-1, (groups, -1))  # n … g c/g
     std, mean = torch.std_mean(rows, [*range(1, x.ndim - 1), -1], correction=0, keepdim=True)  # a variance may overflow
-    std, mean = (each.float().reshape(-1, groups, 1) for each in (std, mean))
-    scale = weight.float().view(groups, -1) * (std.square() + eps).rsqrt()  # n g c/g
-    shift = bias.float().view(groups, -1) - mean * scale
-    scale, shift = (each.to(x.dtype).view(x.shape[:2] + (1,) * (x.ndim - 2)) for each in (scale, shift))
-    return torch.addcmul(shift, x, scale)
+    std, mean = (each.reshape(-1, groups, 1).expand(-1, -1, rows.shape[-1]).flatten(1) for each in (std, mean))  # n c
+    scale = (weight * (std.float().square() + eps).rsqrt()).to(x.dtype)
+    # the mean first: times the scale it may be more than half precision can hold, and has fewer digits than what is left
+    centred = x - mean.unflatten(1, (-1, *ones))
+    return torch.addcmul(bias.to(x.dtype).view(-1, *ones), centred, scale.unflatten(1, (-1, *ones)))
 
 
 class GroupNorm(nn.GroupNorm):
@@ -74,10 +75,16 @@ class GroupNorm(nn.GroupNorm):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """x: (n, c, *) -> the same shape, whatever type the weights have."""
+        """x: (n, c, *) -> the same shape."""
         if x.device.type == "cuda" and x.dtype == torch.float16 and not torch.is_grad_enabled():
             return normalise_last(x, self.num_groups, self.weight, self.bias, self.eps)
-        return F.group_norm(x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps)
+        return super().forward(x)
+
+
+class Operations:
+    """The layers that a UNet is made of where no host brings its own, which bring weights to the device and cast them."""
+
+    Linear, Conv2d, Embedding, LayerNorm, GroupNorm = nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, GroupNorm
 
 
 class TemporalConvolution(nn.Module):
@@ -90,7 +97,7 @@ class TemporalConvolution(nn.Module):
     def __init__(self, channels: int, groups: int, operations: Any, **factory: Any) -> None:
         super().__init__()
         for i in range(1, 5):
-            layers = [GroupNorm(groups, channels, **factory), nn.SiLU()]
+            layers = [operations.GroupNorm(groups, channels, **factory), nn.SiLU()]
             layers += [nn.Identity()] * (i > 1)  # the originals have a dropout here, which counts in the names
             layers += [operations.Conv2d(channels, channels, (3, 1), padding=(1, 0), **factory)]
             self.add_module(f"conv{i}", nn.Sequential(*layers))
@@ -120,13 +127,13 @@ class ResBlock(nn.Module):
     ) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            GroupNorm(groups, in_channels, eps=eps, **factory),
+            operations.GroupNorm(groups, in_channels, eps=eps, **factory),
             nn.SiLU(),
             operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory),
         )
         self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(embed_dim, out_channels, **factory))
         self.out_layers = nn.Sequential(
-            GroupNorm(groups, out_channels, eps=eps, **factory),
+            operations.GroupNorm(groups, out_channels, eps=eps, **factory),
             nn.SiLU(),
             nn.Identity(),  # the originals have a dropout here, which counts in the names
             operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory),

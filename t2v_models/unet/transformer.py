@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from .attention import Attention, AttentionFunction
 from .config import UNetConfig
-from .layers import GroupNorm, frames_first
+from .layers import frames_first
 from .patches import Options
 
 FEED_FORWARD_ROWS = 4096
@@ -90,7 +90,7 @@ class SpatialTransformer(nn.Module):
     ) -> None:
         super().__init__()
         heads, inner = channels // config.head_dim, channels
-        self.norm = GroupNorm(config.norm_groups, channels, eps=1e-6, **factory)
+        self.norm = operations.GroupNorm(config.norm_groups, channels, eps=1e-6, **factory)
         self.proj_in = operations.Linear(channels, inner, **factory)
         block = TransformerBlock(
             inner,
@@ -141,7 +141,7 @@ class TemporalTransformer(nn.Module):
         super().__init__()
         heads = heads or channels // config.head_dim
         inner = heads * config.head_dim
-        self.norm = GroupNorm(config.norm_groups, channels, eps=1e-6, **factory)
+        self.norm = operations.GroupNorm(config.norm_groups, channels, eps=1e-6, **factory)
         self.proj_in = operations.Linear(channels, inner, **factory)
         relative = {"relative_position": config.relative_position}
         block = TransformerBlock(inner, None, heads, config.head_dim, operations, attention, **relative, **factory)

@@ -11,7 +11,7 @@ from .attention import AttentionFunction, scaled_dot_product
 from .config import UNetConfig
 from .layers import (
     Downsample,
-    GroupNorm,
+    Operations,
     ResBlock,
     Upsample,
     activate,
@@ -43,7 +43,7 @@ class UNet3D(nn.Module):
     def __init__(
         self,
         config: UNetConfig,
-        operations: Any = nn,
+        operations: Any = Operations,
         attention: AttentionFunction | None = None,
         *,
         dtype: torch.dtype | None = None,
@@ -113,7 +113,7 @@ class UNet3D(nn.Module):
 
         # 5. out
         self.out = nn.Sequential(
-            GroupNorm(config.norm_groups, width, eps=config.norm_eps, **factory),
+            operations.GroupNorm(config.norm_groups, width, eps=config.norm_eps, **factory),
             nn.SiLU(),
             operations.Conv2d(width, config.out_channels, 3, padding=1, **factory),
         )
