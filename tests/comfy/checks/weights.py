@@ -261,3 +261,20 @@ def check_the_type_that_was_chosen_holds_where_weights_lie_in_another(host):
     made.load_state_dict(dict(host.tiny()[0].model.diffusion_model.state_dict()), assign=True)
     assert made.out[2].weight.dtype == torch.float32
     assert made.dtype == torch.bfloat16
+
+
+def check_models_load_where_the_host_makes_linear_layers_without_weights(host):
+    """As 0.24.0 does on Windows with dynamic VRAM; what they are given they take as it is."""
+    import importlib
+    from unittest import mock
+
+    import comfy.model_management as management
+
+    try:
+        memory = importlib.import_module("comfy.memory_management")
+    except ImportError:  # 0.3.64 makes none
+        return
+    with mock.patch.object(management, "WINDOWS", True), mock.patch.object(memory, "aimdo_enabled", True):
+        model, clip, _ = host.run("T2VModelLoader", "tiny", "bf16")
+        assert {value.dtype for value in model.model.diffusion_model.state_dict().values()} == {torch.bfloat16}
+        assert host.ksample(model, clip).isfinite().all()
