@@ -23,23 +23,17 @@ from torch import Tensor
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from benchmarks.unet import FULL, QUICK, contestants, inputs, size_of
+from benchmarks.unet import DTYPES, FULL, QUICK, contestants, inputs, random_weight, size_of
 from t2v_models.checkpoints.layouts import canonical_shapes
 from t2v_models.unet import UNetConfig
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+GPU_DTYPES = {"fp16": torch.float16, **DTYPES}
 
 
 def weights(config: UNetConfig, dtype: torch.dtype) -> dict[str, Tensor]:
-    """On the GPU, of sizes that keep a signal's size through the network."""
-    torch.manual_seed(0)
-
-    def make(name: str, shape: tuple[int, ...]) -> Tensor:
-        if len(shape) == 1:
-            return torch.full(shape, float(name.endswith("weight")), dtype=dtype, device="cuda")
-        return torch.randn(shape, device="cuda").mul_(torch.Size(shape[1:]).numel() ** -0.5).to(dtype)
-
-    return {name: make(name, shape) for name, shape in canonical_shapes(config).items()}
+    """On the GPU, one tensor in float32 at a time."""
+    generator = torch.Generator("cuda").manual_seed(0)
+    return {name: random_weight(name, shape, generator).to(dtype) for name, shape in canonical_shapes(config).items()}
 
 
 def step_time(call: Callable[[], Tensor]) -> tuple[float, float]:
@@ -61,7 +55,6 @@ def compare(calls: dict[str, Callable], given: list[Tensor], rounds: int, exact:
     for turn in range(rounds):
         for name in names[turn % len(names) :] + names[: turn % len(names)]:
             runs[name].append(step_time(partial(calls[name], *given)))
-    exact = outputs["diffusers"] if exact is None and "diffusers" in outputs else exact
     rows = {}
     for name in names:
         seconds = statistics.median(each for each, _ in runs[name])
@@ -87,7 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="a network of a tenth of the size")
     parser.add_argument("--sizes", nargs="+", type=size_of, default=[(16, 32, 32), (24, 40, 72)], metavar="TxHxW")
-    parser.add_argument("--dtypes", nargs="+", choices=DTYPES, default=["fp16", "bf16"])
+    parser.add_argument("--dtypes", nargs="+", choices=GPU_DTYPES, default=["fp16", "bf16"])
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--output", type=Path, help="write the figures there as JSON")
     given = parser.parse_args()
@@ -101,7 +94,7 @@ def main() -> None:
             reference = {name: call(*inputs(config, size, torch.float32, "cuda")) for name, call in exact.items()}
             del exact
             for name in given.dtypes:
-                dtype = DTYPES[name]
+                dtype = GPU_DTYPES[name]
                 calls = contestants(config, weights(config, dtype), ["ours", "diffusers"])
                 rows = compare(calls, inputs(config, size, dtype, "cuda"), given.rounds, reference.get("diffusers"))
                 del calls

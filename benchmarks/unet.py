@@ -63,20 +63,22 @@ Weights = dict[str, Tensor]
 def write_weights(config: UNetConfig, folder: Path) -> Path:
     """A diffusers folder of weights that keep a signal's size through the network; one tensor in memory at a time."""
     generator = torch.Generator().manual_seed(0)
-
-    def make(name: str, shape: tuple[int, ...]) -> Tensor:
-        if len(shape) == 1:
-            return torch.full(shape, float(name.endswith("weight")))
-        return torch.empty(shape).normal_(0, torch.Size(shape[1:]).numel() ** -0.5, generator=generator)
-
     tensors = {
-        name: LazyTensor(torch.float32, shape, partial(make, name, shape))
+        name: LazyTensor(torch.float32, shape, partial(random_weight, name, shape, generator))
         for name, shape in canonical_shapes(config).items()
     }
     path = folder / "diffusion_pytorch_model.safetensors"
     write_safetensors(path, LAYOUTS["diffusers"].from_canonical(tensors, config), {}, lambda count: None)
     (folder / "config.json").write_text(json.dumps(to_json(config)))
     return path
+
+
+def random_weight(name: str, shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """One that keeps a signal's size through the network, on the generator's device."""
+    if len(shape) == 1:
+        return torch.full(shape, float(name.endswith("weight")), device=generator.device)
+    spread = torch.Size(shape[1:]).numel() ** -0.5
+    return torch.empty(shape, device=generator.device).normal_(0, spread, generator=generator)
 
 
 def contestants(config: UNetConfig, weights: Weights, wanted: list[str]) -> dict[str, Call]:

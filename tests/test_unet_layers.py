@@ -13,9 +13,9 @@ LAYOUTS = {"frames": lambda x: x, "clips": lambda x: frames_first(x, 3)}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize(("mean", "std"), [(0, 1), (2, 1), (0, 1e-3), (100, 400)])
+@pytest.mark.parametrize(("mean", "std"), [(0, 1), (2, 1), (0, 1e-3), (100, 400), (2000, 0)])
 def test_normalising_with_channels_last_is_torchs_to_half_precision(layout, mean, std):
-    """Variances beyond half precision's 65504 too."""
+    """Also variances beyond half precision's 65504, and nothing but one value."""
     x = layout(channels_last(mean + std * normal("x", (6, 32, 5, 4))).half())
     weight, bias = 1 + 0.3 * normal("w", (32,)), 0.5 * normal("b", (32,))
     exact = F.group_norm(x.double(), 8, weight.double(), bias.double(), 1e-5)

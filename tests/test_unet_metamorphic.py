@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from t2v_models.unet import PRESETS, UNet3D, UNetConfig
+from t2v_models.unet import UNet3D, UNetConfig
 from tests.references.parity import TOLERANCE, difference
 from tests.references.seeding import fill, normal
 
@@ -43,6 +43,13 @@ def call(config: UNetConfig, batch: int = 2, size: tuple[int, int, int] = (3, 6,
 def run(unet: UNet3D, inputs: dict) -> torch.Tensor:
     with torch.inference_mode():
         return unet(**inputs)
+
+
+def cast(inputs: dict, dtype: torch.dtype) -> dict:
+    """As models of this type are called."""
+    return {
+        name: value.to(dtype) if name in ("x", "context", "image_context") else value for name, value in inputs.items()
+    }
 
 
 def rows(inputs: dict, index: slice) -> dict:
@@ -187,16 +194,11 @@ def test_nothing_that_is_given_is_changed(unet):
 
 
 def test_residuals_of_a_controlnet_that_computes_in_another_type_are_added_in_the_models(unet):
-    inputs = {
-        name: value.bfloat16() if value.is_floating_point() and name != "timesteps" else value
-        for name, value in call(unet.config).items()
-    }
-    control = {"middle": [normal("m", (6, 64, 3, 2))]}
-    half = fill(UNet3D(unet.config)).bfloat16()
-    out = run(half, inputs | {"control": control})
-    rounded = {"middle": [control["middle"][0].bfloat16()]}
+    half, inputs = fill(UNet3D(unet.config)).bfloat16(), cast(call(unet.config), torch.bfloat16)
+    residual = normal("m", (6, 64, 3, 2))
+    out = run(half, inputs | {"control": {"middle": [residual]}})
     assert out.dtype == torch.bfloat16
-    assert torch.equal(out, run(half, inputs | {"control": rounded}))
+    assert torch.equal(out, run(half, inputs | {"control": {"middle": [residual.bfloat16()]}}))
     assert not torch.equal(out, run(half, inputs))
 
 
@@ -262,10 +264,7 @@ def test_half_precision_stays_near(unet, dtype, tolerance):
     inputs = call(unet.config)
     expected = run(unet, inputs)
     half = fill(UNet3D(unet.config)).to(dtype)
-    cast = {
-        name: value.to(dtype) if name in ("x", "context", "image_context") else value for name, value in inputs.items()
-    }
-    result = run(half, cast)
+    result = run(half, cast(inputs, dtype))
     assert result.dtype == dtype
     assert difference(result.float(), expected) < tolerance
 
@@ -334,52 +333,6 @@ def test_another_attention_function_is_used_everywhere(unet):
     assert difference(run(other, inputs), run(unet, inputs)) < TOLERANCE
     spatial = 1 + 2 * sum(unet.config.attention_levels) + 1  # down, middle, up: two at one block a level
     assert len(calls) >= 2 * spatial
-
-
-COUNTS = {
-    "modelscope": (1480, 1_411_233_860),
-    "videocrafter2": (1484, None),
-    "videocrafter1-512": (1196, None),
-    "videocrafter1-1024": (1200, None),
-    "videocrafter1-i2v": (1516, None),
-}
-
-
-QUICK_PRESETS = ("modelscope", "videocrafter1-i2v")
-
-
-@pytest.mark.parametrize(
-    "preset", [pytest.param(name, marks=[pytest.mark.slow] * (name not in QUICK_PRESETS)) for name in PRESETS]
-)
-def test_the_published_networks_have_their_number_of_weights_and_their_names(preset):
-    network = UNet3D(PRESETS[preset], device="meta")
-    shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
-    tensors, parameters = COUNTS.get(preset, (None, None))
-    assert tensors in (None, len(shapes))
-    assert parameters in (None, sum(value.numel() for value in network.parameters()))
-    expected = {
-        "time_embed.2.weight": (1280, 1280),
-        "input_blocks.0.0.weight": (320, PRESETS[preset].in_channels, 3, 3),
-        "init_attn.proj_in.weight": (512, 320),
-        "input_blocks.1.0.in_layers.2.weight": (320, 320, 3, 3),
-        "input_blocks.1.0.emb_layers.1.bias": (320,),
-        "input_blocks.4.0.skip_connection.weight": (640, 320, 1, 1),
-        "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight": (320, 1024),
-        "input_blocks.1.1.proj_in.weight": (320, 320),
-        "input_blocks.1.temporal.transformer_blocks.0.ff.net.0.proj.weight": (2560, 320),
-        "input_blocks.3.0.op.weight": (320, 320, 3, 3),
-        "middle_block.temporal.transformer_blocks.0.attn1.to_out.0.weight": (1280, 1280),
-        "middle_block.2.out_layers.3.weight": (1280, 1280, 3, 3),
-        "output_blocks.2.1.conv.weight": (1280, 1280, 3, 3),
-        "output_blocks.5.2.conv.weight": (1280, 1280, 3, 3),
-        "output_blocks.11.temporal.proj_out.weight": (320, 320),
-        "out.0.bias": (320,),
-        "out.2.weight": (4, 320, 3, 3),
-    }
-    if PRESETS[preset].temporal_convolution:
-        expected["input_blocks.1.0.temporal_conv.conv1.2.weight"] = (320, 320, 3, 1)
-        expected["middle_block.2.temporal_conv.conv4.3.bias"] = (1280,)
-    assert {name: shapes.get(name) for name in expected} == expected
 
 
 @pytest.mark.parametrize(

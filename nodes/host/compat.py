@@ -62,7 +62,7 @@ def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tens
             if isinstance(module, torch.nn.Linear) and module.weight is None
             for key in ("weight", "bias")
         }
-        state_dict = {key: value.to(lazy.get(key)) if lazy.get(key) else value for key, value in state_dict.items()}
+        state_dict = {key: value.to(lazy.get(key, value.dtype)) for key, value in state_dict.items()}
     known(model.load_model_weights, state_dict, "", assign=is_dynamic(patcher))
 
 

@@ -46,15 +46,13 @@ def _gpu(intermediate):
             stack.enter_context(mock.patch.object(management, name, value))
         if torch.cuda.is_available():
             stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            yield
-            management.unload_all_models()
-            return
-        gpu = {"get_device_properties": about, "synchronize": None, "current_device": 0, "set_device": None}
-        for name, answer in gpu.items():
-            stack.enter_context(mock.patch(f"torch.cuda.{name}", lambda *_, answer=answer: answer))
-        with module.Pretended():
-            yield
-            management.unload_all_models()
+        else:
+            gpu = {"get_device_properties": about, "synchronize": None, "current_device": 0, "set_device": None}
+            for name, answer in gpu.items():
+                stack.enter_context(mock.patch(f"torch.cuda.{name}", lambda *_, answer=answer: answer))
+            stack.enter_context(module.Pretended())
+        yield
+        management.unload_all_models()
 
 
 def _graphs(host):
