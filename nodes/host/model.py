@@ -40,7 +40,7 @@ DTYPES: dict[str, torch.dtype | None] = {
 MEMORY_FACTOR = 0.9
 """Measured, for a first level of 320 channels: 0.72 for every full-size model, any length, size and batch, counting all
 live activations; a fifth more for the workspaces of kernels. See benchmarks/memory_factor.py. An H100 took 0.71 in
-fp16, at 16x32x32 and 24x40x72 (benchmarks/cuda.py)."""
+fp16, at 16x32x32 and 24x40x72 (benchmarks/unet_cuda.py)."""
 
 CONFIG_KEY = "t2v_config"
 """Where a saved model keeps its configuration."""

@@ -1,7 +1,7 @@
 """Our UNet against diffusers' UNet3DConditionModel on a CUDA GPU, in half precision, with the same random weights.
 
-    python benchmarks/cuda.py                       # 1.41 billion parameters: 8 GB of the GPU's memory
-    python benchmarks/cuda.py --sizes 24x40x72      # ZeroScope's
+    python benchmarks/unet_cuda.py                       # 1.41 billion parameters: 8 GB of the GPU's memory
+    python benchmarks/unet_cuda.py --sizes 24x40x72      # ZeroScope's
 
 A step is one call with a batch of two, as classifier-free guidance makes it. The networks run in turn; a figure is the
 median over the rounds, between events of the GPU. "ours, one latent" is the same step as our pipeline makes it: one
