@@ -348,6 +348,18 @@ def test_a_killed_writer_leaves_whole_clips_only(tmp_path, times):
     kill_writers(tmp_path, times, seed=times)
 
 
+def test_of_an_unfinished_file_the_lock_goes_last_so_that_what_a_kill_leaves_is_swept(tmp_path, monkeypatch):
+    video = VideoWriter(tmp_path / "clip.mp4", 24)
+    video.write(CLIP[0])
+    (folder,) = tmp_path.glob(PREFIX + "*")
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # killed before its end
+        video.close()
+    assert [path.name for path in folder.iterdir()] == ["lock"]
+    write(tmp_path / "next.mkv", CLIP[:1])
+    assert not list(tmp_path.glob(PREFIX + "*"))
+
+
 def test_a_living_writers_unfinished_files_are_not_swept(tmp_path):
     video = VideoWriter(tmp_path / "slow.mp4", 24)
     video.write(CLIP[0])

@@ -62,11 +62,22 @@ class Workplace:
 
     def remove(self) -> None:
         """The private folder and everything in it."""
+        _empty(self.folder)
         if self._lock is not None:
             with contextlib.suppress(OSError):
                 os.close(self._lock)
             self._lock = None
         shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def _empty(folder: Path) -> None:
+    """Remove all but the lock, which goes last: killed before it, the folder is known as one that was left."""
+    with contextlib.suppress(OSError):
+        for path in [path for path in folder.iterdir() if path.name != _LOCK]:
+            if path.is_dir() and not path.is_symlink():
+                shutil.rmtree(path, ignore_errors=True)
+            else:
+                path.unlink(missing_ok=True)
 
 
 def _sentence(path: Path, error: OSError) -> Exception:
@@ -173,4 +184,5 @@ def _sweep(parent: Path) -> None:
     for folder in parent.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
             if _abandoned(folder):
+                _empty(folder)
                 shutil.rmtree(folder, ignore_errors=True)
