@@ -86,7 +86,7 @@ def contestants(config: UNetConfig, weights: Weights, wanted: list[str]) -> dict
     calls: dict[str, Call] = {}
     if "ours" in wanted:
         ours = _with_weights(lambda: UNet3D(config), weights)
-        ours.to(memory_format=torch.channels_last)  # as `load_pipeline` does on a CPU
+        ours.to(memory_format=torch.channels_last)  # as `load_pipeline` does
         calls["ours"] = ours
         calls["ours, one latent"] = lambda x, t, context: ours(x[:1], t[:1], context)
     if "diffusers" in wanted and (build := _diffusers(config)):

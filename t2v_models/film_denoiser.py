@@ -36,7 +36,7 @@ class Denoiser:
 
     def __call__(self, x: Tensor, levels: Tensor, numbers: Tensor, options: dict[str, Any] | None = None) -> Tensor:
         """x: (b, 4, t, h, w), levels and numbers: (b, t) -> the prediction, like x; clips in groups, for their memory."""
-        unet, b, most = self.pipeline.unet, x.shape[0], together(*x.shape[2:])
+        unet, b, most = self.pipeline.unet, x.shape[0], together(*x.shape[2:], self.device)
         if b > most:
             groups = zip(x.split(most), levels.split(most), numbers.split(most), strict=True)
             return torch.cat([self(*group, options) for group in groups])

@@ -50,7 +50,7 @@ def load_pipeline(
             "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
         )
     unet = load_unet(checkpoint, dtype=dtype, device=device)
-    if device.type == "cpu":  # its input is laid out so: a convolution is faster when its weight is, too
+    if device.type != "mps":  # its feature maps lie so: a convolution is faster when its weights do, too
         unet.to(memory_format=torch.channels_last)
     return Pipeline(
         unet,

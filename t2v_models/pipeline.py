@@ -284,7 +284,7 @@ class Pipeline:
         """latents: (4, t, h, w) of one video -> (n, 8h, 8w, 3), 0..1, a chunk of frames at a time."""
         for part in latents.transpose(0, 1).split(chunk):
             pixels = self.vae.decode(part.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).sample
-            yield (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).cpu()
+            yield (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).contiguous().cpu()
 
     def _shape(
         self,

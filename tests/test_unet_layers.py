@@ -13,7 +13,7 @@ LAYOUTS = {"frames": lambda x: x, "clips": lambda x: frames_first(x, 3)}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS.values(), ids=LAYOUTS)
-@pytest.mark.parametrize(("mean", "std"), [(0, 1), (2, 1), (0, 1e-3), (100, 400), (2000, 0)])
+@pytest.mark.parametrize(("mean", "std"), [(0, 1), (2, 1), (50, 1), (200, 1), (0, 1e-3), (100, 400), (2000, 0)])
 def test_normalising_with_channels_last_is_torchs_to_half_precision(layout, mean, std):
     """Also variances beyond half precision's 65504, and nothing but one value."""
     x = layout(channels_last(mean + std * normal("x", (6, 32, 5, 4))).half())

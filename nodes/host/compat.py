@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
+import types
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import comfy.model_management
 import comfy.model_patcher
+import comfy.ops
 import comfy.sd
 import torch
 
 from ...t2v_models import errors
+from ...t2v_models.unet.layers import keeps_channels_last, normalise_last
 
 T = TypeVar("T")
 
@@ -83,11 +87,37 @@ def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list
     return clip
 
 
+def with_fast_norms(operations: Any) -> Any:
+    """The host's layers, their group normalisation without torch's detour on a GPU: see `normalise_last`."""
+    if not hasattr(comfy.ops, "cast_bias_weight"):
+        return operations
+    lends = "offloadable" in (_keywords(comfy.ops.cast_bias_weight) or ())  # what is to be given back
+
+    class GroupNorm(operations.GroupNorm):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            """x: (n, c, *) -> the same shape."""
+            if not keeps_channels_last(x):
+                return super().forward(x)
+            weight, bias, *lent = comfy.ops.cast_bias_weight(self, x, **({"offloadable": True} if lends else {}))
+            out = normalise_last(x, self.num_groups, weight, bias, self.eps)
+            if lent:
+                comfy.ops.uncast_bias_weight(self, weight, bias, *lent)
+            return out
+
+    others = {name: getattr(operations, name) for name in ("Linear", "Conv2d", "Embedding", "LayerNorm")}
+    return types.SimpleNamespace(GroupNorm=GroupNorm, **others)
+
+
 def free_memory(patcher: Any, device: torch.device) -> int:
     """Bytes that are free for activations once this model is loaded."""
     if hasattr(patcher, "get_free_memory"):
         return patcher.get_free_memory(device)
     return comfy.model_management.get_free_memory(device)
+
+
+def on_device(device: torch.device) -> contextlib.AbstractContextManager:
+    """Where models of a second GPU are called, for kernels that take the current one."""
+    return getattr(comfy.model_management, "cuda_device_context", contextlib.nullcontext)(device)
 
 
 def intermediate_dtype() -> torch.dtype:

@@ -24,10 +24,11 @@ from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows, together
 from . import control, guidance, limits, preview, stories
-from .compat import unpatched
+from .compat import on_device, unpatched
 from .latents import to_clips
 from .limits import check_finite, check_room
 from .model import video_model
+from .model_sampling import is_scaled
 from .unet import FREE_NOISE
 
 log = logging.getLogger(__name__)
@@ -85,12 +86,13 @@ class HostUNet:
         given["cond_or_uncond"] = [1, 0] if len(context) > len(x) else [0]  # for core's patches, as are the sigmas
         given["sigmas"] = self.inner.model_sampling.sigma(levels.view(len(x), -1).amax(1))
         device = self.patcher.load_device
-        return self.inner.diffusion_model(
-            x.to(device),
-            levels.to(device),
-            context=context.to(device, x.dtype),
-            transformer_options={**given, **(options or {})},
-        )
+        with on_device(device):
+            return self.inner.diffusion_model(
+                x.to(device),
+                levels.to(device),
+                context=context.to(device, x.dtype),
+                transformer_options={**given, **(options or {})},
+            )
 
 
 class HostPipeline:
@@ -100,7 +102,7 @@ class HostPipeline:
         self.unet, self.clip = HostUNet(model), clip
         inner = self.unet.inner
         self.family, self.defaults = inner.family, inner.defaults
-        scaled = hasattr(model.get_model_object("model_sampling"), "signal")  # a LoRA may have put another in its place
+        scaled = is_scaled(model.get_model_object("model_sampling"))
         base = self.family.scale_base if scaled else None
         self.scheduler_config, self.input_scale = with_scaled_schedule(model.get_model_object("scheduler"), base)
         self.device = model.load_device
@@ -181,7 +183,7 @@ def make(
     film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, **told, **settings)
     film.condition = pipeline.unet.told.get("fps", film.condition)
     at_once = film.shape[2] if film.method == "free-noise" else min(window.length, film.shape[2])
-    pipeline.unet.room = _room(film.settings.batch, film.shape, at_once)
+    pipeline.unet.room = _room(film.settings.batch, film.shape, at_once, pipeline.device)
     check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
     latents = torch.empty(film.shape)
     at = 0
@@ -216,7 +218,7 @@ def go_on(
     settings = Settings(steps, cfg, seed, window)
     rate = pipeline.unet.told.get("fps", pipeline.defaults.fps_condition or pipeline.defaults.fps)
     denoise = Denoiser(pipeline, _told(positive), _told(negative), settings, rate)
-    pipeline.unet.room = _room(steps, samples.shape, window.length)
+    pipeline.unet.room = _room(steps, samples.shape, window.length, pipeline.device)
     clip = pipeline.unet.inner.process_latent_in(samples)
     bar = comfy.utils.ProgressBar(queue_length(denoise, window.length) + frames)
     look, noise = preview.sheets(model), torch.Generator().manual_seed(seed % 2**63)
@@ -244,9 +246,9 @@ def _latent(pipeline: HostPipeline, latents: Tensor) -> dict[str, Tensor]:
     return {"samples": pipeline.unet.inner.process_latent_out(latents)}
 
 
-def _room(clips: int, shape: Sequence[int], frames: int) -> tuple[int, ...]:
+def _room(clips: int, shape: Sequence[int], frames: int, device: torch.device) -> tuple[int, ...]:
     """Shape of the latents that go through the UNet at once, for so many clips of a prompt and a negative prompt."""
-    return (2 * min(clips, together(frames, *shape[3:])), shape[1], frames, *shape[3:])
+    return (2 * min(clips, together(frames, *shape[3:], device)), shape[1], frames, *shape[3:])
 
 
 def _feed(digest: Any, value: Any) -> None:

@@ -17,7 +17,7 @@ from ...t2v_models.errors import T2VError
 from ...t2v_models.families import family_for
 from . import folders
 from .model import video_model
-from .model_sampling import plain_sampling
+from .model_sampling import is_scaled, sampling
 
 log = logging.getLogger(__name__)
 
@@ -56,9 +56,9 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
         theirs, own = family_for(config).scheduler_config(), model.get_model_object("scheduler")
         steps = {name: theirs[name] for name in ("original_inference_steps", "even_steps") if name in theirs}
         model.add_object_patch("scheduler", own | steps | {"_class_name": "LCMScheduler"})
-        if hasattr(model.get_model_object("model_sampling"), "signal"):
+        if is_scaled(model.get_model_object("model_sampling")):
             # it was distilled without the scale that VideoCrafter2's signal has
-            model.add_object_patch("model_sampling", plain_sampling(inner.model_config, inner.model_config.velocity))
+            model.add_object_patch("model_sampling", sampling(inner.model_config, inner.model_config.velocity, False))
     if skipped:
         log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])
     return model, clip

@@ -22,7 +22,7 @@ from ...t2v_models.errors import T2VError
 from ...t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ...t2v_models.unet import UNetConfig
 from . import compat, control, guidance, limits, stories
-from .model_sampling import scaled_sampling
+from .model_sampling import is_scaled, sampling
 from .unet import HostUNet3D
 
 log = logging.getLogger(__name__)
@@ -123,13 +123,13 @@ class VideoModel(comfy.model_base.BaseModel):
             "guidance": self.defaults.guidance_scale,
             "motion_guidance": MOTION_GUIDANCE,
         }
-        if model_config.sampling_settings["scale_base"] != 1.0:
-            self.model_sampling = scaled_sampling(model_config, model_config.velocity)
+        scaled = model_config.sampling_settings["scale_base"] != 1.0
+        self.model_sampling = sampling(model_config, model_config.velocity, scaled)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As the host saves it, and the configuration that shapes do not tell, as JSON in a tensor of bytes."""
         out = super().state_dict_for_saving(*args, **kwargs)
-        scaled = hasattr(self.model_sampling, "signal")  # not with T2V-Turbo's LoRA
+        scaled = is_scaled(self.model_sampling)
         family = self.family if scaled else dataclasses.replace(self.family, scale_base=None)
         config = {
             "unet": dataclasses.asdict(self.diffusion_model.config),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import comfy.model_sampling
@@ -9,13 +10,37 @@ import torch
 from torch import Tensor
 
 
-class ScaledDiscrete(comfy.model_sampling.ModelSamplingDiscrete):
+class Discrete(comfy.model_sampling.ModelSamplingDiscrete):
+    """The host's discrete schedule, whose tables are no buffers.
+
+    A host with dynamic VRAM puts buffers back by their names when it goes from one clone of a model to the next: a
+    schedule that stands in another's place, for a LoRA, would get that one's tables.
+    """
+
+    tables: tuple[str, ...] = ("sigmas", "log_sigmas")
+
+    def set_sigmas(self, sigmas: Tensor) -> None:
+        self.sigmas, self.log_sigmas = sigmas.float(), sigmas.log().float()
+
+    def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
+        """Nothing: only a host would call it, with another schedule's."""
+
+    def _apply(self, function: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Discrete:
+        """What moves a module's buffers to another device moves the tables."""
+        for name in self.tables:
+            setattr(self, name, function(getattr(self, name)))
+        return super()._apply(function, *args, **kwargs)
+
+
+class ScaledDiscrete(Discrete):
     """A discrete schedule with x_t = sqrt(abar_t) s_t x_0 + sqrt(1 - abar_t) noise.
 
     VideoCrafter lets s fall linearly from 1 to a base over the first 400 steps and keeps it there. In the host's
     variance-exploding terms x_t / (sqrt(abar_t) s_t) = x_0 + sigma_t noise, with sigma_t = sqrt(1/abar_t - 1) / s_t.
     Source: Chen et al. 2023 (arXiv:2310.19512), ``use_scale``; Xing et al. 2023 (arXiv:2310.12190), dynamic rescale.
     """
+
+    tables = ("sigmas", "log_sigmas", "signal", "noise")
 
     def __init__(self, model_config: Any = None, zsnr: bool | None = None) -> None:
         super().__init__(model_config, zsnr)
@@ -28,8 +53,7 @@ class ScaledDiscrete(comfy.model_sampling.ModelSamplingDiscrete):
         scale = torch.full_like(abar, base)
         scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype, device=abar.device)
         signal = abar.sqrt() * scale
-        self.register_buffer("signal", signal.float(), persistent=False)
-        self.register_buffer("noise", (1.0 - abar).sqrt().float(), persistent=False)
+        self.signal, self.noise = signal.float(), (1.0 - abar).sqrt().float()
         self.set_sigmas((1.0 - abar).sqrt() / signal)
 
     def parts(self, sigma: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
@@ -73,29 +97,27 @@ class ScaledV(_Scaled, comfy.model_sampling.V_PREDICTION):
         return (root * x - noise * model_output) / scale
 
 
-def scaled_sampling(model_config: Any, velocity: bool) -> torch.nn.Module:
-    """The host's ``model_sampling`` object for a model with a scaled signal."""
-    parametrisation = ScaledV if velocity else ScaledEPS
+def sampling(model_config: Any, velocity: bool, scaled: bool) -> torch.nn.Module:
+    """The host's ``model_sampling`` object; scaled: with the scale of the signal that the model's family has."""
+    if scaled:
+        parametrisation = ScaledV if velocity else ScaledEPS
+    else:
+        parametrisation = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
 
-    class ModelSampling(ScaledDiscrete, parametrisation):
+    class ModelSampling(ScaledDiscrete if scaled else Discrete, parametrisation):
         pass
 
     return ModelSampling(model_config)
 
 
-def plain_sampling(model_config: Any, velocity: bool) -> torch.nn.Module:
-    """The same without the scale, whatever the model's family has."""
-    parametrisation = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
-
-    class ModelSampling(comfy.model_sampling.ModelSamplingDiscrete, parametrisation):
-        pass
-
-    return ModelSampling(model_config)
+def is_scaled(model_sampling: Any) -> bool:
+    """Whether the signal is scaled: not where a LoRA or a node has put another schedule in the model's place."""
+    return isinstance(model_sampling, ScaledDiscrete)
 
 
 def end_scale(model_sampling: Any, sigma: float) -> float:
     """The signal at a small sigma > 0: turns a sample that ends there into the latent that the references decode."""
     value = torch.tensor([sigma])
-    if hasattr(model_sampling, "parts"):
+    if is_scaled(model_sampling):
         return float(model_sampling.parts(value, 1)[0])
     return float((1.0 + value**2) ** -0.5)

@@ -13,7 +13,7 @@ from ...t2v_models.errors import T2VError
 from ...t2v_models.sampling.guidance import motion_guidance
 from ...t2v_models.unet import UNet3D, UNetConfig
 from ...t2v_models.unet.attention import MAX_BATCH
-from . import stories
+from . import compat, stories
 
 FREE_NOISE = "t2v_free_noise"
 """Where the transformer options carry `Windows` for FreeNoise."""
@@ -33,7 +33,7 @@ class HostUNet3D(UNet3D):
     def __init__(
         self, *, t2v_config: UNetConfig, dtype: Any = None, device: Any = None, operations: Any = None, **_: Any
     ) -> None:
-        super().__init__(t2v_config, operations, host_attention, dtype=dtype, device=device)
+        super().__init__(t2v_config, compat.with_fast_norms(operations), host_attention, dtype=dtype, device=device)
         self.defaults: dict[str, float | None] = {}
         self._dtype = dtype
 

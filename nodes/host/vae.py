@@ -82,13 +82,13 @@ class VideoVAE(comfy.sd.VAE):
 
         def work(start: int, end: int) -> None:
             latent = frames[start:end].to(device=self.device, dtype=self.vae_dtype)
-            image = self.first_stage_model.decode(latent).to(device=self.output_device, dtype=torch.float32)
-            pixels[start:end] = self.process_output(image).movedim(1, -1)
+            pixels[start:end] = self.process_output(self.first_stage_model.decode(latent).float()).movedim(1, -1)
 
         def tiled(start: int) -> None:
             pixels[start] = self.decode_tiled_(frames[start : start + 1], 32, 32, 8)[0].movedim(0, -1)
 
-        in_chunks(len(frames), chunk, work, tiled)
+        with compat.on_device(self.device):
+            in_chunks(len(frames), chunk, work, tiled)
         return pixels
 
     def encode(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
@@ -107,7 +107,8 @@ class VideoVAE(comfy.sd.VAE):
         def tiled(start: int) -> None:
             latents[start] = self.encode_tiled_(images[start : start + 1], 256, 256, 64)[0]
 
-        in_chunks(len(images), chunk, work, tiled)
+        with compat.on_device(self.device):
+            in_chunks(len(images), chunk, work, tiled)
         return latents.movedim(0, 1)[None]
 
     def decode_tiled(self, samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:

@@ -20,14 +20,15 @@ from .noise import reschedule
 
 FUSIONS = ("pyramid", "linear", "flat")
 
-FILLED = 16_384
+FILLED, FILLED_GPU = 16_384, 32_768
 """Places (frames x height x width of latents) that keep a processor busy: smaller windows are denoised together, up to
 so many; the windows of large models one by one, for their memory."""
 
 
-def together(frames: int, height: int, width: int) -> int:
+def together(frames: int, height: int, width: int, device: torch.device) -> int:
     """How many clips of latents of that size go through a UNet in one call."""
-    return max(1, FILLED // (frames * height * width))
+    filled = FILLED if device.type == "cpu" else FILLED_GPU
+    return max(1, filled // (frames * height * width))
 
 
 def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shift: int = 0) -> list[list[int]]:
@@ -191,7 +192,7 @@ class Windows:
             return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
 
         def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:
-            count = together(self.length, *x.shape[3:])
+            count = together(self.length, *x.shape[3:], x.device)
             groups = (spans[at : at + count] for at in range(0, len(spans), count))
             parts = (part for group in groups for part in _together(unet, group, x, timesteps, context, conditions))
             return fuse(parts, spans, self.weights, self.frames)

@@ -58,25 +58,36 @@ def activate(x: Tensor) -> Tensor:
 
 
 def normalise_last(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Group normalisation of (n, c, *) whose channels lie last in memory, and stay there."""
-    ones = (1,) * (x.ndim - 2)
+    """Group normalisation of (n, c, *) whose channels lie last in memory, and stay there; no gradients."""
     rows = x.movedim(1, -1).unflatten(-1, (groups, -1))  # n … g c/g
-    std, mean = torch.std_mean(rows, [*range(1, x.ndim - 1), -1], correction=0, keepdim=True)  # a variance may overflow
-    std, mean = (each.reshape(-1, groups, 1).expand(-1, -1, rows.shape[-1]).flatten(1) for each in (std, mean))  # n c
-    scale = (weight * (std.float().square() + eps).rsqrt()).to(x.dtype)
+    over = [*range(1, x.ndim - 1), -1]
+    mean = rows.mean(over, keepdim=True, dtype=torch.float32)
+    std = rows.std(over, correction=0, keepdim=True).float()  # a variance may overflow
+    scale = std.square_().add_(eps).rsqrt_() * weight.view(groups, -1)
     # the mean first: times the scale it may be more than half precision can hold, and has fewer digits than what is left
-    centred = x - mean.unflatten(1, (-1, *ones))
-    return torch.addcmul(bias.to(x.dtype).view(-1, *ones), centred, scale.unflatten(1, (-1, *ones)))
+    out = rows - mean.to(x.dtype)
+    shift = bias.view(groups, -1) + (mean.to(x.dtype) - mean) * scale  # what rounding has left of the mean
+    return torch.addcmul(shift.to(x.dtype), out, scale.to(x.dtype), out=out).flatten(-2).movedim(-1, 1)
+
+
+LARGE = 2**23
+"""Elements from which on a GPU's time counts, not that of its many small calls."""
+
+
+def keeps_channels_last(x: Tensor) -> bool:
+    """Whether `normalise_last` is the faster one: torch's kernel for a GPU takes and gives channels-first memory alone,
+    and turning large feature maps over and back was a fifth of a step. A mean in bfloat16 has too few digits for it.
+    """
+    large = x.device.type == "cuda" and x.numel() >= LARGE
+    return large and x.dtype == torch.float16 and not torch.is_grad_enabled()
 
 
 class GroupNorm(nn.GroupNorm):
-    """torch's, without its detour on a GPU, where its kernel takes and gives channels-first memory alone: turning the
-    feature maps over and back was a fifth of a step. bfloat16 has too few digits for `normalise_last`.
-    """
+    """torch's, without its detour on a GPU."""
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (n, c, *) -> the same shape."""
-        if x.device.type == "cuda" and x.dtype == torch.float16 and not torch.is_grad_enabled():
+        if keeps_channels_last(x):
             return normalise_last(x, self.num_groups, self.weight, self.bias, self.eps)
         return super().forward(x)
 

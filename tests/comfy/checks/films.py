@@ -101,7 +101,7 @@ def check_films_of_scaled_schedules_are_made(host):
     """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
     import dataclasses
 
-    scaled_sampling = host.module("nodes.host.model_sampling").scaled_sampling
+    sampling = host.module("nodes.host.model_sampling").sampling
     model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
     how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
@@ -110,7 +110,7 @@ def check_films_of_scaled_schedules_are_made(host):
         model.model.family = dataclasses.replace(model.model.family, scale_base=scale)
         model.model.model_config.sampling_settings["scale_base"] = scale or 1.0
         if scale:
-            model.model.model_sampling = scaled_sampling(model.model.model_config, True)
+            model.model.model_sampling = sampling(model.model.model_config, True, True)
         made.append(host.run("T2VFilm", model, clip, host.story, method="windows", **size, **how)[0]["samples"])
     assert made[1].isfinite().all()
     assert host.difference(*made) > 1e-2

@@ -108,6 +108,27 @@ def check_no_vram_equals_a_full_load(host):
             assert differ(out, full) < bound, (dtype, bound, differ(out, full))
 
 
+def check_group_normalisation_for_gpus_equals_the_hosts_however_weights_are_loaded(host):
+    import comfy.model_management as management
+
+    key = "diffusion_model.input_blocks.1.0.in_layers.0.weight"
+    seen = []
+    fast = {(host.module("nodes.host.compat"), "keeps_channels_last"): lambda x: seen.append(x.shape) is None}
+    model, clip, _ = host.tiny()
+    patched = model.clone()
+    patched.add_patches({key: ("diff", (torch.ones_like(model.model.state_dict()[key]),))})
+    assert differ(ksample(host, patched, clip), ksample(host, model, clip)) > 1e-3
+    for each in (model, patched):
+        for loaded in ({}, partly(management), without_memory(management)):
+            with replaced(loaded):
+                plain = ksample(host, each, clip)
+                assert not seen
+            with replaced({**loaded, **fast}):
+                assert differ(ksample(host, each, clip), plain) < 1e-5
+            assert len(seen) > 50, len(seen)
+            seen.clear()
+
+
 def check_half_precision_weights_compute_in_single_precision_here(host):
     model, clip, _ = host.tiny()
     half, _, _ = host.tiny("tiny", "fp16")

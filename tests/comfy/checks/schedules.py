@@ -33,7 +33,7 @@ def check_the_scaled_schedule_is_videocrafters(host):
     for velocity in (False, True):
         for base in (0.7, 0.3):
             settings = {"linear_start": 0.00085, "linear_end": 0.012, "scale_base": base}
-            sampling = module.scaled_sampling(types.SimpleNamespace(sampling_settings=settings), velocity)
+            sampling = module.sampling(types.SimpleNamespace(sampling_settings=settings), velocity, True)
             assert (sampling.sigmas.diff() > 0).all()
             torch.manual_seed(0)
             noise = torch.randn(1, 4, 3, 4, 4)
@@ -52,18 +52,37 @@ def check_the_scaled_schedule_is_videocrafters(host):
             assert difference < 1e-4, (velocity, base, difference)
 
 
-def check_a_scale_of_one_is_the_plain_schedule(host):
+def hosts_own(config):
     import comfy.model_sampling
 
+    return type("Plain", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS), {})(config)
+
+
+def check_a_scale_of_one_is_the_plain_schedule(host):
     module = host.module("nodes.host.model_sampling")
     config = types.SimpleNamespace(sampling_settings={"scale_base": 1.0})
-    ours = module.scaled_sampling(config, False)
-    plain = type("Plain", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS), {})(config)
+    ours, plain = module.sampling(config, False, True), hosts_own(config)
     x, sigma = torch.randn(2, 4, 3, 4, 4), torch.tensor([0.5, 7.0])
     assert torch.allclose(ours.sigmas, plain.sigmas, rtol=1e-5)
     assert torch.allclose(ours.calculate_input(sigma, x), plain.calculate_input(sigma, x), rtol=1e-4, atol=1e-6)
     a, b = ours.noise_scaling(sigma, x, x * 0, True), plain.noise_scaling(sigma, x.clone(), x * 0, True)
     assert torch.allclose(a, b, rtol=1e-4)
+
+
+def check_tables_move_with_the_model_and_stay_where_a_host_puts_anothers_buffers_back(host):
+    """0.24.0's dynamic VRAM does that by name, from one clone of a model to the next."""
+    module = host.module("nodes.host.model_sampling")
+    config = types.SimpleNamespace(sampling_settings={"scale_base": 0.7})
+    another = hosts_own(types.SimpleNamespace(sampling_settings={"zsnr": True}))
+    for scaled in (False, True):
+        ours = module.sampling(config, False, scaled)
+        before = {name: getattr(ours, name).clone() for name in ours.tables}
+        assert not list(ours.named_buffers())
+        for name, buffer in another.named_buffers():
+            ours.register_buffer(name, buffer)
+        assert all(torch.equal(getattr(ours, name), table) for name, table in before.items())
+        assert not torch.equal(ours.sigmas, another.sigmas)
+        assert ours.to("meta").sigmas.is_meta
 
 
 def check_levels_are_spaced_as_the_names_say(host):

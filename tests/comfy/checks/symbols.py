@@ -38,7 +38,7 @@ STABLE = {
 }
 """Names by module."""
 
-ASKED_FOR = {"comfy.model_management": "is_oom"}
+ASKED_FOR = {"comfy.model_management": "is_oom", "comfy.ops": "cast_bias_weight uncast_bias_weight"}
 """Names that newer versions have, taken after a look whether they are there."""
 
 

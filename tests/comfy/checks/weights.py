@@ -218,7 +218,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
     model, clip, _ = host.run("T2VModelLoader", "tiny", "default")
     inner = model.model
     inner.model_config.sampling_settings["scale_base"] = 0.7
-    inner.model_sampling = sampling.scaled_sampling(inner.model_config, False)
+    inner.model_sampling = sampling.sampling(inner.model_config, False, True)
     key = "init_attn.proj_in.weight"
     shape = inner.diffusion_model.state_dict()[key].shape
     pairs = {
@@ -235,7 +235,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
             made = lora_module.Lora("turbo", "list", {name: pairs[name] for name in names}, {})
             module.read_lora = lambda *args, made=made: made
             patched, _ = module.apply(model, clip, "turbo", 1.0, 1.0)
-            assert hasattr(patched.get_model_object("model_sampling"), "signal") is scaled
+            assert sampling.is_scaled(patched.get_model_object("model_sampling")) is scaled
             assert host.ksample(patched, clip).isfinite().all()
             sigmas = host.module("nodes.host.sampling").schedule(patched, "lcm", "diffusers", 4, 1.0)
             at = [int(patched.get_model_object("model_sampling").timestep(sigma.view(1))) for sigma in sigmas[:-1]]
@@ -251,7 +251,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
         assert pipeline(model, clip).identity() == loaded != film.identity()
     finally:
         module.read_lora, module.folders.file_path, module.family_for = before, path, family_for
-    assert hasattr(model.get_model_object("model_sampling"), "signal")
+    assert sampling.is_scaled(model.get_model_object("model_sampling"))
 
 
 def check_the_type_that_was_chosen_holds_where_weights_lie_in_another(host):
