@@ -280,6 +280,16 @@ def test_a_training_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):
             begin(tmp_path, recipe, seed=0)
 
 
+def test_a_finish_goes_on_from_the_weights_that_it_is_given(tmp_path, quick_vae, tokenizer):
+    model = denoiser.WithPoses(denoiser.build())
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    parts = quick_vae, text.build_text_encoder(len(tokenizer)), tokenizer
+    still = Schedule(1, learning_rate=0.0, muon=True)
+    how = {"phases": denoiser.FINISH, "size": 1, "chunk": 2, "progress": False}
+    assert denoiser.train(tmp_path, *parts, still, model=model, **how) is model
+    assert all(torch.allclose(value, before[name]) for name, value in model.state_dict().items())
+
+
 @pytest.mark.slow
 def test_the_whole_recipe_runs_and_makes_a_model_that_loads(tmp_path):
     recipe = replace(Recipe().scaled(0.0005), clips=1)

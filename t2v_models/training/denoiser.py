@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
@@ -72,6 +73,10 @@ PHASES = (
 while the rate falls, ways through several scenes."""
 STEPS = PHASES[-1].until
 
+TURNING = World(straight=0.2, diagonal=0.1, other=0.15, spins=0.3, pairs=0.25, backgrounds=0.65)
+FINISH = (Phase(1_200, TURNING, turns=0.25, between=0.2),)
+"""A second training, shorter and at a lower rate, on what is learned last of all: what spins."""
+
 EMPTY = 0.1
 """Share of empty prompts, from which guidance departs."""
 PLAIN_CAPTIONS = 0.4
@@ -133,19 +138,19 @@ def signal_levels() -> torch.Tensor:
     return torch.cumprod(1 - betas, 0).float()
 
 
-def phase(done: float) -> tuple[Phase, float]:
+def phase(done: float, phases: Sequence[Phase] = PHASES) -> tuple[Phase, float]:
     """The phase of a training of which `done` is over, 0 to 1, and how much of that phase is over."""
-    begin = 0
-    for each in PHASES:
-        if done * STEPS < each.until:
-            return each, (done * STEPS - begin) / (each.until - begin)
+    begin, steps = 0, phases[-1].until
+    for each in phases:
+        if done * steps < each.until:
+            return each, (done * steps - begin) / (each.until - begin)
         begin = each.until
-    return PHASES[-1], 1.0
+    return phases[-1], 1.0
 
 
-def worlds() -> list[tuple[float, World]]:
+def worlds(phases: Sequence[Phase] = PHASES) -> list[tuple[float, World]]:
     """Until when which world is shown, as shares of the training."""
-    return [(last.until / STEPS, world) for world, (*_, last) in groupby(PHASES, attrgetter("world"))]
+    return [(last.until / phases[-1].until, world) for world, (*_, last) in groupby(phases, attrgetter("world"))]
 
 
 def batch_shape(short: bool, random: torch.Generator, size: int) -> tuple[int, int]:
@@ -242,22 +247,32 @@ class Batches:
 
     Args:
         folder: where encoded clips are kept.
+        phases: of the training.
         steps: of the whole training.
         size: clips of 16 frames in a batch, or as many frames in other clips.
         chunk: clips in a chunk of the pool that they are drawn from.
     """
 
     def __init__(
-        self, vae: nn.Module, tokenizer: Any, folder: Path, steps: int, *, seed: int, size: int, chunk: int
+        self,
+        vae: nn.Module,
+        tokenizer: Any,
+        folder: Path,
+        phases: Sequence[Phase],
+        steps: int,
+        *,
+        seed: int,
+        size: int,
+        chunk: int,
     ) -> None:
-        self.tokenizer, self.steps, self.size = tokenizer, steps, size
-        self.pool = Pool(vae, worlds(), -(-steps // STEPS_PER_CHUNK), folder, seed=seed + 1, clips=chunk)
+        self.tokenizer, self.phases, self.steps, self.size = tokenizer, phases, steps, size
+        self.pool = Pool(vae, worlds(phases), -(-steps // STEPS_PER_CHUNK), folder, seed=seed + 1, clips=chunk)
         self.turns = Turns(vae, folder, seed=seed + 2, clips=max(8, chunk // 4))
         self.tints = tints_of(vae)
 
     def draw(self, step: int, random: torch.Generator) -> Batch:
         """The batch of a step."""
-        now, part = phase(step / self.steps)
+        now, part = phase(step / self.steps, self.phases)
         if now.lesson:  # fast and short clips, with nothing to be seen but what the text says
             count, frames, fast = 2 * self.size, 8, 1.0
             timesteps = torch.randint(500, 1000, (count, 1), generator=random).repeat(1, frames)
@@ -305,22 +320,25 @@ def train(
     tokenizer: Any,
     schedule: Schedule,
     *,
+    model: WithPoses | None = None,
+    phases: Sequence[Phase] = PHASES,
     seed: int = 0,
     size: int = 8,
     chunk: int = 480,
     device: torch.device | str = "cpu",
     progress: bool = True,
-) -> UNet3D:
-    """Train from a seed on `Batches`; `vae` and `text_encoder` are on the device."""
+    title: str = "denoiser",
+) -> WithPoses:
+    """Train `model`, a new one where there is none, on `Batches`; `vae` and `text_encoder` are on the device."""
     torch.manual_seed(seed)
-    model = WithPoses(build()).to(device)
+    model = model or WithPoses(build()).to(device)
     levels = signal_levels().to(device)
-    batches = Batches(vae, tokenizer, folder / "pool", schedule.steps, seed=seed, size=size, chunk=chunk)
+    batches = Batches(vae, tokenizer, folder / "pool", phases, schedule.steps, seed=seed, size=size, chunk=chunk)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
         return error(model, text_encoder, batches.draw(step, random).to(device), levels)
 
-    return fit(model, loss, schedule, folder, seed=seed, title="denoiser", progress=progress).unet.eval()
+    return fit(model, loss, schedule, folder, seed=seed, title=title, progress=progress)
 
 
 def frame_levels(

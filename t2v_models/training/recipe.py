@@ -1,4 +1,4 @@
-"""How the built-in model is made: autoencoder, text encoder, denoiser, decoder, and the folder that holds them."""
+"""How the built-in model is made: autoencoder, text encoder, denoiser and its finish, decoder, and their folder."""
 
 from __future__ import annotations
 
@@ -31,8 +31,9 @@ DECODER = Schedule(2000, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
 DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.88, average=0.9995, muon=True)
 """Averaged over about the last 2,000 steps: of 100 diagonals, bounces, spins … more were right with such weights than with
 those of any one time."""
+FINISH = Schedule(denoiser.FINISH[-1].until, 7e-4, warmup=50, hold=0.3, muon=True)
 
-STAGES = ("autoencoder", "text", "denoiser", "decoder")
+STAGES = ("autoencoder", "text", "denoiser", "finish", "decoder")
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,7 @@ class Recipe:
     autoencoder: Schedule = AUTOENCODER
     text: Schedule = TEXT
     denoiser: Schedule = DENOISER
+    finish: Schedule = FINISH
     decoder: Schedule = DECODER
     clips: int = 8
     """Clips of 16 frames in a step of the denoiser."""
@@ -90,7 +92,10 @@ def train_builtin(
     vae.requires_grad_(False)
     encoder = text.train(stages["text"], tokenizer, recipe.text, **options)
     size = {"size": recipe.clips, "chunk": recipe.pool}
-    unet = denoiser.train(stages["denoiser"], vae, encoder, tokenizer, recipe.denoiser, **size, **options)
+    parts = (vae, encoder, tokenizer)
+    model = denoiser.train(stages["denoiser"], *parts, recipe.denoiser, **size, **options)
+    again = {"model": model, "phases": denoiser.FINISH, "title": "finish"} | size | options | {"seed": seed + 10}
+    unet = denoiser.train(stages["finish"], *parts, recipe.finish, **again).unet.eval()
     pipeline = Pipeline(unet, vae, encoder, tokenizer, scheduler_config(), family_for(denoiser.UNET, defaults(vae)))
     vae = decoder.sharpen(pipeline, stages["decoder"], recipe.decoder, clips=recipe.denoised, **quiet)
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
