@@ -285,7 +285,7 @@ def test_a_finish_goes_on_from_the_weights_that_it_is_given(tmp_path, quick_vae,
     before = {name: value.clone() for name, value in model.state_dict().items()}
     parts = quick_vae, text.build_text_encoder(len(tokenizer)), tokenizer
     still = Schedule(1, learning_rate=0.0, muon=True)
-    how = {"phases": denoiser.FINISH, "size": 1, "chunk": 2, "progress": False}
+    how = {"phases": denoiser.FINISH, "size": 1, "chunk": 8, "progress": False}
     assert denoiser.train(tmp_path, *parts, still, model=model, **how) is model
     assert all(torch.allclose(value, before[name]) for name, value in model.state_dict().items())
 
