@@ -27,7 +27,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--seed", type=int, default=0)
     add_device(parser)
     parser.add_argument("--threads", type=int, default=2, help="processor cores to use (default 2)")
-    parser.add_argument("--steps", type=int, metavar="N", help="steps of the denoiser; default the recipe's")
+    parser.add_argument(
+        "--steps", type=int, metavar="N", help="steps of the denoiser before its finish; default the recipe's"
+    )
     parser.add_argument("--scale", type=float, default=1.0, help="shorten every stage: 0.001 for a try (default 1)")
     parser.set_defaults(func=run)
 
