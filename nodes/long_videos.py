@@ -27,7 +27,7 @@ def _window_inputs(*, looped: bool) -> list:
         ),
     ]
     if looped:
-        text = "Join the end to the beginning, for a seamless loop."
+        text = "Join the end to the beginning. Windows make seamless loops as long as one of them, coarse-to-fine longer ones."
         inputs.append(io.Boolean.Input("looped", default=False, tooltip=text))
     return inputs
 
@@ -187,7 +187,13 @@ class Film(io.ComfyNode):
                 *inputs.size("In pixels; 0: the model's own size."),
                 io.Combo.Input("method", options=list(METHODS), default="windows", tooltip=f"{methods}."),
                 inputs.seed("film"),
-                io.Int.Input("steps", default=20, min=1, max=1000, tooltip="DDIM steps."),
+                io.Int.Input(
+                    "steps",
+                    default=20,
+                    min=1,
+                    max=1000,
+                    tooltip="DDIM steps; endless rounds them to a multiple of half a window.",
+                ),
                 inputs.cfg("How closely the story is followed."),
                 *_window_inputs(looped=True),
                 io.Boolean.Input(
@@ -241,7 +247,11 @@ class ContinueVideo(io.ComfyNode):
                 io.Int.Input("frames", default=16, min=1, max=1000000, tooltip="Frames to add."),
                 inputs.seed("frames"),
                 io.Int.Input(
-                    "steps", default=32, min=1, max=1000, tooltip="Length of the queue, rounded to half windows."
+                    "steps",
+                    default=32,
+                    min=1,
+                    max=1000,
+                    tooltip="Denoising steps, rounded to a multiple of half a window: the length of the queue.",
                 ),
                 inputs.cfg("How closely the text is followed."),
             ],

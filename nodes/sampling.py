@@ -47,7 +47,7 @@ class VideoSampler(io.ComfyNode):
                     options=sampling.scheduler_names(),
                     default=sampling.scheduler_names()[0],
                     tooltip="The noise levels. diffusers: exactly those that the model was published with, for ddim, "
-                    "euler, dpmpp_2m and unipc (diffusers); align your steps: good with 10 steps; the others are "
+                    "euler, dpmpp_2m, unipc (diffusers) and lcm; align your steps: good with 10 steps; the others are "
                     "ComfyUI's.",
                 ),
                 io.Float.Input(

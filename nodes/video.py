@@ -24,7 +24,7 @@ class SaveVideo(io.ComfyNode):
             display_name="T2V Save Video",
             category=CATEGORY,
             description="Writes a video file: frames, or a latent that is decoded while it is written. The workflow "
-            "goes into the file; where a format holds none, into a PNG beside it.",
+            "goes into the file, and into a PNG beside it where the graph editor would not read it from the file.",
             search_aliases=["video combine", "mp4", "webm", "gif", "export", "save"],
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],

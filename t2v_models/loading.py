@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 BUILT_IN = Path(__file__).parent / "builtin"
 CLIP = "openai/clip-vit-large-patch14"
+TOKENIZER_SETTINGS = ("tokenizer_config", "special_tokens_map")
+"""The files that say what a tokenizer fills texts up with."""
 
 
 def load_pipeline(
@@ -83,7 +85,8 @@ def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: tor
 def load_tokenizer(path: Path | None, width: int = 0) -> Any:
     """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none.
 
-    width: of the text encoder. OpenCLIP's, from 1024, learned texts that are filled up with zeros, CLIP's with their end.
+    width: of the text encoder. OpenCLIP's, from 1024, learned texts that are filled up with zeros, CLIP's with their end;
+    a folder may say which.
     """
     from transformers import CLIPTokenizer
 
@@ -100,7 +103,8 @@ def load_tokenizer(path: Path | None, width: int = 0) -> Any:
         raise T2VError(
             f"{found}: put a folder 'tokenizer' with CLIP's vocab.json and merges.txt beside the weights."
         ) from fault
-    if path is None and width >= 1024:
+    told = path is not None and any((path / f"{name}.json").is_file() for name in TOKENIZER_SETTINGS)
+    if width >= 1024 and not told:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless where no configuration tells it
     return tokenizer

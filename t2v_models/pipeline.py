@@ -163,6 +163,8 @@ class Pipeline:
                 negative = told.told(self.encode_text, negative=True).at(numbers)
                 context = torch.cat(same_form(negative, context, shape[2]))
         warn_of_unused(negatives, self, scale)
+        if self.family.upscaler and video is None:
+            log.warning("%s is not made for videos from noise: give it one by video= and strength=.", self.family.title)
 
         # 2. noise
         generators = [torch.Generator().manual_seed(checked_seed(seed, len(prompts)) + i) for i in range(len(prompts))]

@@ -225,7 +225,24 @@ def test_texts_of_a_model_without_a_tokenizer_are_filled_up_as_its_encoder_learn
     assert (open_clip.pad_token_id, len(open_clip)) == (0, len(clip))
 
 
-def test_a_tokenizer_of_two_files_reads_clips_length_of_text(tmp_path):
+def test_a_tokenizer_of_two_files_reads_clips_length_of_text_and_is_filled_up_likewise(tmp_path):
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(BUILT_IN / "tokenizer" / name, tmp_path / name)
-    assert loading.load_tokenizer(tmp_path).model_max_length == 77
+    clip, open_clip = (loading.load_tokenizer(tmp_path, width) for width in (768, 1024))
+    assert clip.model_max_length == 77
+    assert (clip.pad_token_id, open_clip.pad_token_id) == (clip.eos_token_id, 0)
+    told = loading.load_tokenizer(BUILT_IN / "tokenizer", 1024)
+    assert told.pad_token_id == told.eos_token_id
+
+
+def test_a_tokenizer_beside_the_weights_is_found_and_goes_along_into_another_layout(tmp_path):
+    path = tmp_path / "files" / "model.safetensors"
+    path.parent.mkdir()
+    save_file(in_layout("modelscope"), path)
+    assert open_checkpoint(path).tokenizer_path is None
+    shutil.copytree(BUILT_IN / "tokenizer", path.parent / "tokenizer")
+    for given in (path, path.parent):
+        assert open_checkpoint(given).tokenizer_path == path.parent / "tokenizer"
+    for layout in ("diffusers", "modelscope"):
+        convert(path.parent, tmp_path / layout, layout=layout)
+        assert (tmp_path / layout / "tokenizer" / "vocab.json").is_file()

@@ -7,6 +7,7 @@ import torch
 
 from t2v_models import load_pipeline
 from t2v_models.errors import T2VError
+from t2v_models.families import FAMILIES
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
 from t2v_models.sampling.windows import Windows
 
@@ -91,6 +92,17 @@ def test_a_negative_prompt_that_nothing_listens_to_is_said_to_be_so(pipeline, ca
         result = pipeline(story="a\nnegative: blue", **{**call, "guidance_scale": scale})
         list(result if method else ())
         assert [record.getMessage() for record in caplog.records].count(NOT_USED) == said
+
+
+@pytest.mark.parametrize("family", ["zeroscope-v2-xl", "zeroscope-v2-576w"])
+def test_a_model_that_refines_videos_says_so_where_it_is_given_none(pipeline, monkeypatch, caplog, family):
+    monkeypatch.setattr(pipeline, "family", FAMILIES[family])
+    call = {"steps": 2, "decode": False}
+    pipeline("a", frames=3, width=64, height=48, **call)
+    said = sum("from noise" in record.getMessage() for record in caplog.records)
+    assert said == (family == "zeroscope-v2-xl")
+    pipeline("a", video=torch.rand(1, 3, 48, 64, 3), strength=0.5, **call)
+    assert sum("from noise" in record.getMessage() for record in caplog.records) == said
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler-a", "dpm++2m"])

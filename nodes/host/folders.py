@@ -16,7 +16,7 @@ FROM_MODEL = "from model"
 """The choice for a text encoder or VAE that lies in or beside the model file."""
 
 FILE_FOLDERS = ("text2video", "diffusion_models", "checkpoints")
-_MARKS = ("model_index.json", "unet/config.json", "configuration.json")
+_MARKS = ("model_index.json", "unet/config.json", "configuration.json", "text2video_pytorch_model.pth")
 """A folder with one of these is a model of several files."""
 
 

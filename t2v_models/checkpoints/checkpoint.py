@@ -20,7 +20,15 @@ from .detect import Part, unet_config
 from .files import file_metadata, read_file
 from .folders import is_diffusers
 from .layouts import Layout
-from .locate import Found, add_parts, config_beside, find_in_diffusers_folder, find_in_folder, saved_config
+from .locate import (
+    Found,
+    add_parts,
+    config_beside,
+    find_in_diffusers_folder,
+    find_in_folder,
+    saved_config,
+    tokenizer_in,
+)
 from .tensors import FLOAT8, LazyDict, as_lazy, load_all, main_dtype
 
 log = logging.getLogger(__name__)
@@ -309,9 +317,11 @@ def open_checkpoint(
             find_in_diffusers_folder(path, found)
         elif path.is_dir():
             find_in_folder(path, found)
+            found.tokenizer = tokenizer_in(path)
         else:
             add_parts(found, read_file(path), path)
             found.configs["unet"] = config_beside(path)
+            found.tokenizer = tokenizer_in(path.parent)
     if not found.parts:
         if found.problems:
             raise found.problems[0]

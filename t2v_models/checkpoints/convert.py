@@ -100,7 +100,7 @@ def convert(
             path = partial if single else partial / file.path
             path.parent.mkdir(parents=True, exist_ok=True)
             _write(path, Path(file.path).suffix, file, wrote)
-        if checkpoint.tokenizer_path and layout == "diffusers" and not single:
+        if checkpoint.tokenizer_path and not single:
             shutil.copytree(checkpoint.tokenizer_path, partial / "tokenizer")
         os.replace(partial, target)
     except BaseException:

@@ -40,8 +40,7 @@ def find_in_diffusers_folder(folder: Path, found: Found) -> None:
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if scheduler:
         found.configs["scheduler"] = scheduler
-    if (folder / "tokenizer").is_dir():
-        found.tokenizer = folder / "tokenizer"
+    found.tokenizer = tokenizer_in(folder)
     if not found.parts and not found.problems:
         raise T2VError(f"{folder} is a diffusers folder without weights: download its unet, vae and text_encoder.")
 
@@ -70,6 +69,12 @@ def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> Non
     ]
     for kind in added if len(added) == 1 else [_described(config)]:
         found.configs.setdefault(kind, config)
+
+
+def tokenizer_in(folder: Path) -> Path | None:
+    """The folder of a tokenizer's files beside the weights."""
+    tokenizer = folder / "tokenizer"
+    return tokenizer if tokenizer.is_dir() else None
 
 
 def _described(config: dict[str, Any]) -> str:

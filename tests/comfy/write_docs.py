@@ -22,13 +22,14 @@ USAGE = {
     "T2VModelLoader": "Choose **built-in** to try everything at once. Other models go into `models/text2video` (one file, "
     "or a folder with the files as published), `models/diffusion_models`, `models/checkpoints` or `models/diffusers`; "
     "`extra_model_paths.yaml` is honoured. Layouts are recognised by what is in the file: ModelScope's, diffusers', "
-    "VideoCrafter's, T2V-Turbo's.\n\nIf the file has no text encoder or VAE, choose them here: OpenCLIP ViT-H and the VAE "
+    "VideoCrafter's, T2V-Turbo's. ZeroScope, Potat1, Animov and Show-1 are told apart by the name alone: keep the published "
+    "one.\n\nIf the file has no text encoder or VAE, choose them here: OpenCLIP ViT-H and the VAE "
     "of Stable Diffusion fit most of these models.",
     "T2VLoraLoader": "Chain several of these for several LoRAs. Load LoRA works too, for the spatial layers of LoRAs in "
     "kohya's and diffusers' names.\n\nT2V-Turbo's `unet_lora.pt` also changes an embedding of the guidance that its "
-    "base model lacks, and this node leaves that out, as the log says; it takes T2V-Turbo's own steps (`lcm` with "
-    "`diffusers`), and VideoCrafter2's scale of the signal away. `python -m t2v_models convert --lora` makes the whole model "
-    "of both.",
+    "base model lacks, and this node leaves that out, as the log says; it uses T2V-Turbo's own steps (`lcm` with "
+    "`diffusers`) and switches VideoCrafter2's scaling of the signal off. `python -m t2v_models convert --lora` makes the "
+    "whole model of both.",
     "T2VTextEncode": "CLIP Text Encode gives the same. Texts longer than 75 tokens go on in a second window.",
     "T2VEmptyLatent": "Models give their best at the size and length they were trained on: leave the zeros and wire MODEL.",
     "T2VLatentLayout": "Video latents have five dimensions. Nodes made for image latents that turn, flip, crop or composite "
@@ -38,8 +39,8 @@ USAGE = {
     "T2VVideoSampler": "`ddim` with `diffusers` is what ModelScope and its fine-tunes were published with, `lcm` with "
     "`diffusers` T2V-Turbo and VideoLCM; `dpmpp_2m` with `diffusers` needs half the steps of `ddim`. A latent of frames as a "
     "batch works too; the same seed then draws other noise.\n\nFor two samplers one after "
-    "the other: the first with `end_step` and `leftover_noise`, the second with the same `start_step` and without "
-    "`add_noise`.",
+    "the other: the first with `end_step` and `leftover_noise`, the second with a `start_step` equal to the first "
+    "one's `end_step` and without `add_noise`.",
     "T2VVAEDecodeFrames": "VAE Decode gives the same with the VAE of T2VModelLoader. With one of Load VAE it would decode "
     "only the first frame: this node decodes all.",
     "T2VVAEEncodeFrames": "For video to video: wire the frames here, the latent to T2VVideoSampler, and set its `denoise` to "

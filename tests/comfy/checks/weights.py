@@ -204,6 +204,18 @@ def check_a_checkpoint_saved_by_core_loads_again(host):
     assert host.difference(host.ksample(model, clip), host.ksample(again, clip)) < 1e-4
 
 
+def check_a_folder_of_modelscopes_files_is_listed_without_its_configuration(host):
+    """As people download them, and as `convert --layout modelscope` writes them."""
+    names = host.module("nodes.host.folders").model_names
+    folder = host.base / "models" / "text2video" / "potat1"
+    folder.mkdir(parents=True)
+    (folder / "text2video_pytorch_model.bin").touch()
+    assert "potat1" not in names()
+    (folder / "text2video_pytorch_model.pth").touch()
+    assert "potat1" in names()
+    (folder / "text2video_pytorch_model.pth").unlink()
+
+
 def check_links_into_the_loader_are_no_files_that_are_gone(host):
     fingerprint = host.module("nodes.host.folders").fingerprint
     assert "gone" not in fingerprint(None, None, None)
