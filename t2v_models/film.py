@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import logging
-import os
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,12 +16,13 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor
 
 from .errors import T2VError
 from .film_denoiser import Denoiser
 from .film_methods import MAKE
+from .keep import keep, keep_text
 from .pipeline import Pipeline, Progress, checked_rate, checked_scale, checked_steps, warn_of_unused
 from .sampling.story import Story, parse_story, with_negative
 from .sampling.windows import Windows, windows
@@ -228,9 +228,7 @@ class Store:
         """Make the folder, and note whose film it holds."""
         if self.folder is not None and not (self.folder / NOTE).exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            part = self.folder / f"{NOTE}.part"
-            part.write_text(self.text, encoding="utf-8")
-            part.replace(self.folder / NOTE)
+            keep_text(self.folder / NOTE, self.text)
 
     def get(self, name: str) -> dict[str, Tensor] | None:
         """What was kept under that name."""
@@ -246,11 +244,7 @@ class Store:
     def put(self, name: str, **tensors: Tensor) -> None:
         """Keep tensors; a stop at any moment leaves the old ones or the new ones."""
         if self.folder is not None:
-            temporary = self.folder / f"{name}.part"
-            save_file({key: value.contiguous() for key, value in tensors.items()}, temporary)
-            with open(temporary, "rb+") as file:
-                os.fsync(file.fileno())
-            temporary.replace(self.folder / f"{name}.safetensors")
+            keep(self.folder / f"{name}.safetensors", tensors)
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What was kept under that name, or made now and kept."""
@@ -266,7 +260,6 @@ class Store:
         if self.folder is not None:
             for path in self.folder.glob("*.safetensors"):
                 path.unlink()
-            for name in (NOTE, f"{NOTE}.part"):
-                (self.folder / name).unlink(missing_ok=True)
+            (self.folder / NOTE).unlink(missing_ok=True)
             with contextlib.suppress(OSError):  # where something else lies in it
                 self.folder.rmdir()

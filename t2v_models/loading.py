@@ -51,6 +51,11 @@ def load_pipeline(
             f"{model} is {family.title}, which wants a first image, and the pipeline gives it none yet: choose a "
             "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
         )
+    width, wanted = checkpoint.text_encoder_config()["hidden_size"], checkpoint.config.context_dim
+    if width != wanted:
+        raise T2VError(
+            f"{model} has a text encoder {width} wide, and its UNet wants one of {wanted}: give the one that belongs to it."
+        )
     unet = load_unet(checkpoint, dtype=dtype, device=device)
     if device.type != "mps":  # its feature maps lie so: a convolution is faster when its weights do, too
         unet.to(memory_format=torch.channels_last)

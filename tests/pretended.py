@@ -104,6 +104,8 @@ def _compute(func: Any, args: tuple, kwargs: dict[str, Any]) -> Any:
     def wrapped(value: Any) -> Any:
         if not isinstance(value, torch.Tensor) or isinstance(value, Elsewhere):
             return value
+        if value.dtype == torch.float64:
+            raise TypeError(f"{name}: this device has no float64, as Apple's and Intel's.")
         return known[id(value)] if id(value) in known else Elsewhere(value)
 
     inner = tree_map(lambda leaf: leaf.inner if isinstance(leaf, Elsewhere) else leaf, (args, kwargs))

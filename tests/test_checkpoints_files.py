@@ -203,6 +203,18 @@ def test_loaded_weights_can_be_trained_without_touching_the_file(tmp_path: Path)
     assert path.read_bytes() == before
 
 
+def test_a_text_encoder_of_another_model_is_refused_in_a_sentence(tmp_path):
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    shutil.copytree(BUILT_IN, tmp_path / "model")
+    config = CLIPTextConfig(
+        hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, vocab_size=827
+    )
+    CLIPTextModel(config).save_pretrained(tmp_path / "model" / "text_encoder")
+    with pytest.raises(T2VError, match="64 wide, and its UNet wants one of 128"):
+        loading.load_pipeline(tmp_path / "model")
+
+
 @pytest.mark.parametrize("damage", ["missing", "vocab.json", "merges.txt", "broken"])
 def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(loading, "CLIP", str(tmp_path / "nowhere"))

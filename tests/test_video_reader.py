@@ -52,6 +52,15 @@ def test_the_frames_asked_for_are_given_in_order(numbered, options, wanted):
     assert all(abs(a - b) <= (1 if "fps" in options else 0) for a, b in zip(got, wanted, strict=True)), got
 
 
+@pytest.mark.parametrize(("frames", "rate", "fps", "count"), [(81, 30, 15, 41), (20, 8, 1, 3), (4, 8, 1, 1)])
+def test_where_a_clip_ends_in_half_a_frame_as_many_are_told_as_are_given(tmp_path, frames, rate, fps, count):
+    with VideoWriter(tmp_path / "clip.mp4", rate) as video:
+        for _ in range(frames):
+            video.write(np.zeros((24, 40, 3), np.uint8))
+    reader = VideoReader(tmp_path / "clip.mp4", fps=fps)
+    assert len(list(reader)) == len(reader) == count
+
+
 def test_a_start_behind_the_end_gives_nothing(numbered):
     reader = VideoReader(numbered, start=99)
     assert (len(reader), list(reader)) == (0, [])

@@ -50,6 +50,9 @@ _UNUSED = (
 """What nodes set on a MODEL for the host's samplers, which a film does not go through."""
 
 
+_HOOKED = "carries hooks, which the UNet would lose: load that LoRA by T2V LoRA Loader, or sample by T2V Video Sampler."
+
+
 class HostUNet:
     """A MODEL's UNet under the library's call; its weights come to the device through the host."""
 
@@ -163,6 +166,8 @@ def make(
 ) -> tuple[dict[str, Tensor], float]:
     """A LATENT (1, 4, frames, h, w) of a whole film, and its frame rate."""
     stories.check_clip(clip)
+    if clip.add_hooks_to_dict({}):
+        raise T2VError(f"The CLIP that T2VFilm was given {_HOOKED}")
     pipeline = HostPipeline(model, clip)
     bar, look = comfy.utils.ProgressBar(1), preview.sheets(model)
 
@@ -266,7 +271,9 @@ def _feed(digest: Any, value: Any) -> None:
 
 def _told(conditioning: list) -> Told:
     """The text of a CONDITIONING, or its story; T2VError where it holds more, which would be lost."""
-    stories.hooks_of(conditioning, "The conditioning that T2VContinue was given")
+    called = "The conditioning that T2VContinue was given"
+    if stories.hooks_of(conditioning, called) is not None:
+        raise T2VError(f"{called} {_HOOKED}")
     text, extra = conditioning[0]
     return stories.carried(text, extra) or Told(text[:1], text.new_ones(1, 1))
 

@@ -121,8 +121,9 @@ def fingerprint(name: str | None, text_encoder: str | None = FROM_MODEL, vae: st
 
 
 def _state(path: Path | None) -> str:
-    """Sizes and times of a file, or of all in a folder."""
+    """Sizes and times of a file and what is read beside it, or of all in a folder."""
     if path is None or not path.exists():
         return f"{path} is gone"
-    files = sorted(each for each in path.rglob("*") if each.is_file()) if path.is_dir() else [path]
+    whole = [path] if path.is_dir() else [path, path.parent / "config.json", path.parent / "tokenizer"]
+    files = sorted(each for part in whole for each in (part, *part.rglob("*")) if each.is_file())
     return ";".join(f"{each}:{each.stat().st_mtime_ns}:{each.stat().st_size}" for each in files)

@@ -49,24 +49,30 @@ class ScaledDiscrete(Discrete):
 
     def set_scale(self, base: float, steps: int = 400) -> None:
         """Scale the present schedule's signal from 1 at t = 0 down to base at t = steps."""
-        abar = 1.0 / (self.sigmas.double() ** 2 + 1.0)
+        device = self.sigmas.device
+        abar = 1.0 / (_exact(self.sigmas) ** 2 + 1.0)
         scale = torch.full_like(abar, base)
-        scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype, device=abar.device)
+        scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype)
         signal = abar.sqrt() * scale
         self.signal, self.noise = signal.float(), (1.0 - abar).sqrt().float()
         self.set_sigmas((1.0 - abar).sqrt() / signal)
+        self._apply(lambda table: table.to(device))
 
     def parts(self, sigma: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
         """The factors of x_0 and of the noise at any sigma, between the table's entries by log sigma."""
-        log_sigma = sigma.double().log().to(self.log_sigmas.device)
-        table = self.log_sigmas.double()
-        high = torch.searchsorted(table, log_sigma.flatten()).clamp(1, len(table) - 1)
+        exact, table, factors = _exact(sigma), _exact(self.log_sigmas), _exact(self.noise)
+        at = exact.log().flatten()
+        high = torch.searchsorted(table, at).clamp(1, len(table) - 1)
         low = high - 1
-        weight = ((log_sigma.flatten() - table[low]) / (table[high] - table[low])).clamp(0.0, 1.0)
-        noise = torch.lerp(self.noise[low].double(), self.noise[high].double(), weight)
-        noise = noise.reshape(sigma.shape).to(sigma.device)
-        noise, signal = noise.to(sigma.dtype), (noise / sigma.double()).to(sigma.dtype)
+        weight = ((at - table[low]) / (table[high] - table[low])).clamp(0.0, 1.0)
+        noise = torch.lerp(factors[low], factors[high], weight).reshape(sigma.shape)
+        noise, signal = noise.to(sigma), (noise / exact).to(sigma)
         return comfy.model_sampling.reshape_sigma(signal, ndim), comfy.model_sampling.reshape_sigma(noise, ndim)
+
+
+def _exact(values: Tensor) -> Tensor:
+    """In double precision, on the processor: not every GPU has it (Apple's, Intel's)."""
+    return values.cpu().double()
 
 
 class _Scaled:

@@ -58,6 +58,6 @@ def latent_colours(vae: Any, scale_factor: float) -> tuple[list[list[float]], li
     """How a VAE's latents show colours: (4, 3) factors and (3,) bias to -1..1, fitted to eight plain images."""
     corners = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
     latents = vae.encode(corners[:, None, None].expand(-1, 32, 32, -1))[0].mean((-1, -2)).T * scale_factor
-    known = torch.cat([latents.double().cpu(), torch.ones(len(corners), 1, dtype=torch.float64)], dim=1)
+    known = torch.cat([latents.cpu().double(), torch.ones(len(corners), 1, dtype=torch.float64)], dim=1)
     solution = torch.linalg.lstsq(known, 2.0 * corners.double() - 1.0).solution
     return solution[:-1].tolist(), solution[-1].tolist()

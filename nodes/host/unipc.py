@@ -59,8 +59,8 @@ def _correct(
     if order == 1 or before is None:
         return out - shrink * 0.5 * (denoised - start)
     phi = shrink / -step - 1.0
-    b = torch.stack([phi / shrink, 2.0 * (phi / -step - 0.5) / shrink]).double().cpu()
-    ratio = ((sigma / before[1]).log() / step).double().cpu()
+    b = torch.stack([phi / shrink, 2.0 * (phi / -step - 0.5) / shrink]).cpu().double()
+    ratio = ((sigma / before[1]).log() / step).cpu().double()
     rows = torch.stack([torch.ones(2, dtype=torch.float64), torch.stack([ratio, torch.ones_like(ratio)])])
     weight = torch.linalg.solve(rows, b).to(x)
     return out - shrink * (weight[0] * (before[0] - start) / ratio.to(x) + weight[1] * (denoised - start))

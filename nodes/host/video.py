@@ -10,6 +10,8 @@ import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -187,7 +189,7 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
                 unfinished.abort()
         raise
     if metadata and (not form.drop or sum(map(len, metadata.values())) > EDITOR_READS):
-        still_png(path.with_suffix(".png"), first, metadata)
+        still_png(path.with_name(f"{path.stem if form.extension else path.name}.png"), first, metadata)
     stored = result_of(path, "output" if settings.save_output else "temp")
     shown_result = result_of(proxy, "temp") if proxy else stored
     return Saved(path, shown_result, stored, _video(path, proxy, form, frames, audio, settings))
@@ -293,14 +295,26 @@ def _video(
     if form.muxer not in ("image2", "webp", "gif"):
         return InputImpl.VideoFromFile(str(path))
     repeated = settings.pingpong or (settings.loop_count and not form.loops)
+    about = {"audio": audio, "frame_rate": frame_rate(settings.fps)}
+    if isinstance(frames, Tensor) and not repeated:
+        return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, **about))
     try:
-        images = frames if isinstance(frames, Tensor) and not repeated else load(VideoReader(path))
+        return InputImpl.VideoFromComponents(_Written(VideoReader(path), **about))
     except T2VError as error:
         log.warning("The VIDEO output is the preview: %s", error)
         return InputImpl.VideoFromFile(str(proxy or path))
-    return InputImpl.VideoFromComponents(
-        Types.VideoComponents(images=images, audio=audio, frame_rate=frame_rate(settings.fps))
-    )
+
+
+class _Written(Types.VideoComponents):
+    """A written clip, whose frames are read back when a node asks for them: mostly none does."""
+
+    def __init__(self, reader: VideoReader, audio: Any, frame_rate: Fraction) -> None:
+        check_fits(reader)
+        self.reader, self.audio, self.frame_rate = reader, audio, frame_rate
+
+    @cached_property
+    def images(self) -> Tensor:
+        return load(self.reader)
 
 
 # -- Loading -----------------------------------------------------------------------------------------------------------
@@ -316,28 +330,41 @@ def clip_path(name: str) -> Path:
     return path
 
 
-def load(reader: VideoReader) -> Tensor:
-    """The frames of a reader -> (t, h, w, 3), float, 0..1. Refused before reading when they do not fit the memory."""
+def check_fits(reader: VideoReader) -> None:
+    """Refuse a clip of which nothing is left, and one whose frames do not fit the memory, before it is read."""
     count, (width, height) = len(reader), reader.size
     if not count:
-        raise T2VError(
-            f"{reader.path.name} has {reader.info.frame_count} frames, and none is left after start_frame "
-            f"{reader.start}: begin earlier."
-        )
+        raise _nothing_left(reader)
     fits = images_that_fit(height, width)
     every_nth = -(-count // max(1, fits))
     remedy = f"set frame_cap to {fits} or less, or every_nth to {every_nth}, or a smaller width and height"
     check_images(count, height, width, remedy)
-    images = torch.empty((count, height, width, 3))
+
+
+def load(reader: VideoReader) -> Tensor:
+    """The frames of a reader -> (t, h, w, 3), float, 0..1. Refused before reading when they do not fit the memory."""
+    check_fits(reader)
+    count, (width, height) = len(reader), reader.size
+    images = torch.empty((count + bool(reader.fps), height, width, 3))  # where fps is changed, the count is an estimate
     progress, given = comfy.utils.ProgressBar(count), 0
     for frame in reader:
-        if given == count:  # the count was an estimate, where fps is changed
+        if given == len(images):
             break
         comfy.model_management.throw_exception_if_processing_interrupted()
         torch.div(torch.from_numpy(frame), 255, out=images[given])
         given += 1
-        progress.update_absolute(given, count)
+        progress.update_absolute(min(given, count), count)
+    if not given:
+        raise _nothing_left(reader)
     return images[:given]
+
+
+def _nothing_left(reader: VideoReader) -> T2VError:
+    if reader.start:
+        what = f"none is left after start_frame {reader.start}: begin earlier"
+    else:
+        what = "which last less than half a frame at that fps: give a higher fps, or 0"
+    return T2VError(f"{reader.path.name} has {reader.info.frame_count} frames, {'and ' * bool(reader.start)}{what}.")
 
 
 def load_audio(reader: VideoReader) -> dict | None:

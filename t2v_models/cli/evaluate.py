@@ -136,7 +136,9 @@ def run(args: argparse.Namespace) -> str:
         report.plot(summaries, given, args.output / "plot.png")
         told = [report.table(summaries), f"results.csv, sheet.png and plot.png are in {args.output}."]
     if args.stories:
-        told.insert(1, _stories(args, jobs))
+        for each in told:  # shown now, as stories take long and may be stopped
+            tqdm.write(f"{each}\n")
+        told = [_stories(args, jobs)]
     return "\n\n".join(told)
 
 

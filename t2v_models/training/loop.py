@@ -6,17 +6,17 @@ import csv
 import json
 import logging
 import math
-import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from ..errors import T2VError
+from ..keep import keep
 from .muon import Muon, matrices
 
 log = logging.getLogger(__name__)
@@ -130,19 +130,13 @@ def _save(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict,
         folder / "loss.csv", "a", newline="", encoding="utf-8"
     ) as file:  # first: steps may be done twice, not lost
         csv.writer(file).writerows(recent)
-    state = {f"model.{name}": value.contiguous() for name, value in model.state_dict().items()}
-    state |= {f"average.{name}": value.contiguous() for name, value in average.items()}
+    state = {f"model.{name}": value for name, value in model.state_dict().items()}
+    state |= {f"average.{name}": value for name, value in average.items()}
     for kind, optimizer in optimizers.items():
         for index, entry in optimizer.state_dict()["state"].items():
-            state |= {f"{kind}.{index}.{name}": torch.as_tensor(value).contiguous() for name, value in entry.items()}
-    _write(folder / "state.safetensors", state, {"step": str(step)})
-    _write(folder / "average.safetensors", {k: v.contiguous() for k, v in average.items()}, {"step": str(step)})
-
-
-def _write(path: Path, tensors: dict[str, torch.Tensor], metadata: dict[str, str]) -> None:
-    temporary = path.with_suffix(".part")
-    save_file({k: v.clone() for k, v in tensors.items()}, temporary, metadata)
-    os.replace(temporary, path)
+            state |= {f"{kind}.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
+    keep(folder / "state.safetensors", state, {"step": str(step)})
+    keep(folder / "average.safetensors", average, {"step": str(step)})
 
 
 def _fits(entries: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> bool:

@@ -6,16 +6,16 @@ resumed run.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path as FilePath
 from typing import Generic, TypeVar
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
+from ..keep import keep
 from .loop import step_seed
 from .render import render
 from .world import DIRECTIONS, Path, Scene, World, place
@@ -191,9 +191,7 @@ def kept(path: FilePath, make: Callable[[], dict[str, torch.Tensor]]) -> dict[st
     """Tensors from a file, in fp32; where there is none yet, they are made and written to it, in fp16."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        part = path.with_suffix(".part")
-        save_file({name: value.half().contiguous() for name, value in make().items()}, part)
-        os.replace(part, path)
+        keep(path, {name: value.half() for name, value in make().items()})
     return {name: value.float() for name, value in load_file(path).items()}
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from ..errors import T2VError
 from .attention import AttentionFunction, scaled_dot_product
 from .config import UNetConfig
 from .layers import (
@@ -256,24 +257,24 @@ class UNet3D(nn.Module):
     ) -> None:
         config = self.config
         if x.ndim != 5 or x.shape[1] != config.in_channels or 0 in x.shape:
-            raise ValueError(
+            raise T2VError(
                 f"The latent has shape {tuple(x.shape)}: (batch, {config.in_channels}, frames, height, width) is "
                 "wanted."
             )
         b, _, t = x.shape[:3]
         if tuple(timesteps.shape) not in ((b,), (b, t)):
-            raise ValueError(f"timesteps has shape {tuple(timesteps.shape)}: ({b},) or ({b}, {t}) is wanted.")
+            raise T2VError(f"timesteps has shape {tuple(timesteps.shape)}: ({b},) or ({b}, {t}) is wanted.")
         per_frame = context.ndim == 4 and context.shape[1] != t
         if context.ndim not in (3, 4) or context.shape[0] % b or context.shape[-1] != config.context_dim or per_frame:
-            raise ValueError(
+            raise T2VError(
                 f"The text embedding has shape {tuple(context.shape)}: ({b}, tokens, {config.context_dim}), or with "
                 f"one text per frame ({b}, {t}, tokens, {config.context_dim}), is wanted. Was it made by this "
                 "model's own text encoder?"
             )
         if guidance is not None and not config.guidance_dim:
-            raise ValueError("guidance is given, but this model has no guidance embedding: leave it out.")
+            raise T2VError("guidance is given, but this model has no guidance embedding: leave it out.")
         if motion_guidance is not None and (guidance is None or not config.motion_dim):
-            raise ValueError("motion_guidance is given: it needs guidance too, and a model with a motion embedding.")
+            raise T2VError("motion_guidance is given: it needs guidance too, and a model with a motion embedding.")
 
     @property
     def dtype(self) -> torch.dtype:

@@ -78,7 +78,9 @@ class VideoReader:
 
     def __len__(self) -> int:
         """How many frames are given (an estimate where fps is changed)."""
-        total = round(self.info.frame_count / self.info.fps * self.fps) if self.fps else self.info.frame_count
+        total = self.info.frame_count
+        if self.fps:  # halves go up, as in ffmpeg
+            total = math.floor(total / self.info.fps * self.fps + Fraction(1, 2))
         wanted = max(0, math.ceil((total - self.start) / self.every))
         return wanted if self.count is None else min(wanted, self.count)
 

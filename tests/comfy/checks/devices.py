@@ -55,6 +55,15 @@ def _gpu(intermediate):
         management.unload_all_models()
 
 
+def _scaled(host, model):
+    """The same with VideoCrafter2's scale of the signal."""
+    config = model.model.model_config
+    config.sampling_settings["scale_base"] = 0.7
+    scaled = model.clone()
+    scaled.add_object_patch("model_sampling", host.module("nodes.host.model_sampling").sampling(config, True, True))
+    return scaled
+
+
 def _graphs(host):
     """What the nodes that compute give, one after the other, by name."""
     import torch
@@ -84,6 +93,11 @@ def _graphs(host):
         "KSampler",
         host.run("KSampler", model, 1, 2, 4.0, "euler", "normal", positive, negative, latent, 1.0)[0]["samples"],
     )
+    for sampler in ("ddim", "unipc (diffusers)"):
+        how = (1, 4, 4.0, sampler, "diffusers", 1.0)
+        for name, each in (("plain", model), ("scaled", _scaled(host, model))):
+            samples = host.run("T2VVideoSampler", each, positive, negative, latent, *how)[0]["samples"]
+            yield f"{sampler} {name}", samples
     for name, each in patched.items():
         yield name, host.run("T2VVideoSampler", each, *told, long, *settings)[0]["samples"]
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}

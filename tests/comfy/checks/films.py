@@ -127,3 +127,24 @@ def check_a_continued_clip_begins_with_the_clip(host):
     (both,) = host.run("ConditioningCombine", conds[0], conds[1])
     said = host.refusal(lambda: host.run("T2VContinue", model, both, conds[1], {"samples": samples}, 2, 1, 4, 4.0))
     assert "has 2 parts" in said
+    hooked = [[conds[0][0][0], {**conds[0][0][1], "hooks": object()}]]
+    said = host.refusal(lambda: host.run("T2VContinue", model, hooked, conds[1], {"samples": samples}, 2, 1, 4, 4.0))
+    assert "T2VContinue was given carries hooks" in said
+
+
+def check_a_film_refuses_a_clip_whose_hooks_it_would_lose(host):
+    model, clip, _ = host.tiny()
+    hooked = clip.clone()
+    hooked.apply_hooks_to_conds = object()
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    how = {
+        "fusion": "pyramid",
+        "looped": False,
+        "resume": False,
+        "seed": 3,
+        "steps": 2,
+        "cfg": 4.0,
+        "method": "windows",
+    }
+    said = host.refusal(lambda: host.run("T2VFilm", model, hooked, host.story, **size, **how))
+    assert "T2VFilm was given carries hooks" in said

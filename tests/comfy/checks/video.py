@@ -206,6 +206,41 @@ def check_the_video_output_suits_core_nodes(host):
     assert cls.execute(video, "again/x", "auto", "auto") is not None
 
 
+def check_frames_that_were_decoded_while_writing_are_read_back_only_where_they_are_asked_for(host):
+    from unittest import mock
+
+    fresh(host)
+    module = host.module("nodes.host.video")
+    for name in ("png", "gif"):
+        settings = module.Settings(12.0, name, 80, "back/x", 0, False, True)
+        with mock.patch.object(module, "load", side_effect=AssertionError("read back")):
+            saved = module.save((6, iter(clip(6))), settings, None, {})
+        images = saved.video.get_components().images
+        assert images.shape == (6, 40, 56, 3), name
+        assert (images - clip(6)).abs().max() < (1 / 255 if name == "png" else 0.5), name
+        assert saved.video.get_dimensions() == (56, 40)
+
+
+def check_the_png_with_the_workflow_is_named_after_its_frames(host):
+    output = fresh(host)
+    module = host.module("nodes.host.video")
+    settings = module.Settings(12.0, "png", 80, "named/shot.v2", 0, False, True)
+    large = {"workflow": "x" * (module.EDITOR_READS + 1)}
+    for _ in range(2):
+        module.save((2, clip(2)), settings, None, large)
+    found = sorted(os.listdir(os.path.join(output, "named")))
+    assert found == [f"shot.v2_0000{n}_{end}" for n in (1, 2) for end in ("", ".png")], found
+
+
+def check_a_clip_at_a_rate_that_ends_in_half_a_frame_loads_whole(host):
+    fresh(host)
+    (path,), _, _ = save(host, clip(9), fps=8.0)
+    module = host.module("nodes.host.video")
+    assert len(module.load(module.VideoReader(path, fps=4))) == 5
+    said = raises(lambda: module.load(module.VideoReader(path, fps=0.1)))
+    assert "9 frames, which last less than half a frame" in said
+
+
 def check_an_interrupt_leaves_no_file_and_no_process(host):
     import comfy.model_management as mm
     import psutil

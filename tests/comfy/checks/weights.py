@@ -219,6 +219,17 @@ def check_a_folder_of_modelscopes_files_is_listed_without_its_configuration(host
 def check_links_into_the_loader_are_no_files_that_are_gone(host):
     fingerprint = host.module("nodes.host.folders").fingerprint
     assert "gone" not in fingerprint(None, None, None)
+    folder = host.base / "models" / "text2video" / "alone"
+    folder.mkdir(parents=True)
+    (folder / "alone.safetensors").touch()
+    states = [fingerprint("alone/alone.safetensors")]
+    (folder / "config.json").write_text("{}")
+    states.append(fingerprint("alone/alone.safetensors"))
+    (folder / "tokenizer").mkdir()
+    (folder / "tokenizer" / "vocab.json").write_text("{}")
+    states.append(fingerprint("alone/alone.safetensors"))
+    assert len(set(states)) == 3
+    __import__("shutil").rmtree(folder)
     cls = host.node("T2VLoadVideo")
     assert cls.validate_inputs(video=None) is True
     assert cls.fingerprint_inputs(video=None) == cls.fingerprint_inputs(video=None)

@@ -1,0 +1,43 @@
+"""What is kept for a next start is whole, or said not to be."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from t2v_models.errors import T2VError
+from t2v_models.keep import keep, keep_text
+
+
+def test_tensors_come_back_whole_whatever_their_memory(tmp_path):
+    whole = torch.arange(12.0).view(3, 4)
+    given = {"whole": whole, "turned": whole.T, "part": whole[:, 1:3], "alone": whole[0, 0]}
+    keep(tmp_path / "state.safetensors", given, {"step": "3"})
+    back = load_file(tmp_path / "state.safetensors")
+    assert all(torch.equal(back[name], value) for name, value in given.items())
+    assert [path.name for path in tmp_path.iterdir()] == ["state.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "write", [lambda path: keep(path, {"x": torch.rand(1 << 20)}), lambda path: keep_text(path, "x" * (4 << 20))]
+)
+def test_a_full_disk_is_one_sentence_and_what_was_kept_stays(tmp_path, write):
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if os.name == "nt" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    try:
+        path = disk / "state.safetensors"
+        keep(path, {"x": torch.ones(3)})
+        before = path.read_bytes()
+        with pytest.raises(T2VError, match="make room on its disk"):
+            write(path)
+        assert [each.name for each in disk.iterdir()] == ["state.safetensors"]
+        assert path.read_bytes() == before
+    finally:
+        subprocess.run(["umount", "-l", str(disk)], check=True)
