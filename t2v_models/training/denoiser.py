@@ -73,8 +73,8 @@ PHASES = (
 while the rate falls, ways through several scenes."""
 STEPS = PHASES[-1].until
 
-TURNING = World(straight=0.2, diagonal=0.1, other=0.15, spins=0.3, pairs=0.25, backgrounds=0.65)
-FINISH = (Phase(1_200, TURNING, turns=0.25, between=0.2),)
+TURNING = World(straight=0.3, diagonal=0.08, other=0.14, spins=0.23, pairs=0.25, backgrounds=0.65)
+FINISH = (Phase(3_600, TURNING, turns=0.25, between=0.2),)
 """A second training, shorter and at a lower rate, on what is learned last of all: what spins."""
 
 EMPTY = 0.1

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +15,7 @@ from torch import nn
 
 from ..errors import T2VError
 from ..families import family_for
+from ..keep import keep_text
 from ..pipeline import Pipeline
 from ..unet import UNet3D
 from . import autoencoder, curves, decoder, denoiser, text
@@ -31,7 +31,7 @@ DECODER = Schedule(2000, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
 DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.88, average=0.9995, muon=True)
 """Averaged over about the last 2,000 steps: of 100 diagonals, bounces, spins … more were right with such weights than with
 those of any one time."""
-FINISH = Schedule(denoiser.FINISH[-1].until, 7e-4, warmup=50, hold=0.3, muon=True)
+FINISH = Schedule(denoiser.FINISH[-1].until, 8e-4, warmup=50, hold=0.3, average=0.999, muon=True)
 
 STAGES = ("autoencoder", "text", "denoiser", "finish", "decoder")
 
@@ -116,14 +116,12 @@ def begin(work: Path, recipe: Recipe, seed: int) -> None:
         )
     if not note.exists():
         work.mkdir(parents=True, exist_ok=True)
-        part = note.with_suffix(".part")
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, note)
+        keep_text(note, text)
 
 
 def _code() -> str:
     """A hash of what draws the clips: latents that are kept belong to the captions and poses that are drawn anew."""
-    names = ("captions", "decoder", "denoiser", "pool", "render", "turns", "world")
+    names = ("autoencoder", "captions", "decoder", "denoiser", "loop", "pool", "render", "turns", "world")
     texts = [Path(__file__).with_name(f"{name}.py").read_text(encoding="utf-8") for name in names]
     return hashlib.sha256("".join(texts).encode()).hexdigest()[:16]
 
