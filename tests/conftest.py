@@ -4,7 +4,10 @@ Every test draws the same random numbers whichever tests ran before it; T2V_TEST
 """
 
 import os
+import subprocess
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -38,3 +41,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def same_random_numbers() -> None:
     if torch := sys.modules.get("torch"):
         torch.manual_seed(int(os.environ.get("T2V_TEST_SEED", "0")))
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A folder with room for 2 MiB."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]
+    if os.name == "nt" or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("needs the right to mount a tmpfs")
+    yield disk
+    subprocess.run(["umount", "-l", str(disk)], check=True)
