@@ -74,7 +74,7 @@ def summary(pipeline):
     def generate(prompts, seed):
         return pipeline(prompts, seed=seed).frames
 
-    asked = questions({"plain": 24, "held out": 8, "other": 40, "pairs": 32}, seed=11)
+    asked = questions({"plain": 24, "held out": 8, "other": 40, "pairs": 64}, seed=11)
     return {s.group: s for s in summarise(answers(generate, asked, batch=8))}
 
 

@@ -61,7 +61,7 @@ def test_what_the_decoder_learns_from_lies_where_it_was_drawn(pipeline, tmp_path
 
     own = torch.cat(list(pipeline.decode(pipeline.encode_video(drawn[None])[0])))
     assert (error(seen) < 0.2 * error(seen.roll(16, 0))).all(), "another clip is nearly as near"
-    assert error(own).mean() < error(seen).mean() < 0.028  # 0.030 before the decoder had learned it
+    assert error(own).mean() < error(seen).mean() < 0.0315  # 0.0334 before the decoder had learned it
     assert torch.equal(images, decoder.denoised(pipeline, tmp_path, 4, 0, False)[0])
 
 

@@ -27,7 +27,7 @@ FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 3.0
 
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)
-DECODER = Schedule(2000, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
+DECODER = Schedule(4000, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
 DENOISER = Schedule(denoiser.STEPS, 1.5e-3, hold=0.88, average=0.9995, muon=True)
 """Averaged over about the last 2,000 steps: of 100 diagonals, bounces, spins … more were right with such weights than with
 those of any one time."""
