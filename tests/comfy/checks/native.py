@@ -379,15 +379,21 @@ def check_previews_are_a_sheet_of_frames(host):
 
 
 def check_previews_show_the_colours_of_the_vae(host):
+    import numpy
+    from PIL import Image
+
     preview = host.module("nodes.host.preview")
-    model, _, vae = host.tiny()
+    model, _, vae = host.run("T2VModelLoader", "built-in", "default")
     latent_format = model.model.latent_format
-    assert len(latent_format.latent_rgb_factors) == 4
-    assert len(latent_format.latent_rgb_factors_bias) == 3
-    scale = latent_format.scale_factor
-    latents = vae.encode(torch.tensor([1.0, 0.0, 0.0]).expand(1, 32, 32, 3)) * scale
-    image = preview.sheet(latents, latent_format)
-    assert image.size[0] > 0
+    y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
+    round_ = ((x - 24).square() + (y - 36).square() < 12**2)[..., None]
+    for colour, ground in (((1.0, 0.1, 0.1), (0.0, 0.0, 0.0)), ((1.0, 0.9, 0.1), (0.1, 0.2, 0.9))):
+        picture = torch.where(round_, torch.tensor(colour), torch.tensor(ground))
+        latents = vae.encode(picture[None]) * latent_format.scale_factor
+        shown = preview.sheet(latents, latent_format).resize((8, 8), Image.Resampling.BOX)
+        shown = torch.as_tensor(numpy.asarray(shown) / 255.0)
+        wanted = picture.reshape(8, 8, 8, 8, 3).mean((1, 3))
+        assert (shown - wanted).square().mean().sqrt() < 0.1, (shown - wanted).square().mean().sqrt()
 
 
 def check_a_model_that_the_host_makes_anew_keeps_its_colours(host):
