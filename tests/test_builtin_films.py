@@ -62,6 +62,5 @@ def test_no_window_shows_in_the_flicker_of_films_of_one_prompt(pipeline):
     curve = torch.stack([flicker(whole(film)) for film in films])[:, 8:56]  # beyond, one window is alone, and calmer
     borders = torch.zeros(48, dtype=torch.bool)
     borders[7::8] = True  # windows of 16 that overlap by 8 begin and end here
-    assert curve[:, borders].median() <= 1.1 * curve[:, ~borders].median()
-    calm = curve <= 2 * curve.median(dim=1, keepdim=True).values  # not where the object jumps: a mean hangs on those
-    assert curve[:, borders][calm[:, borders]].mean() <= 1.1 * curve[:, ~borders][calm[:, ~borders]].mean()
+    assert curve[:, borders].mean() <= 1.1 * curve[:, ~borders].mean()
+    assert curve[:, borders].median() <= 1.1 * curve[:, ~borders].median()  # a mean hangs on few frames

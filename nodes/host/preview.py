@@ -72,4 +72,4 @@ def _two_coloured() -> Tensor:
     borders = (x < 12, y < 12, x + y < 28, x < y + 4)
     colours = torch.cartesian_prod(*[torch.tensor([0.0, 1.0])] * 3)
     pairs = itertools.permutations(colours, 2)
-    return torch.stack([torch.where(borders[i % 4][..., None], *pair) for i, pair in enumerate(pairs)])
+    return torch.stack([torch.where(borders[i % len(borders)][..., None], *pair) for i, pair in enumerate(pairs)])
