@@ -48,7 +48,7 @@ def film(
     pipeline: Any, frames: int, method: str, output: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Make the story in so many frames, from text to file."""
-    from t2v_models.film import Film
+    from t2v_models.films.film import Film
     from t2v_models.video import VideoWriter
 
     made = Film(pipeline, STORY, frames=frames, method=method, progress=progress)
@@ -190,7 +190,8 @@ def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
 def films(model: str, frames: int) -> dict[str, Callable[[], Any]]:
     """A whole film's latents, by the method; the plain pass is one long clip."""
     from t2v_models import load_pipeline
-    from t2v_models.film import METHODS, Film
+    from t2v_models.films.film import Film
+    from t2v_models.films.settings import METHODS
 
     pipeline = load_pipeline(model)
     text = "a red circle moves right"

@@ -44,7 +44,7 @@ from benchmarks.measure import (
     touch,
 )
 from t2v_models.checkpoints import LAYOUTS, load_unet, open_checkpoint
-from t2v_models.checkpoints.diffusers import to_json
+from t2v_models.checkpoints.diffusers_layout import to_json
 from t2v_models.checkpoints.layouts import canonical_shapes
 from t2v_models.checkpoints.tensors import LazyTensor, as_lazy, load_all
 from t2v_models.checkpoints.writing import write_safetensors

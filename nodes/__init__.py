@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import ComfyExtension, io
 
 from .decoding import VAEDecodeFrames, VAEEncodeFrames
-from .host import folders
+from .host.models import folders
 from .latents import EmptyLatent, LatentLayout
 from .loading import LoraLoader, ModelLoader
 from .long_videos import ContextWindows, ContinueVideo, DrawWindows, Film, FreeInit, FreeNoise

@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .host import folders, load, lora
 from .host.compat import known
-from .host.model import DTYPES
+from .host.models import folders, load, lora
+from .host.models.model import DTYPES
 
 CATEGORY = "T2V/loaders"
 

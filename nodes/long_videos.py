@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..t2v_models.film import METHODS
-from ..t2v_models.sampling.drawing import draw_windows
+from ..t2v_models.films.settings import METHODS
+from ..t2v_models.plots.timeline import draw_windows
 from ..t2v_models.sampling.noise import FILTERS
 from ..t2v_models.sampling.windows import FUSIONS, Windows
 from . import inputs
-from .host import film, long
+from .host import film
 from .host.compat import known
+from .host.sampling import context_windows
 
 CATEGORY = "T2V/long videos"
 
@@ -55,7 +56,7 @@ class ContextWindows(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, length: int, overlap: int, fusion: str, looped: bool) -> io.NodeOutput:
-        return io.NodeOutput(long.with_windows(model, Windows(length, overlap, fusion, looped)))
+        return io.NodeOutput(context_windows.with_windows(model, Windows(length, overlap, fusion, looped)))
 
 
 class FreeNoise(io.ComfyNode):
@@ -80,7 +81,7 @@ class FreeNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, length: int, overlap: int, fusion: str) -> io.NodeOutput:
-        return io.NodeOutput(long.with_free_noise(model, Windows(length, overlap, fusion, free_noise=True)))
+        return io.NodeOutput(context_windows.with_free_noise(model, Windows(length, overlap, fusion, free_noise=True)))
 
 
 class FreeInit(io.ComfyNode):
@@ -127,7 +128,9 @@ class FreeInit(io.ComfyNode):
     def execute(
         cls, model, iterations: int, filter: str, spatial_stop: float, temporal_stop: float, order: int
     ) -> io.NodeOutput:
-        return io.NodeOutput(long.with_free_init(model, iterations, filter, spatial_stop, temporal_stop, order))
+        return io.NodeOutput(
+            context_windows.with_free_init(model, iterations, filter, spatial_stop, temporal_stop, order)
+        )
 
 
 class DrawWindows(io.ComfyNode):

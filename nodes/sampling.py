@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .host import conditioning, sampling
+from .host import conditioning
 from .host.compat import known
+from .host.sampling import run
 
 CATEGORY = "T2V/sampling"
 
@@ -38,14 +39,14 @@ class VideoSampler(io.ComfyNode):
                 inputs.cfg("How closely the text is followed; 1 switches guidance off and doubles the speed."),
                 io.Combo.Input(
                     "sampler_name",
-                    options=sampling.sampler_names(),
+                    options=run.sampler_names(),
                     default="ddim",
                     tooltip="ddim and dpmpp_2m are good first choices.",
                 ),
                 io.Combo.Input(
                     "scheduler",
-                    options=sampling.scheduler_names(),
-                    default=sampling.scheduler_names()[0],
+                    options=run.scheduler_names(),
+                    default=run.scheduler_names()[0],
                     tooltip="The noise levels. diffusers: exactly those that the model was published with, for ddim, "
                     "euler, dpmpp_2m, unipc (diffusers) and lcm; align your steps: good with 10 steps; the others are "
                     "ComfyUI's.",
@@ -125,9 +126,7 @@ class VideoSampler(io.ComfyNode):
         **options,
     ) -> io.NodeOutput:
         settings = {"sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise, **options}
-        return io.NodeOutput(
-            sampling.sample(model, positive, negative, latent, seed=seed, steps=steps, cfg=cfg, **settings)
-        )
+        return io.NodeOutput(run.sample(model, positive, negative, latent, seed=seed, steps=steps, cfg=cfg, **settings))
 
 
 class ModelConditioning(io.ComfyNode):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
-from ..t2v_models.sampling.drawing import draw_story
+from ..t2v_models.plots.timeline import draw_story
 from ..t2v_models.sampling.story import EXAMPLE, parse_story
 from . import inputs
 from .host import stories

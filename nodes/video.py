@@ -5,9 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
-from .host import video
+from .host import save_video
 from .host.compat import known
-from .host.video import clip_path, load, load_audio
+from .host.load_video import clip_path, load, load_audio
 
 CATEGORY = "T2V/video"
 
@@ -17,7 +17,7 @@ class SaveVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        formats = video.format_names()
+        formats = save_video.format_names()
         return known(
             io.Schema,
             node_id="T2VSaveVideo",
@@ -107,9 +107,9 @@ class SaveVideo(io.ComfyNode):
         vae=None,
         audio: dict | None = None,
     ) -> io.NodeOutput:
-        settings = video.Settings(fps, format, quality, filename_prefix, loop_count, pingpong, save_output)
-        metadata = video.workflow_texts(cls.hidden.prompt, cls.hidden.extra_pnginfo)
-        saved = [video.save(clip, settings, audio, metadata) for clip in video.clips(images, latent, vae)]
+        settings = save_video.Settings(fps, format, quality, filename_prefix, loop_count, pingpong, save_output)
+        metadata = save_video.workflow_texts(cls.hidden.prompt, cls.hidden.extra_pnginfo)
+        saved = [save_video.save(clip, settings, audio, metadata) for clip in save_video.clips(images, latent, vae)]
         shown = {
             "images": [one.shown for one in saved],
             "animated": (True,),
@@ -134,7 +134,7 @@ class LoadVideo(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "video",
-                    options=video.clip_names(),
+                    options=save_video.clip_names(),
                     upload=io.UploadType.video,
                     tooltip="A clip in the input folder, or a folder of numbered PNG frames there.",
                 ),

@@ -18,3 +18,7 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (MemoryError, *kinds)):
         return True
     return isinstance(error, RuntimeError) and ("DefaultCPUAllocator" in str(error) or "out of memory" in str(error))
+
+
+AGAIN = "Download or copy it again."
+"""The remedy for a damaged file."""

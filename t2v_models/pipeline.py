@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import copy
-import hashlib
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from inspect import signature
 from typing import Any
@@ -14,22 +13,26 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .arguments import (
+    Progress,
+    checked_rate,
+    checked_scale,
+    checked_seed,
+    checked_shape,
+    checked_steps,
+    is_guided,
+    warn_of_unused,
+)
 from .errors import T2VError
 from .families import Family
+from .fingerprint import fingerprint, settled
 from .sampling.guidance import classifier_free, motion_guidance, rescale
 from .sampling.schedulers import build_scheduler, set_steps, with_scaled_schedule
 from .sampling.story import parse_story, same_form, with_negative
 from .sampling.windows import Windows
 from .unet import UNet3D
-from .video.rate import frame_rate
 
 log = logging.getLogger(__name__)
-
-Progress = Callable[[int, int], None]
-"""``progress(done, total)`` after every step; it may raise to cancel."""
-
-MOST_FRAMES, LARGEST = 1_000_000, 16_384
-"""A video's frames and pixels of a side: more is a slip of the finger."""
 
 
 @dataclass(frozen=True)
@@ -114,8 +117,8 @@ class Pipeline:
             latents: (b, 4, t, h/8, w/8) standard normal noise to use instead of the seed's.
             story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`.
             windows: how a video longer than the model's own is denoised: see `t2v_models.sampling.windows`.
-            method: a key of `t2v_models.film.METHODS`: yields (n, h, w, 3) frames of the story as they are finished. It
-                takes the story (or prompt), size, steps, guidance scale and seed; for more see `t2v_models.film.Film`.
+            method: a key of `t2v_models.films.film.METHODS`: yields (n, h, w, 3) frames of the story as they are finished. It
+                takes the story (or prompt), size, steps, guidance scale and seed; for more see `t2v_models.films.film.Film`.
             progress: see `Progress`.
             decode: False leaves `Video.frames` empty; a film then yields latents.
 
@@ -127,7 +130,7 @@ class Pipeline:
         if (story is not None or method is not None) and not len(prompts) == len(negatives) == 1:
             raise T2VError(f"{len(prompts)} prompts and {len(negatives)} negative ones for one film: give one of each.")
         if method is not None:
-            from .film import Film
+            from .films.film import Film
 
             other = {"scheduler": scheduler, "eta": eta, "guidance_rescale": guidance_rescale, "video": video}
             other |= {"latents": latents, "strength": None if strength == 1 else strength}
@@ -311,85 +314,6 @@ class Pipeline:
     def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
         """See the function of that name."""
         return checked_shape(self, count, frames, width, height)
-
-
-def checked_shape(
-    pipeline: Any, count: int, frames: int | None, width: int | None, height: int | None
-) -> tuple[int, ...]:
-    """(count, 4, frames, height/8, width/8), the model's defaults where None; T2VError where that cannot be."""
-    frames = pipeline.defaults.frames if frames is None else frames
-    width = pipeline.defaults.width if width is None else width
-    height = pipeline.defaults.height if height is None else height
-    if not 1 <= frames <= MOST_FRAMES:
-        raise T2VError(f"frames is {frames}: at least 1 is wanted and at most {MOST_FRAMES}.")
-    for name, size in (("width", width), ("height", height)):
-        if size > LARGEST:
-            raise T2VError(f"{name} is {size}: at most {LARGEST} is possible.")
-        if size < 8 or size % 8:
-            raise T2VError(f"{name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
-    return (count, pipeline.unet.config.out_channels, frames, height // 8, width // 8)
-
-
-def is_guided(pipeline: Any, scale: float) -> bool:
-    """Whether the model is asked for the negative prompt's prediction, too."""
-    return scale != 1 and not pipeline.unet.config.guidance_dim
-
-
-def warn_of_unused(negatives: Iterable[Any], pipeline: Any, scale: float) -> None:
-    """Log that negative prompts are given in vain: no fault, since scales are tried in turn with all else as it is."""
-    if any(negatives) and not is_guided(pipeline, scale):
-        built_in = pipeline.unet.config.guidance_dim
-        why = "this model has its guidance built in" if built_in else "a guidance scale of 1 switches guidance off"
-        log.warning("The negative prompt is not used: %s.", why)
-
-
-def checked_rate(fps: float | None, own: float) -> float:
-    """The frame rate, the model's own where None, if it is one."""
-    fps = own if fps is None else fps
-    frame_rate(fps)
-    return fps
-
-
-def checked_seed(seed: int, videos: int = 1) -> int:
-    """The seed, if generators take it and those that follow it."""
-    if not -(2**63) <= seed <= 2**64 - videos:
-        raise T2VError(f"seed is {seed}: a whole number from 0 to 2^64 - 1 is wanted, such as 42.")
-    return seed
-
-
-def checked_scale(scale: float) -> float:
-    """The guidance scale, if it is a number."""
-    if not math.isfinite(scale):
-        raise T2VError(f"The guidance scale is {scale}: a number is wanted, 1 for no guidance, 3 to 15 as a rule.")
-    return scale
-
-
-def checked_steps(steps: int) -> int:
-    """The number of denoising steps, if it is one."""
-    if not 1 <= steps <= 1000:
-        raise T2VError(f"steps is {steps}: a number from 1 to 1000 is wanted.")
-    return steps
-
-
-def fingerprint(model: torch.nn.Module, instead: Mapping[str, Tensor] | None = None) -> str:
-    """The same for the same weights in the same type, told by some values of each; of some others are taken instead."""
-    digest = hashlib.sha256()
-    for name, value in {**model.state_dict(), **(instead or {})}.items():
-        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
-        digest.update(sampled(value))
-    return digest.hexdigest()
-
-
-def settled(pipeline: Any) -> str:
-    """Another for another noise schedule or family: both decide the latents as the weights do."""
-    about = (sorted(pipeline.scheduler_config.items()), pipeline.family)
-    return hashlib.sha256(repr(about).encode()).hexdigest()
-
-
-def sampled(value: Tensor, count: int = 256) -> bytes:
-    """Some values of a tensor, evenly over all of it."""
-    flat = value.detach().reshape(-1)
-    return flat[:: max(1, flat.numel() // count)].cpu().contiguous().view(torch.uint8).numpy().tobytes()
 
 
 def _step(scheduler: Any, prediction: Tensor, x: Tensor, generator: torch.Generator, t: Tensor, eta: float) -> Tensor:

@@ -9,8 +9,8 @@ import t2v_models
 from t2v_models.evaluation.run import answers, summarise
 from t2v_models.evaluation.scoring import questions
 from t2v_models.loading import BUILT_IN
-from t2v_models.training import autoencoder, text
-from t2v_models.training.captions import paraphrase
+from t2v_models.shapes.captions import paraphrase
+from t2v_models.training.builtin import autoencoder, text_encoder
 
 PROMPT = "a red circle moves right"
 
@@ -54,7 +54,7 @@ def test_diffusers_makes_the_same_video(pipeline):
 
 
 def test_the_tokenizer_in_the_folder_is_the_one_that_the_code_writes(tmp_path):
-    text.write_tokenizer(tmp_path)
+    text_encoder.write_tokenizer(tmp_path)
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / name).read_text("utf-8") == (BUILT_IN / "tokenizer" / name).read_text("utf-8")
 

@@ -6,7 +6,7 @@ import torch
 from t2v_models import load_pipeline
 from t2v_models.evaluation.stories import centres, flicker, tales
 from t2v_models.evaluation.workers import tell
-from t2v_models.film import Film
+from t2v_models.films.film import Film
 from t2v_models.sampling.windows import Windows
 
 pytestmark = pytest.mark.slow

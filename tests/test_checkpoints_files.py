@@ -18,7 +18,16 @@ from t2v_models.errors import T2VError
 from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D
 
-from .small_models import SMALL, all_in_one, diffusers_folder, in_layout, same, text_weights, unet_weights, vae_weights
+from .support.small_models import (
+    SMALL,
+    all_in_one,
+    diffusers_folder,
+    in_layout,
+    same,
+    text_weights,
+    unet_weights,
+    vae_weights,
+)
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter", "native"])

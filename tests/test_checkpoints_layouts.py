@@ -12,7 +12,7 @@ from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_or
 from t2v_models.errors import T2VError
 from t2v_models.unet import PRESETS, UNet3D, UNetConfig
 
-from .manifests import manifests, on_meta
+from .support.manifests import manifests, on_meta
 
 PUBLISHED = {
     "modelscope": ("modelscope", "modelscope", 1480),

@@ -7,15 +7,16 @@ import torch
 
 from t2v_models import load_pipeline
 from t2v_models.checkpoints import open_checkpoint
-from t2v_models.film import METHODS, Film
+from t2v_models.films.film import Film
+from t2v_models.films.settings import METHODS
 from t2v_models.loading import BUILT_IN
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.schedulers import SCHEDULERS
 from t2v_models.sampling.windows import Windows
-from t2v_models.training import autoencoder, denoiser, pool, text
+from t2v_models.training.builtin import autoencoder, clips, text_encoder, unet
 from t2v_models.training.muon import Muon, matrices
 
-from .pretended import Pretended
+from .support.fake_cuda import Pretended
 
 REAL = torch.cuda.is_available()
 STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
@@ -53,11 +54,11 @@ def test_the_pretended_device_tells_where_something_is_forgotten(gpu):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.inference_mode()
 def test_the_unet_computes_where_its_weights_are(gpu, windows, texts, dtype):
-    unet = denoiser.build().to(dtype)
+    model = unet.build().to(dtype)
     options = {} if windows is None else {"temporal_windows": windows.over(16).temporal()}
     given = torch.randn(2, 4, 16, 8, 8).to(dtype), torch.ones(2, 16), torch.randn(*texts, 77, 128).to(dtype)
-    here = unet(*given, options=options)
-    there = unet.to("cuda")(*(each.to("cuda") for each in given), options=options)
+    here = model(*given, options=options)
+    there = model.to("cuda")(*(each.to("cuda") for each in given), options=options)
     assert there.device.type == "cuda"
     assert (there.cpu() - here).abs().max() < {torch.float32: 1e-4, torch.float16: 1e-2}[dtype] * here.abs().max()
 
@@ -65,7 +66,7 @@ def test_the_unet_computes_where_its_weights_are(gpu, windows, texts, dtype):
 @pytest.mark.slow
 def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu):
     checkpoint = open_checkpoint(BUILT_IN)
-    parts = on_cuda(denoiser.build), on_cuda(autoencoder.build), None, None
+    parts = on_cuda(unet.build), on_cuda(autoencoder.build), None, None
     pipe = Pipeline(*parts, checkpoint.scheduler_config(), checkpoint.family)
     latents = pipe.encode_video(torch.rand(1, 16, 64, 64, 3))
     assert latents.shape == (1, 4, 16, 8, 8)
@@ -75,9 +76,9 @@ def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu
 
 @pytest.mark.slow
 def test_a_step_of_training_computes_where_the_model_is(gpu):
-    encoder = on_cuda(lambda: text.build_text_encoder(827))
-    model = on_cuda(lambda: denoiser.WithPoses(denoiser.build()))
-    batch = denoiser.Batch(
+    encoder = on_cuda(lambda: text_encoder.build_text_encoder(827))
+    model = on_cuda(lambda: unet.WithPoses(unet.build()))
+    batch = unet.Batch(
         clean=torch.randn(2, 4, 16, 8, 8),
         noise=torch.randn(2, 4, 16, 8, 8),
         timesteps=torch.ones(2, 16, dtype=torch.long),
@@ -86,11 +87,11 @@ def test_a_step_of_training_computes_where_the_model_is(gpu):
         faint=torch.ones(2, 16),
         poses=torch.randn(2, 16, 2, 5),
     ).to("cuda")
-    assert denoiser.error(model, encoder, batch, denoiser.signal_levels().to("cuda")).device.type == "cuda"
+    assert unet.error(model, encoder, batch, unet.signal_levels().to("cuda")).device.type == "cuda"
     for matrix in matrices(model):
         matrix.grad = torch.ones_like(matrix)
     Muon(matrices(model)).step()
-    assert pool.encode(on_cuda(autoencoder.build), torch.rand(2, 3, 3, 64, 64)).device.type == "cpu"
+    assert clips.encode(on_cuda(autoencoder.build), torch.rand(2, 3, 3, 64, 64)).device.type == "cpu"
 
 
 @pytest.mark.slow

@@ -7,12 +7,13 @@ import torch
 
 from t2v_models import load_pipeline
 from t2v_models.errors import T2VError
-from t2v_models.film import LOOPS, METHODS, Film
-from t2v_models.film_methods import continue_clip
+from t2v_models.films.film import Film
+from t2v_models.films.methods import continue_clip
+from t2v_models.films.settings import LOOPS, METHODS
 from t2v_models.sampling.windows import Windows
 
-from .films import CALL, STORY, latents, small_pipeline
-from .models import write_diffusers_folder
+from .support.films import CALL, STORY, latents, small_pipeline
+from .support.models import write_diffusers_folder
 
 
 @pytest.fixture(scope="module")
@@ -146,7 +147,7 @@ def test_a_film_that_breaks_says_so_at_once_and_keeps_nothing_broken(pipeline, t
 
 def test_large_clips_go_through_the_model_one_by_one(pipeline, monkeypatch):
     whole = latents(Film(pipeline, STORY, frames=11, **CALL))
-    monkeypatch.setattr("t2v_models.film_denoiser.together", lambda *shape: 1)
+    monkeypatch.setattr("t2v_models.films.denoiser.together", lambda *shape: 1)
     assert torch.allclose(latents(Film(pipeline, STORY, frames=11, **CALL)), whole, atol=1e-4)
 
 

@@ -6,12 +6,12 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
-from t2v_models.film import Film
-from t2v_models.film_coarse_to_fine import _changes
+from t2v_models.films.coarse_to_fine import _changes
+from t2v_models.films.film import Film
 from t2v_models.sampling.story import parse_story
 from t2v_models.sampling.windows import Windows
 
-from .films import CALL, STORY, latents, small_pipeline
+from .support.films import CALL, STORY, latents, small_pipeline
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_of_several_sketches_the_steadiest_becomes_the_key_frames(pipeline, monk
         latents(film)
         return kept["keys"]
 
-    monkeypatch.setattr("t2v_models.film_coarse_to_fine.unsteadiness", second)
+    monkeypatch.setattr("t2v_models.films.coarse_to_fine.unsteadiness", second)
     three, one = keys(3), keys(1)
     assert [len(clips) for clips in seen] == [3, 1]
     assert torch.equal(three, seen[0][1:2])
@@ -106,7 +106,7 @@ def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_st
     changes = {name: clip for name, clip in kept.items() if name.startswith("change")}
     assert {name: clip.shape[2] for name, clip in changes.items()} == {"change-from-5": 4, "change-from-10": 4}
     assert not any(name.startswith("change") for name in made("a red circle")[1])
-    monkeypatch.setattr("t2v_models.film_coarse_to_fine._changes", lambda story, window: [])
+    monkeypatch.setattr("t2v_models.films.coarse_to_fine._changes", lambda story, window: [])
     before, _ = made()
     for first in (5, 10):
         assert torch.equal(film[:, :, first : first + 4], changes[f"change-from-{first}"])

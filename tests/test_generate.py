@@ -5,7 +5,7 @@ from fractions import Fraction
 import pytest
 
 from t2v_models.__main__ import main
-from t2v_models.film import Film
+from t2v_models.films.film import Film
 from t2v_models.video import VideoReader
 
 QUICK = ["--frames", "3", "--steps", "2"]
@@ -164,7 +164,7 @@ def test_a_rate_may_be_a_fraction(tmp_path, capsys):
 
 
 def test_films_of_several_prompts_are_kept_until_all_are_written(tmp_path, monkeypatch):
-    film = "t2v_models.film.Film.latents"
+    film = "t2v_models.films.film.Film.latents"
     latents, made = Film.latents, []
 
     def stopped(self):

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from t2v_models.__main__ import main
-from t2v_models.film import METHODS
+from t2v_models.films.settings import METHODS
 
 ROOT = Path(__file__).resolve().parents[1]
 pytestmark = pytest.mark.slow

@@ -11,7 +11,7 @@ from t2v_models.families import FAMILIES
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
 from t2v_models.sampling.windows import Windows
 
-from .models import write_diffusers_folder
+from .support.models import write_diffusers_folder
 
 NOT_USED = "The negative prompt is not used: a guidance scale of 1 switches guidance off."
 CALL = {"frames": 3, "width": 64, "height": 48, "steps": 4, "guidance_scale": 5.0}

@@ -4,8 +4,8 @@ import torch
 
 from t2v_models.evaluation.stories import Tale, centres, flicker, judge, table, tales
 from t2v_models.sampling.story import parse_story
-from t2v_models.training.render import render
-from t2v_models.training.world import DIRECTIONS, Item, Path, Scene
+from t2v_models.shapes.render import render
+from t2v_models.shapes.world import DIRECTIONS, Item, Path, Scene
 
 STEP = 0.022
 

@@ -8,14 +8,14 @@ import torch
 import t2v_models
 from t2v_models.errors import T2VError
 from t2v_models.evaluation.stories import centres
-from t2v_models.training import autoencoder, decoder, denoiser, text
-from t2v_models.training.captions import describe, vocabulary
-from t2v_models.training.curves import draw_curves, read_losses
+from t2v_models.plots.losses import draw_curves, read_losses
+from t2v_models.shapes.captions import describe, vocabulary
+from t2v_models.shapes.world import DIRECTIONS, Item, Scene, World
+from t2v_models.shapes.world import Path as Way
+from t2v_models.training.builtin import autoencoder, decoder, text_encoder, unet
+from t2v_models.training.builtin.clips import Pool, poses
+from t2v_models.training.builtin.recipe import Recipe, begin, train_builtin
 from t2v_models.training.loop import Schedule, fit
-from t2v_models.training.pool import Pool, poses
-from t2v_models.training.recipe import Recipe, begin, train_builtin
-from t2v_models.training.world import DIRECTIONS, Item, Scene, World
-from t2v_models.training.world import Path as Way
 
 PROMPT = "a red circle moves right"
 
@@ -30,7 +30,7 @@ def tokenizer(tmp_path_factory):
     from transformers import CLIPTokenizer
 
     folder = tmp_path_factory.mktemp("tokenizer")
-    text.write_tokenizer(folder)
+    text_encoder.write_tokenizer(folder)
     return CLIPTokenizer.from_pretrained(folder)
 
 
@@ -41,7 +41,7 @@ def test_every_word_of_the_world_is_one_token(tokenizer):
 
 def test_unknown_words_letters_and_scripts_become_tokens_of_the_vocabulary(tokenizer):
     for prompt in ("", "zebra", "ÄÖÜ ß", "日本", "🙂", "a" * 500, "red," * 60, "1 2 3 !?"):
-        ids = denoiser.tokenize(tokenizer, [prompt])
+        ids = unet.tokenize(tokenizer, [prompt])
         assert ids.shape == (1, 77)
         assert 0 <= ids.min() <= ids.max() < len(tokenizer)
 
@@ -108,7 +108,7 @@ def test_losses_survive_a_line_that_was_cut_off_and_a_step_that_was_skipped(tmp_
 
 def test_noise_levels_stay_below_a_thousand_where_rounding_goes_up(monkeypatch):
     monkeypatch.setattr(torch, "rand", lambda *shape, generator: torch.full(shape, 1 - 2.0**-24))
-    levels = denoiser.draw_timesteps(64, torch.Generator().manual_seed(0))
+    levels = unet.draw_timesteps(64, torch.Generator().manual_seed(0))
     assert levels.max() == 999
 
 
@@ -132,14 +132,14 @@ def test_a_caption_has_an_answer_to_every_question():
     scene = Scene((Item("red", "star", "up", "fast"),), "blue")
     named = [
         None if index == len(known) else known[index]
-        for known, index in zip(text.QUESTIONS, text.answers(scene), strict=True)
+        for known, index in zip(text_encoder.QUESTIONS, text_encoder.answers(scene), strict=True)
     ]
     assert named == ["red", "star", "up", "fast", None, None, None, None, "blue"]
 
 
 @pytest.mark.slow
 def test_the_text_encoder_learns_what_captions_say(tmp_path, tokenizer):
-    encoder = text.train(tmp_path, tokenizer, Schedule(30, 3e-3, warmup=5, average=0.5), progress=False)
+    encoder = text_encoder.train(tmp_path, tokenizer, Schedule(30, 3e-3, warmup=5, average=0.5), progress=False)
     losses = [float(line.split(",")[1]) for line in (tmp_path / "loss.csv").read_text().splitlines()]
     assert losses[-1] < 0.75 * losses[0]
     assert not any(weight.requires_grad for weight in encoder.parameters()), "the denoiser must not change it"
@@ -147,19 +147,19 @@ def test_the_text_encoder_learns_what_captions_say(tmp_path, tokenizer):
 
 def test_every_weight_of_the_denoiser_learns_from_the_first_step():
     torch.manual_seed(0)
-    unet = denoiser.build()
-    context = torch.randn(2, 77, denoiser.UNET.context_dim)
-    unet(torch.randn(2, 4, 6, 8, 8), torch.tensor([300, 700]), context).square().mean().backward()
-    still = [name for name, weight in unet.named_parameters() if not weight.grad.abs().max() > 0]
+    model = unet.build()
+    context = torch.randn(2, 77, unet.UNET.context_dim)
+    model(torch.randn(2, 4, 6, 8, 8), torch.tensor([300, 700]), context).square().mean().backward()
+    still = [name for name, weight in model.named_parameters() if not weight.grad.abs().max() > 0]
     assert not still, "these never get a gradient"
 
 
 def test_an_untrained_denoiser_tells_the_order_of_frames():
     torch.manual_seed(0)
-    unet = denoiser.build().eval()
+    model = unet.build().eval()
     x, context = torch.randn(1, 4, 6, 8, 8), torch.randn(1, 77, 128)
     with torch.no_grad():
-        forwards, backwards = (unet(clip, torch.tensor([500]), context) for clip in (x, x.flip(2)))
+        forwards, backwards = (model(clip, torch.tensor([500]), context) for clip in (x, x.flip(2)))
     assert (forwards - backwards.flip(2)).abs().max() > 1e-3, "direction could not be learned"
 
 
@@ -216,9 +216,9 @@ def test_the_lesson_in_directions_shows_objects_where_they_go(tmp_path, quick_va
 
     assert advance(6) > advance(1) + 0.03
     begin = 0
-    for now in denoiser.PHASES:
-        shares = [(begin + 0.01) / denoiser.STEPS, (now.until - 0.01) / denoiser.STEPS]
-        taught = [denoiser.ahead(*denoiser.phase(share)) for share in shares]
+    for now in unet.PHASES:
+        shares = [(begin + 0.01) / unet.STEPS, (now.until - 0.01) / unet.STEPS]
+        taught = [unet.ahead(*unet.phase(share)) for share in shares]
         assert taught == ([6, 1] if now.lesson else [1, 1])
         begin = now.until
 
@@ -245,7 +245,7 @@ def test_poses_say_how_both_objects_lie_and_nothing_about_what_cannot_be_seen():
     assert pose[:, 0, 3:].isnan().all(), "a turned circle looks the same"
     quarter = poses(scene, [ways[0], replace(ways[1], angle=torch.ones(3) + torch.pi / 2)])
     assert torch.allclose(pose[:, 1], quarter[:, 1], atol=1e-5), "a square turned by a quarter looks the same"
-    error = denoiser.pose_error(pose.nan_to_num(5.0), pose)
+    error = unet.pose_error(pose.nan_to_num(5.0), pose)
     assert error == 0
 
 
@@ -281,12 +281,12 @@ def test_a_training_that_was_begun_otherwise_is_not_gone_on_with(tmp_path):
 
 
 def test_a_finish_goes_on_from_the_weights_that_it_is_given(tmp_path, quick_vae, tokenizer):
-    model = denoiser.WithPoses(denoiser.build())
+    model = unet.WithPoses(unet.build())
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    parts = quick_vae, text.build_text_encoder(len(tokenizer)), tokenizer
+    parts = quick_vae, text_encoder.build_text_encoder(len(tokenizer)), tokenizer
     still = Schedule(1, learning_rate=0.0, muon=True)
-    how = {"phases": denoiser.FINISH, "size": 1, "chunk": 8, "progress": False}
-    assert denoiser.train(tmp_path, *parts, still, model=model, **how) is model
+    how = {"phases": unet.FINISH, "size": 1, "chunk": 8, "progress": False}
+    assert unet.train(tmp_path, *parts, still, model=model, **how) is model
     assert all(torch.allclose(value, before[name]) for name, value in model.state_dict().items())
 
 

@@ -17,9 +17,9 @@ import pytest
 
 from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter
-from t2v_models.video.place import PREFIX
+from t2v_models.video.atomic_output import PREFIX
 
-from .video_clips import coders, natural, some_slow, tone
+from .support.video_clips import coders, natural, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
 psutil = pytest.importorskip("psutil")

@@ -13,7 +13,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, available_formats, frame_rate
 from t2v_models.video import ffmpeg as ffmpeg_module
 
-from .video_clips import natural, psnr, some_slow, tone
+from .support.video_clips import natural, psnr, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
 

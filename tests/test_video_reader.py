@@ -12,7 +12,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, Audio, VideoReader, VideoWriter
 from t2v_models.video import ffmpeg as ffmpeg_module
 
-from .video_clips import natural, tone
+from .support.video_clips import natural, tone
 
 pytest.importorskip("imageio_ffmpeg")
 

@@ -9,9 +9,9 @@ import torch
 from t2v_models.evaluation.report import table
 from t2v_models.evaluation.run import answers, summarise, truth
 from t2v_models.evaluation.scoring import questions, score
-from t2v_models.training.captions import describe, paraphrase, vocabulary
-from t2v_models.training.render import render
-from t2v_models.training.world import (
+from t2v_models.shapes.captions import describe, paraphrase, vocabulary
+from t2v_models.shapes.render import render
+from t2v_models.shapes.world import (
     BACKGROUNDS,
     COLOURS,
     DIRECTIONS,

@@ -8,7 +8,7 @@ import comfy.utils
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from .vae import VideoVAE, fold
+from .models.vae import VideoVAE, fold
 
 
 def decode(vae: Any, samples: Tensor) -> Tensor:

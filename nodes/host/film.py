@@ -1,4 +1,4 @@
-"""The library's films with a host's MODEL and CLIP: the parts that `t2v_models.film` asks of a pipeline."""
+"""The library's films with a host's MODEL and CLIP: the parts that `t2v_models.films.film` asks of a pipeline."""
 
 from __future__ import annotations
 
@@ -15,28 +15,32 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ...t2v_models.arguments import checked_shape
 from ...t2v_models.errors import T2VError
-from ...t2v_models.film import Film, Settings
-from ...t2v_models.film_denoiser import Denoiser
-from ...t2v_models.film_methods import continue_clip, queue_length
-from ...t2v_models.pipeline import checked_shape, fingerprint, sampled, settled
+from ...t2v_models.films.denoiser import Denoiser
+from ...t2v_models.films.film import Film
+from ...t2v_models.films.methods import continue_clip, queue_length
+from ...t2v_models.films.settings import Settings
+from ...t2v_models.fingerprint import fingerprint, sampled, settled
 from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows, together
-from . import control, guidance, limits, preview, stories
+from . import stories
 from .compat import on_device, unpatched
 from .latents import to_clips
-from .limits import check_finite, check_room
-from .model import video_model
-from .model_sampling import is_scaled
-from .unet import FREE_NOISE
+from .models import checks, controlnet, guidance
+from .models.checks import check_finite, check_room
+from .models.model import video_model
+from .models.model_sampling import is_scaled
+from .models.unet import FREE_NOISE
+from .sampling import preview
 
 log = logging.getLogger(__name__)
 
 FINISHED = "finished"
 """A file that says so in a film's folder."""
 
-_INSTALLED = (control.KEY, guidance.KEY, limits.KEY)
+_INSTALLED = (controlnet.KEY, guidance.KEY, checks.KEY)
 """Our own wrappers, which every MODEL has."""
 
 _UNUSED = (

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from . import compat
-from .model import video_model
+from .models.model import video_model
 
 
 def empty(width: int, height: int, frames: int, batch_size: int, model: Any | None) -> dict[str, Tensor]:

@@ -2,7 +2,9 @@
 
 from .checkpoint import Checkpoint, CheckpointInfo, PartInfo, inspect, load_state_dict, load_unet, open_checkpoint
 from .detect import LAYOUTS
-from .lora import Lora, LoraPair, LoraReport, apply_loras, host_state_dict, lora_weights, read_lora
+from .lora import LoraReport, apply_loras, host_state_dict, lora_weights
+from .lora_formats import read_lora
+from .lora_pairs import Lora, LoraPair
 
 __all__ = [
     "LAYOUTS",

@@ -15,7 +15,7 @@ import torch
 from ..errors import T2VError
 from ..families import FAMILIES, Defaults, Family, family_called, family_for
 from ..unet import UNet3D, UNetConfig
-from . import diffusers, text_encoder, vae
+from . import diffusers_layout, text_encoder, vae
 from .detect import Part, unet_config
 from .files import file_metadata, read_file
 from .folders import is_diffusers
@@ -90,7 +90,7 @@ class Checkpoint:
             found.configs["unet"] = found.configs.get("unet") or saved.get("unet", {})
             if saved.get("scheduler"):
                 found.configs.setdefault("scheduler", saved["scheduler"])
-            hints = diffusers.config_hints(found.configs["unet"])
+            hints = diffusers_layout.config_hints(found.configs["unet"])
             self._unet = unet_config(found.parts["unet"], path, hints)
 
     @cached_property

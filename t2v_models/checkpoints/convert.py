@@ -17,7 +17,7 @@ from .. import __name__ as PACKAGE
 from ..errors import T2VError
 from ..families import Family, family_for
 from ..unet import UNet3D, UNetConfig
-from . import diffusers, text_encoder, vae
+from . import diffusers_layout, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
 from .detect import LAYOUTS
 from .files import SUFFIXES
@@ -125,7 +125,7 @@ def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtyp
     tensors = LAYOUTS["diffusers"].from_canonical(as_lazy(unet.state_dict()), unet.config)
     tensors = {name: _cast(name, tensor, dtype) for name, tensor in tensors.items()}
     write_safetensors(folder / "diffusion_pytorch_model.safetensors", tensors, {"format": "pt"}, lambda count: None)
-    (folder / "config.json").write_text(_json(diffusers.to_json(unet.config, **extra)), "utf-8")
+    (folder / "config.json").write_text(_json(diffusers_layout.to_json(unet.config, **extra)), "utf-8")
 
 
 _SHAPELESS = ("norm_groups", "norm_eps", "head_dim")
@@ -220,14 +220,14 @@ def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]
 def _diffusers_files(
     checkpoint: Checkpoint, config: UNetConfig, family: Family, unet: LazyDict, parts: dict[str, LazyDict]
 ) -> list[_File]:
-    own = UNet3D.__name__ if diffusers.to_json(config)["_class_name"] != "UNet3DConditionModel" else ""
+    own = UNet3D.__name__ if diffusers_layout.to_json(config)["_class_name"] != "UNet3DConditionModel" else ""
     size = [family.height // 8, family.width // 8]
     index: dict[str, Any] = {
         "_class_name": "TextToVideoSDPipeline",
         "unet": [PACKAGE, own] if own else ["diffusers", "UNet3DConditionModel"],
     }
     settings = {"family": family.name, "frames": family.frames, "fps": family.fps}
-    unet_json = diffusers.to_json(config, sample_size=size, t2v=checkpoint.settings() | settings)
+    unet_json = diffusers_layout.to_json(config, sample_size=size, t2v=checkpoint.settings() | settings)
     scheduler = checkpoint.scheduler_config() if family is checkpoint.family else family.scheduler_config()
     index["scheduler"] = ["diffusers", scheduler.get("_class_name", "DDIMScheduler")]
     files = [

@@ -13,12 +13,12 @@ from typing import Any
 
 from ..errors import T2VError
 from ..unet import UNetConfig
-from . import diffusers, modelscope, native, videocrafter
+from . import diffusers_layout, modelscope, native, videocrafter
 from .layouts import Layout, MissingKey, any_with, shapes_of
 from .tensors import FLOAT8, LazyDict
 
 LAYOUTS: dict[str, Layout] = {
-    layout.name: layout for layout in (diffusers.LAYOUT, modelscope.LAYOUT, videocrafter.LAYOUT, native.LAYOUT)
+    layout.name: layout for layout in (diffusers_layout.LAYOUT, modelscope.LAYOUT, videocrafter.LAYOUT, native.LAYOUT)
 }
 
 _UNET_ROOTS = (

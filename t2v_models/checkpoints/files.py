@@ -14,10 +14,9 @@ from typing import Any
 
 import torch
 
-from ..errors import T2VError
+from ..errors import AGAIN, T2VError
 from .tensors import FileMap, LazyDict, LazyTensor, Stored
 
-AGAIN = "Download or copy it again."
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """What weights files are called; the content decides what they are."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,10 +13,10 @@ import torch
 
 from ..errors import T2VError
 from ..unet import PRESETS, UNetConfig
-from .diffusers import LAYOUT as DIFFUSERS
+from .diffusers_layout import LAYOUT as DIFFUSERS
 from .files import file_metadata, read_file
 from .layouts import Shape, canonical_shapes
-from .lora import Lora, LoraPair, known_modules
+from .lora_pairs import Lora, LoraPair, known_modules
 from .tensors import LazyDict
 from .videocrafter import LAYOUT as VIDEOCRAFTER
 
@@ -38,8 +39,17 @@ _PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", 
 _TEXT_PREFIXES = ("base_model.model.", "text_encoder.", "lora_te_", "lora_te1_", "cond_stage_model.")
 
 
-def parse(path: Path, config: UNetConfig | None) -> Lora:
-    """See `t2v_models.checkpoints.lora.read_lora`."""
+def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) -> Lora:
+    """Read a LoRA of any of the formats, safely.
+
+    Args:
+        path: a safetensors or PyTorch file.
+        config: of the UNet it is for; where None, that of the published models is tried.
+
+    Raises:
+        T2VError: where the file is no LoRA, is incomplete, or fits no known model.
+    """
+    path = Path(path)
     tensors = read_file(path)
     ordered = _ordered(tensors)
     if ordered is not None:

@@ -12,9 +12,8 @@ from typing import Any
 
 import torch
 
-from ..errors import T2VError
+from ..errors import AGAIN, T2VError
 from . import pickles
-from .files import AGAIN
 from .tensors import FileMap, LazyDict, LazyTensor, Stored, contiguous_stride
 
 _STORAGES = {

@@ -71,7 +71,7 @@ def run(args: argparse.Namespace) -> str:
         group: (0 if named else usual) if counts[group] is None else counts[group] for group, usual in GROUPS.items()
     }
 
-    from ..film import METHODS
+    from ..films.settings import METHODS
     from ..sampling.schedulers import SCHEDULERS, check_scheduler
 
     if args.scheduler is not None:
@@ -88,11 +88,11 @@ def run(args: argparse.Namespace) -> str:
 
     from tqdm import tqdm
 
+    from ..arguments import checked_scale, checked_seed
     from ..evaluation import report
     from ..evaluation.run import answers, batches, summarise, truth
     from ..evaluation.scoring import questions
     from ..evaluation.workers import answer, spread, usual_jobs
-    from ..pipeline import checked_scale, checked_seed
 
     checked_seed(args.seed)
     checked_scale(1.0 if args.guidance is None else args.guidance)
@@ -144,8 +144,8 @@ def run(args: argparse.Namespace) -> str:
 
 def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any]]], options: dict[str, Any]) -> None:
     """Refuse now what would be found wrong, or found to be ignored, after minutes of work."""
+    from ..arguments import checked_steps
     from ..loading import load_pipeline
-    from ..pipeline import checked_steps
 
     if args.truth:
         given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]

@@ -17,7 +17,7 @@ from .device import add_device, check_device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..film import Film
+    from ..films.film import Film
     from ..pipeline import Pipeline
 
 
@@ -124,8 +124,8 @@ def run(args: argparse.Namespace) -> str:
     import torch
     from tqdm import tqdm
 
+    from ..arguments import checked_seed
     from ..loading import load_pipeline
-    from ..pipeline import checked_seed
 
     checked_seed(args.seed, len(prompts))
     check_device(args.device)
@@ -167,7 +167,8 @@ def _films(
     args: argparse.Namespace, pipeline: Pipeline, prompts: list[str], outputs: list[Path], call: dict[str, Any]
 ) -> list[Film]:
     """One of each prompt, checked but not begun."""
-    from ..film import Film, usual_windows
+    from ..films.film import Film
+    from ..films.settings import usual_windows
 
     more: dict[str, Any] = {"method": args.method} | ({} if args.sketches is None else {"sketches": args.sketches})
     if args.loop:
@@ -182,7 +183,7 @@ def _films(
 
 def check_method(args: argparse.Namespace) -> None:
     """What only films have, and what they do not."""
-    from ..film import LOOPS, METHODS
+    from ..films.settings import LOOPS, METHODS
 
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")

@@ -51,8 +51,8 @@ def run(args: argparse.Namespace) -> str:
 
     import torch
 
-    from ..pipeline import checked_seed
-    from ..training.recipe import Recipe, train_builtin
+    from ..arguments import checked_seed
+    from ..training.builtin.recipe import Recipe, train_builtin
 
     checked_seed(args.seed, videos=1_000_000)  # parts count on from it
     torch.set_num_threads(args.threads)

@@ -12,8 +12,8 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
-from ..training.render import signed_distance
-from ..training.world import COLOURS, DIRECTIONS, SHAPES
+from ..shapes.render import signed_distance
+from ..shapes.world import COLOURS, DIRECTIONS, SHAPES
 
 FOREGROUND = 0.22
 """Distance in RGB (0..1 a channel) from the background's colour at which a pixel belongs to something."""

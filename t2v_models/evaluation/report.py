@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from ..training.world import SPEEDS
+from ..shapes.world import SPEEDS
 from .run import Answer, Summary
 from .scoring import CRITERIA
 

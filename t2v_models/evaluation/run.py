@@ -8,8 +8,8 @@ from statistics import mean, median
 
 import torch
 
-from ..training.render import render
-from ..training.world import place
+from ..shapes.render import render
+from ..shapes.world import place
 from .scoring import CRITERIA, Question, Score, score
 
 Generate = Callable[[list[str], int], torch.Tensor]

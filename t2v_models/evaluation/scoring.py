@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..training.captions import describe
-from ..training.world import (
+from ..shapes.captions import describe
+from ..shapes.world import (
     BACKGROUNDS,
     DIRECTIONS,
     MOTIONS,

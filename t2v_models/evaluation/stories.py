@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import torch
 
-from ..training.captions import describe
-from ..training.world import OBJECT_COLOURS, SHAPES, STRAIGHT, Item, Scene, held_out
+from ..shapes.captions import describe
+from ..shapes.world import OBJECT_COLOURS, SHAPES, STRAIGHT, Item, Scene, held_out
 from .analysis import FOREGROUND, centres_of, ground_of
 from .scoring import score
 

@@ -42,7 +42,7 @@ def answer(asked: tuple[Sequence[Question], dict[str, Any]], model: str, device:
 
 def tell(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tuple[Verdict, Tensor]:
     """Make and judge a story; its verdict and every fourth frame. call: for the film."""
-    from ..film import Film
+    from ..films.film import Film
 
     frames = tale.length * len(tale.scenes)
     film = Film(_pipeline(model, device), tale.text, frames=frames, seed=tale.seed, **call)

@@ -15,8 +15,8 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
+from ..atomic_files import keep
 from ..errors import T2VError
-from ..keep import keep
 from .muon import Muon, matrices
 
 log = logging.getLogger(__name__)

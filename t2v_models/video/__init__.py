@@ -2,11 +2,11 @@
 
 from .audio import Audio
 from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, format_of
+from .frame_rate import frame_rate
 from .metadata import embed, json_text, png_text_chunks, read_embedded
+from .png import still_png
 from .probe import AudioInfo, VideoInfo
-from .rate import frame_rate
 from .reader import VideoReader
-from .still import still_png
 from .writer import VideoWriter
 
 __all__ = [

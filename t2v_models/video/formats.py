@@ -12,7 +12,7 @@ from pathlib import Path
 
 from ..errors import T2VError
 from . import ffmpeg
-from .rate import frame_rate
+from .frame_rate import frame_rate
 
 log = logging.getLogger(__name__)
 

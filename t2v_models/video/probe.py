@@ -9,9 +9,9 @@ from pathlib import Path
 
 from ..errors import T2VError
 from . import ffmpeg
+from .frame_rate import frame_rate, measured_rate
 from .metadata import PRIVATE, parse_ffmetadata, read_embedded
-from .rate import frame_rate, measured_rate
-from .whole import check_whole, count_gif_pictures
+from .truncation import check_whole, count_gif_pictures
 
 
 @dataclass(frozen=True)

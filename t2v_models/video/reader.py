@@ -18,8 +18,8 @@ from ..errors import T2VError
 from . import ffmpeg
 from .audio import Audio
 from .formats import SCALER
+from .frame_rate import frame_rate
 from .probe import VideoInfo, delay, open_source, probe
-from .rate import frame_rate
 
 
 class VideoReader:

@@ -16,12 +16,12 @@ import numpy as np
 
 from ..errors import T2VError
 from . import ffmpeg
+from .atomic_output import Workplace
 from .audio import to_audio
 from .formats import DEFAULT_QUALITY, Format, check_rate, choose_format
+from .frame_rate import frame_rate
 from .frames import pad_to, quantize, to_array
 from .metadata import PRIVATE, checked, embed, ffmetadata
-from .place import Workplace
-from .rate import frame_rate
 
 log = logging.getLogger(__name__)
 

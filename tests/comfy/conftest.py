@@ -11,7 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from . import hosts, tiny_model
+from ..support import tiny_model
+from . import hosts
 from .live import Server
 
 FOUND = hosts.find()

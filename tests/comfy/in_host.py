@@ -79,7 +79,7 @@ class Context:
         return getattr(cls(), cls.FUNCTION)(*args, **kwargs)
 
     def module(self, name: str):
-        """A module of the pack, such as nodes.host.vae."""
+        """A module of the pack, such as nodes.host.models.vae."""
         pack = self.node("T2VModelLoader").__module__.rsplit(".nodes.", 1)[0]
         return importlib.import_module(f"{pack}.{name}")
 

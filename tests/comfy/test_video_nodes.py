@@ -11,7 +11,7 @@ import pytest
 
 from t2v_models.video import VideoReader, VideoWriter
 
-from ..video_clips import natural
+from ..support.video_clips import natural
 
 pytestmark = pytest.mark.slow
 

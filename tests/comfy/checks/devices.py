@@ -8,7 +8,7 @@ from unittest import mock
 
 
 def _pretended():
-    spec = importlib.util.spec_from_file_location("pretended", Path(__file__).parents[2] / "pretended.py")
+    spec = importlib.util.spec_from_file_location("fake_cuda", Path(__file__).parents[2] / "support" / "fake_cuda.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
@@ -60,7 +60,9 @@ def _scaled(host, model):
     config = model.model.model_config
     config.sampling_settings["scale_base"] = 0.7
     scaled = model.clone()
-    scaled.add_object_patch("model_sampling", host.module("nodes.host.model_sampling").sampling(config, True, True))
+    scaled.add_object_patch(
+        "model_sampling", host.module("nodes.host.models.model_sampling").sampling(config, True, True)
+    )
     return scaled
 
 
@@ -102,7 +104,7 @@ def _graphs(host):
         yield name, host.run("T2VVideoSampler", each, *told, long, *settings)[0]["samples"]
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
     how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
-    for method in host.module("t2v_models.film").METHODS:
+    for method in host.module("t2v_models.films.film").METHODS:
         yield f"film {method}", host.run("T2VFilm", model, clip, host.story, method=method, **size, **how)[0]["samples"]
     images = torch.linspace(0, 1, 4 * 32 * 32 * 3).view(4, 32, 32, 3)
     (encoded,) = host.run("T2VVAEEncodeFrames", images, vae, 0, 0)

@@ -101,7 +101,7 @@ def check_films_of_scaled_schedules_are_made(host):
     """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
     import dataclasses
 
-    sampling = host.module("nodes.host.model_sampling").sampling
+    sampling = host.module("nodes.host.models.model_sampling").sampling
     model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
     how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}

@@ -20,7 +20,7 @@ def check_all_samplers_of_the_host_run(host):
 
 
 def check_our_sampler_runs_every_sampler_and_scheduler(host):
-    sampling = host.module("nodes.host.sampling")
+    sampling = host.module("nodes.host.sampling.run")
     model, clip, _ = host.tiny()
     conds = host.prompts(clip)
     latent = {"samples": torch.zeros(1, 4, 2, 8, 8)}
@@ -273,7 +273,7 @@ def check_values_of_model_conditioning_reach_the_model(host):
     weights = {name: torch.randn(each.shape) * 0.05 for name, each in unet.UNet3D(config).state_dict().items()}
     family = tiny.model.family
     info = types.SimpleNamespace(family=family, defaults=dataclasses.replace(family.defaults, fps_condition=8))
-    model = host.module("nodes.host.model").load_model(weights, config, info, dict(tiny.model.scheduler))
+    model = host.module("nodes.host.models.model").load_model(weights, config, info, dict(tiny.model.scheduler))
 
     def out(fps=0.0, guidance=0.0):
         (told,) = host.run("T2VModelConditioning", model, fps, guidance, 0.0)

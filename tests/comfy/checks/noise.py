@@ -59,14 +59,15 @@ def check_free_init_renews_noise_as_free_noise_repeats_it(host):
     import comfy.sample
     import torch
 
-    model, long = host.tiny()[0], host.module("nodes.host.long")
+    model = host.tiny()[0]
+    free_noise, free_init = (host.module(f"nodes.host.sampling.{name}") for name in ("free_noise", "free_init"))
     (repeated,) = host.run("T2VFreeNoise", model, 4, 2, "pyramid")
     for shape in ((1, 4, 10, 4, 4), (10, 4, 4, 4)):
         empty = torch.zeros(shape)
-        _, (_, renewed) = _noise_sampled(host, long.with_free_init(repeated, 2, "ideal", 0.0, 0.0, 4), empty)
+        _, (_, renewed) = _noise_sampled(host, free_init.with_free_init(repeated, 2, "ideal", 0.0, 0.0, 4), empty)
         windows = host.module("t2v_models.sampling.windows").Windows(4, 2)
         fresh = comfy.sample.prepare_noise(empty, 2)
-        wanted = long._as_before(long._repeated(long._clips(fresh), windows, 2), fresh)
+        wanted = free_noise.in_layout_of(free_noise.repeated_noise(free_noise.as_clips(fresh), windows, 2), fresh)
         assert not torch.equal(wanted, fresh)
         # the mean of all passes every filter
         assert host.difference(renewed - renewed.mean(), wanted - wanted.mean()) < 0.05, shape
@@ -98,7 +99,7 @@ def check_free_init_begins_anew_from_what_there_is_of_a_video(host):
     args = (1, 4, 4.0, "euler", "normal", 0.5)
     first = host.run("T2VVideoSampler", model, *conds, source, *args)[0]
     second = host.run("T2VVideoSampler", model, *conds, first, *args)[0]["samples"]
-    patched = host.module("nodes.host.long").with_free_init(model, 2, "ideal", 9.0, 9.0, 4)
+    patched = host.module("nodes.host.sampling.free_init").with_free_init(model, 2, "ideal", 9.0, 9.0, 4)
     assert host.difference(host.run("T2VVideoSampler", patched, *conds, source, *args)[0]["samples"], second) < 1e-4
     without = {"start_step": 1, "add_noise": False}
     said = host.refusal(lambda: host.run("T2VVideoSampler", patched, *conds, source, *args[:-1], 1.0, **without))

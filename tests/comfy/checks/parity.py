@@ -58,7 +58,7 @@ def check_long_clips_for_the_comparison(host):
 def check_films_of_every_method_have_every_frame(host):
     model, clip, _ = host.tiny("tiny-v")
     made = {}
-    film = host.module("t2v_models.film")
+    film = host.module("t2v_models.films.film")
     for method, looped in [*((each, False) for each in film.METHODS), *((each, True) for each in film.LOOPS)]:
         size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
         how = {"fusion": "pyramid", "looped": looped, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}

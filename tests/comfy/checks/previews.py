@@ -6,7 +6,7 @@ from PIL import Image
 
 
 def check_previews_are_a_sheet_of_frames(host):
-    preview = host.module("nodes.host.preview")
+    preview = host.module("nodes.host.sampling.preview")
     model, _, _ = host.tiny()
     for shape, size in (((1, 4, 4, 8, 8), (512, 512)), ((5, 4, 8, 8), None), ((1, 4, 30, 8, 12), None)):
         image = preview.sheet(torch.randn(shape), model.model.latent_format)
@@ -15,7 +15,7 @@ def check_previews_are_a_sheet_of_frames(host):
 
 
 def check_previews_show_the_colours_of_the_vae(host):
-    preview = host.module("nodes.host.preview")
+    preview = host.module("nodes.host.sampling.preview")
     model, _, vae = host.run("T2VModelLoader", "built-in", "default")
     latent_format = model.model.latent_format
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")

@@ -28,8 +28,8 @@ def reference(noise, base, steps, velocity):
 
 
 def check_the_scaled_schedule_is_videocrafters(host):
-    module = host.module("nodes.host.model_sampling")
-    schedules = host.module("nodes.host.schedules")
+    module = host.module("nodes.host.models.model_sampling")
+    schedules = host.module("nodes.host.sampling.schedules")
     for velocity in (False, True):
         for base in (0.7, 0.3):
             settings = {"linear_start": 0.00085, "linear_end": 0.012, "scale_base": base}
@@ -59,7 +59,7 @@ def hosts_own(config):
 
 
 def check_a_scale_of_one_is_the_plain_schedule(host):
-    module = host.module("nodes.host.model_sampling")
+    module = host.module("nodes.host.models.model_sampling")
     config = types.SimpleNamespace(sampling_settings={"scale_base": 1.0})
     ours, plain = module.sampling(config, False, True), hosts_own(config)
     x, sigma = torch.randn(2, 4, 3, 4, 4), torch.tensor([0.5, 7.0])
@@ -71,7 +71,7 @@ def check_a_scale_of_one_is_the_plain_schedule(host):
 
 def check_tables_move_with_the_model_and_stay_where_a_host_puts_anothers_buffers_back(host):
     """0.24.0's dynamic VRAM does that by name, from one clone of a model to the next."""
-    module = host.module("nodes.host.model_sampling")
+    module = host.module("nodes.host.models.model_sampling")
     config = types.SimpleNamespace(sampling_settings={"scale_base": 0.7})
     another = hosts_own(types.SimpleNamespace(sampling_settings={"zsnr": True}))
     for scaled in (False, True):
@@ -86,7 +86,7 @@ def check_tables_move_with_the_model_and_stay_where_a_host_puts_anothers_buffers
 
 
 def check_levels_are_spaced_as_the_names_say(host):
-    schedules = host.module("nodes.host.schedules")
+    schedules = host.module("nodes.host.sampling.schedules")
     model, _, _ = host.tiny()
     sampling = model.model.model_sampling
 
@@ -104,7 +104,7 @@ def check_levels_are_spaced_as_the_names_say(host):
 
 
 def check_align_your_steps_takes_its_own_levels(host):
-    schedules = host.module("nodes.host.schedules")
+    schedules = host.module("nodes.host.sampling.schedules")
     model, _, _ = host.tiny()
     sampling = model.model.model_sampling
     ten = schedules.align_your_steps(sampling, 10, "euler", {})
@@ -140,7 +140,7 @@ def check_the_text_encoder_of_stable_diffusion_2_is_the_hosts_own(host):
         for name, shape in names.items():
             state_dict[f"text_model.encoder.layers.{i}.{name}.weight"] = torch.zeros(shape, dtype=torch.float16)
             state_dict[f"text_model.encoder.layers.{i}.{name}.bias"] = torch.zeros(shape[0], dtype=torch.float16)
-    clip = host.module("nodes.host.text_encoder").load_clip(state_dict)
+    clip = host.module("nodes.host.models.text_encoder").load_clip(state_dict)
     assert hasattr(clip.cond_stage_model, "clip_h")
     (cond,) = host.conds(clip, "a red circle")
     assert cond[0][0].shape == (1, 77, 1024)
@@ -164,7 +164,7 @@ def check_vgens_cosine_schedule_loads_and_is_diffusers(host):
 
 
 def check_distilled_models_take_their_own_steps(host):
-    schedules = host.module("nodes.host.schedules")
+    schedules = host.module("nodes.host.sampling.schedules")
     families = host.module("t2v_models.families").FAMILIES
     model, _, _ = host.tiny()
     sampling = model.model.model_sampling

@@ -149,7 +149,7 @@ def check_half_precision_frames_come_back_as_they_went(host):
     import torch
 
     frames = [torch.full((2, 2, 3), value, dtype=torch.float16) for value in (0.25, 1.0, 0.5)]
-    shown = list(host.module("nodes.host.video").played(3, iter(frames), True, 2))
+    shown = list(host.module("nodes.host.save_video").played(3, iter(frames), True, 2))
     for frame, value in zip(shown, [0.25, 1.0, 0.5, 1.0] * 2, strict=True):
         assert (frame.float() - value).abs().max() < 1e-4, value
 
@@ -172,7 +172,7 @@ def check_a_latent_is_decoded_as_it_is_written(host):
             error = torch.stack(frames) / 65535 - images[order].clamp(0, 1)
             assert error.abs().max() < 2e-4, (widgets, float(error.abs().max()))
     held = []
-    stream = host.module("nodes.host.video").decoded(decoding.as_video_vae(vae), latent["samples"][:1])
+    stream = host.module("nodes.host.save_video").decoded(decoding.as_video_vae(vae), latent["samples"][:1])
     original = decoding.VideoVAE.decode
     decoding.VideoVAE.decode = lambda self, samples: held.append(len(samples)) or original(self, samples)
     try:
@@ -210,7 +210,7 @@ def check_frames_that_were_decoded_while_writing_are_read_back_only_where_they_a
     from unittest import mock
 
     fresh(host)
-    module = host.module("nodes.host.video")
+    module = host.module("nodes.host.save_video")
     for name in ("png", "gif"):
         settings = module.Settings(12.0, name, 80, "back/x", 0, False, True)
         with mock.patch.object(module, "load", side_effect=AssertionError("read back")):
@@ -223,7 +223,7 @@ def check_frames_that_were_decoded_while_writing_are_read_back_only_where_they_a
 
 def check_the_png_with_the_workflow_is_named_after_its_frames(host):
     output = fresh(host)
-    module = host.module("nodes.host.video")
+    module = host.module("nodes.host.save_video")
     settings = module.Settings(12.0, "png", 80, "named/shot.v2", 0, False, True)
     large = {"workflow": "x" * (module.EDITOR_READS + 1)}
     for _ in range(2):
@@ -235,7 +235,7 @@ def check_the_png_with_the_workflow_is_named_after_its_frames(host):
 def check_a_clip_at_a_rate_that_ends_in_half_a_frame_loads_whole(host):
     fresh(host)
     (path,), _, _ = save(host, clip(9), fps=8.0)
-    module = host.module("nodes.host.video")
+    module = host.module("nodes.host.load_video")
     assert len(module.load(module.VideoReader(path, fps=4))) == 5
     said = raises(lambda: module.load(module.VideoReader(path, fps=0.1)))
     assert "9 frames, which last less than half a frame" in said
@@ -253,7 +253,7 @@ def check_an_interrupt_leaves_no_file_and_no_process(host):
                 mm.interrupt_current_processing(True)
             yield frame
 
-    module = host.module("nodes.host.video")
+    module = host.module("nodes.host.save_video")
     for name in ("h264-mp4", "png", "gif"):
         settings = module.Settings(12.0, name, 80, "cut/x", 0, False, True)
         said = raises(lambda settings=settings: module.save((50, images()), settings, None, {}))
@@ -317,7 +317,7 @@ def check_a_clip_is_trimmed_and_scaled(host):
 def check_a_clip_larger_than_memory_is_refused_with_a_number(host):
     fresh(host)
     put(host, "a.mkv", images=clip(12), format="ffv1-mkv")
-    module, vae = host.module("nodes.host.limits"), host.tiny()[2]
+    module, vae = host.module("nodes.host.memory"), host.tiny()[2]
     (latent,) = host.run("T2VEmptyLatent", 64, 64, 6, 1)
     real, reader = module.psutil.virtual_memory, library(host).VideoReader
     module.psutil.virtual_memory = lambda: SimpleNamespace(available=12 * 40 * 56 * 6)

@@ -206,7 +206,7 @@ def check_a_checkpoint_saved_by_core_loads_again(host):
 
 def check_a_folder_of_modelscopes_files_is_listed_without_its_configuration(host):
     """As people download them, and as `convert --layout modelscope` writes them."""
-    names = host.module("nodes.host.folders").model_names
+    names = host.module("nodes.host.models.folders").model_names
     folder = host.base / "models" / "text2video" / "potat1"
     folder.mkdir(parents=True)
     (folder / "text2video_pytorch_model.bin").touch()
@@ -217,7 +217,7 @@ def check_a_folder_of_modelscopes_files_is_listed_without_its_configuration(host
 
 
 def check_links_into_the_loader_are_no_files_that_are_gone(host):
-    fingerprint = host.module("nodes.host.folders").fingerprint
+    fingerprint = host.module("nodes.host.models.folders").fingerprint
     assert "gone" not in fingerprint(None, None, None)
     folder = host.base / "models" / "text2video" / "alone"
     folder.mkdir(parents=True)
@@ -236,7 +236,7 @@ def check_links_into_the_loader_are_no_files_that_are_gone(host):
 
 
 def check_turbos_lora_takes_videocrafters_scale_away(host):
-    module, sampling = host.module("nodes.host.lora"), host.module("nodes.host.model_sampling")
+    module, sampling = host.module("nodes.host.models.lora"), host.module("nodes.host.models.model_sampling")
     lora_module = host.module("t2v_models.checkpoints.lora")
     model, clip, _ = host.run("T2VModelLoader", "tiny", "default")
     inner = model.model
@@ -260,7 +260,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
             patched, _ = module.apply(model, clip, "turbo", 1.0, 1.0)
             assert sampling.is_scaled(patched.get_model_object("model_sampling")) is scaled
             assert host.ksample(patched, clip).isfinite().all()
-            sigmas = host.module("nodes.host.sampling").schedule(patched, "lcm", "diffusers", 4, 1.0)
+            sigmas = host.module("nodes.host.sampling.run").schedule(patched, "lcm", "diffusers", 4, 1.0)
             at = [int(patched.get_model_object("model_sampling").timestep(sigma.view(1))) for sigma in sigmas[:-1]]
             assert at == ([999, 759, 499, 259] if scaled else [999, 749, 499, 249])
             saved = json.loads(bytes(inner.state_dict_for_saving({})["t2v_config"].tolist()))
@@ -278,7 +278,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
 
 
 def check_the_type_that_was_chosen_holds_where_weights_lie_in_another(host):
-    unet = host.module("nodes.host.unet").HostUNet3D
+    unet = host.module("nodes.host.models.unet").HostUNet3D
     config = host.tiny()[0].model.diffusion_model.config
     made = unet(t2v_config=config, dtype=torch.bfloat16, device="meta", operations=torch.nn)
     made.load_state_dict(dict(host.tiny()[0].model.diffusion_model.state_dict()), assign=True)

@@ -1,0 +1,1 @@
+"""What the host's memory manager owns, and what every MODEL carries."""

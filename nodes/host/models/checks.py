@@ -1,0 +1,73 @@
+"""What every sampler node of the host is kept from: clips that no device can take, and results that are no numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.model_base
+import comfy.model_management
+import comfy.patcher_extension
+from torch import Tensor
+
+from ....t2v_models.errors import T2VError
+from .unet import FREE_NOISE
+
+KEY = "t2v_limits"
+
+LONGEST = 64
+"""Times a model's own length that go through it at once: the time that attention over frames takes grows squared."""
+
+
+def install(patcher: Any) -> None:
+    """Check what any sampler of the host is given and what it returns; survives clone()."""
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
+
+
+def outer_sample(executor: Any, noise: Tensor, latent: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+    """Wrapper around the host's sampling."""
+    model = executor.class_obj.model_patcher
+    check_memory(model.model, model, latent)
+    result = executor(noise, latent, *args, **kwargs)
+    check_finite(model.model, result)
+    return result
+
+
+def check_memory(inner: comfy.model_base.BaseModel, model: Any, samples: Tensor) -> None:
+    """Refuse what no amount of offloading can make fit, before the machine stalls on it."""
+    shape = list(samples.shape)
+    handler = model.model_options.get("context_handler")
+    frames = shape[0] if samples.ndim == 4 else shape[2]
+    most = LONGEST * inner.defaults.frames
+    free_noise = FREE_NOISE in model.model_options.get("transformer_options", {})
+    if frames > most and handler is None and not free_noise:
+        raise T2VError(
+            f"{frames} frames at once: this model was made for {inner.defaults.frames}, and more than {most} would all "
+            "look at each other: take fewer, or T2VWindows, T2VFreeNoise or T2VFilm for long videos."
+        )
+    if handler is not None:
+        shape[handler.dim] = min(shape[handler.dim], handler.context_length)
+    check_room(inner, model, [1 if samples.ndim == 5 else shape[0], *shape[1:]])
+
+
+def check_room(inner: comfy.model_base.BaseModel, model: Any, shape: list[int]) -> None:
+    """Refuse latents of a shape that no device like this one can take at once."""
+    needed = inner.memory_required(shape)
+    there = comfy.model_management.get_total_memory(model.load_device)
+    if needed > 2 * there:
+        frames = shape[2] if len(shape) == 5 else shape[0]
+        raise T2VError(
+            f"{frames} frames of {8 * shape[-1]}x{8 * shape[-2]} at once need about {needed / 2**30:.0f} GB and this "
+            f"device has {there / 2**30:.0f} GB: use fewer or smaller frames, or context windows."
+        )
+
+
+def check_finite(inner: comfy.model_base.BaseModel, samples: Tensor) -> None:
+    """A black video with no word about it is the worst of results."""
+    broken = int((~samples.isfinite()).sum())
+    if broken:
+        dtype = inner.manual_cast_dtype or inner.get_dtype()
+        raise T2VError(
+            f"{100 * broken / samples.numel():.0f} % of the sampled latent {tuple(samples.shape)} is not a number, "
+            f"computed "
+            f"in {str(dtype).removeprefix('torch.')}: set weight_dtype to bf16 or fp32 in T2VModelLoader, or lower cfg."
+        )

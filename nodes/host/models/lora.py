@@ -1,0 +1,90 @@
+"""LoRAs of the formats that these models have come with, as patches of the host."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import comfy.lora
+import folder_paths
+from torch import Tensor
+
+from ....t2v_models.checkpoints.lora import read_lora
+from ....t2v_models.checkpoints.lora_pairs import LoraPair
+from ....t2v_models.errors import T2VError
+from ....t2v_models.families import family_for
+from . import folders
+from .model import video_model
+from .model_sampling import is_scaled, sampling
+
+log = logging.getLogger(__name__)
+
+
+def names() -> list[str]:
+    """The files of models/loras."""
+    return folder_paths.get_filename_list("loras")
+
+
+def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
+    """Clones of MODEL and CLIP with the LoRA added to their patches. Raises T2VError where nothing of it fits.
+
+    A strength of 0 leaves that part as it is.
+    """
+    inner = video_model(model)
+    lora = read_lora(folders.file_path("loras", name), inner.diffusion_model.config)
+    weights = inner.diffusion_model.state_dict()
+    used, skipped, tried = 0, [], False
+    if strength_model != 0:
+        unet_keys = {key: (f"diffusion_model.{key}", value.shape) for key, value in weights.items()}
+        model, used, skipped = _patched(model, model.clone(), lora.unet, unet_keys, strength_model)
+        tried = True
+    if clip is not None and strength_clip != 0 and lora.text_encoder:
+        weights = clip.cond_stage_model.state_dict()
+        stored = {key.split("transformer.", 1)[-1]: (key, value.shape) for key, value in weights.items()}
+        clip, more, others = _patched(clip, clip.clone(), lora.text_encoder, stored, strength_clip)
+        used, skipped, tried = used + more, [*skipped, *others], True
+    if tried and not used:
+        first = next(iter([*lora.unet, *lora.text_encoder, *lora.unknown]), "none")
+        raise T2VError(
+            f'Nothing in the LoRA "{name}" fits this model (first of its names: {first}): is it for another?'
+        )
+    turbo = lora.unet.get("time_cond_proj.weight")
+    if turbo is not None and strength_model != 0:
+        config = dataclasses.replace(inner.diffusion_model.config, guidance_dim=turbo.shape[-1])
+        theirs, own = family_for(config).scheduler_config(), model.get_model_object("scheduler")
+        steps = {name: theirs[name] for name in ("original_inference_steps", "even_steps") if name in theirs}
+        model.add_object_patch("scheduler", own | steps | {"_class_name": "LCMScheduler"})
+        if is_scaled(model.get_model_object("model_sampling")):
+            # it was distilled without the scale that VideoCrafter2's signal has
+            model.add_object_patch("model_sampling", sampling(inner.model_config, inner.model_config.velocity, False))
+    if skipped:
+        log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])
+    return model, clip
+
+
+def _patched(
+    original: Any, clone: Any, pairs: dict[str, LoraPair], keys: dict[str, tuple[str, Sequence[int]]], strength: float
+) -> tuple[Any, int, list[str]]:
+    """The clone with the pairs that fit as patches; how many, and the names of the others.
+
+    keys: the name of every weight -> what the host calls it, and its shape.
+    """
+    tensors: dict[str, Tensor] = {}
+    to_load, skipped = {}, []
+    for name, pair in pairs.items():
+        weight = name if name.endswith(".weight") else f"{name}.weight"
+        key, shape = keys.get(weight, ("", ()))
+        if not key or pair.shape[0] != shape[0] or math.prod(pair.shape) != math.prod(shape):
+            skipped.append(name)
+            continue
+        to_load[name] = key
+        tensors[f"{name}.lora_up.weight"], tensors[f"{name}.lora_down.weight"] = pair.up, pair.down
+        if pair.mid is not None:
+            tensors[f"{name}.lora_mid.weight"] = pair.mid
+        if pair.alpha is not None:
+            tensors[f"{name}.alpha"] = pair.up.new_tensor(pair.alpha)
+    clone.add_patches(comfy.lora.load_lora(tensors, to_load), strength)
+    return (clone if to_load else original), len(to_load), skipped

@@ -1,0 +1,231 @@
+"""UNet3D in the host's hands: its model config, its BaseModel, its patcher."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_base
+import comfy.model_management
+import comfy.supported_models_base
+import comfy.utils
+import torch
+from torch import Tensor
+
+from ....t2v_models.checkpoints.layouts import canonical_shapes
+from ....t2v_models.errors import T2VError
+from ....t2v_models.sampling.guidance import MOTION_GUIDANCE
+from ....t2v_models.unet import UNetConfig
+from .. import compat, stories
+from . import checks, controlnet, guidance
+from .model_sampling import is_scaled, sampling
+from .unet import HostUNet3D
+
+log = logging.getLogger(__name__)
+
+DTYPES: dict[str, torch.dtype | None] = {
+    "default": None,
+    "fp16": torch.float16,
+    "bf16": torch.bfloat16,
+    "fp32": torch.float32,
+    "fp8_e4m3fn": torch.float8_e4m3fn,
+    "fp8_e5m2": torch.float8_e5m2,
+}
+"""What weight_dtype may be; fp8 is for storage, the computing is done in the type that the device likes."""
+
+MEMORY_FACTOR = 0.9
+"""Measured, for a first level of 320 channels: 0.72 for every full-size model, any length, size and batch, counting all
+live activations; a fifth more for the workspaces of kernels. See benchmarks/memory_factor.py. An H100 took 0.71 in
+fp16, at 16x32x32 and 24x40x72 (benchmarks/unet_cuda.py)."""
+
+CONFIG_KEY = "t2v_config"
+"""Where a saved model keeps its configuration."""
+
+_SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
+"""diffusers' names for noise schedules to the host's, where they differ."""
+
+
+class LatentFormat(comfy.latent_formats.SD15):
+    """Stable Diffusion's latents, in 4 or 5 dimensions. No TAESD: the host's previewer feeds it 4 dimensions only."""
+
+    def __init__(self, scale_factor: float = 0.18215, rgb_factors: list[list[float]] | None = None) -> None:
+        super().__init__(scale_factor)
+        self.taesd_decoder_name = None
+        if rgb_factors is not None:
+            self.latent_rgb_factors = rgb_factors
+
+
+def ldm_config(config: UNetConfig) -> dict[str, Any]:
+    """The shape in the words of latent diffusion, which the host's LoRA maps and FreeU read."""
+    depth = [int(attention) for attention in config.attention_levels for _ in range(config.num_res_blocks)]
+    depth_out = [int(attention) for attention in config.attention_levels for _ in range(config.num_res_blocks + 1)]
+    return {
+        "in_channels": config.in_channels,
+        "out_channels": config.out_channels,
+        "model_channels": config.channels[0],
+        "channel_mult": [width // config.channels[0] for width in config.channels],
+        "num_res_blocks": [config.num_res_blocks] * len(config.channels),
+        "transformer_depth": depth,
+        "transformer_depth_output": depth_out,
+        "transformer_depth_middle": 1,
+        "context_dim": config.context_dim,
+        "use_linear_in_transformer": True,
+        "use_temporal_attention": config.temporal_attention,
+    }
+
+
+class ModelConfig(comfy.supported_models_base.BASE):
+    """What the host wants to know about a model before it is built."""
+
+    unet_extra_config: dict[str, Any] = {}
+    latent_format = LatentFormat
+    memory_usage_factor = MEMORY_FACTOR
+
+    def __init__(self, config: UNetConfig, info: Any, scheduler: dict[str, Any], scale_factor: float) -> None:
+        super().__init__({**ldm_config(config), "t2v_config": config})
+        self.family, self.defaults, self.scheduler = info.family, info.defaults, scheduler
+        self.memory_usage_factor = MEMORY_FACTOR * config.channels[0] / 320
+        self.latent_format = LatentFormat(scale_factor)
+        self.velocity = scheduler.get("prediction_type", "epsilon") == "v_prediction"
+        schedule = scheduler.get("beta_schedule", "scaled_linear")
+        self.sampling_settings = {
+            "beta_schedule": _SCHEDULES.get(schedule, schedule),
+            "linear_start": scheduler.get("beta_start", 0.00085),
+            "linear_end": scheduler.get("beta_end", 0.012),
+            "timesteps": scheduler.get("num_train_timesteps", 1000),
+            "zsnr": bool(scheduler.get("rescale_betas_zero_snr", False)),
+            "scale_base": info.family.scale_base or 1.0,
+        }
+
+    def model_type(self, state_dict: dict[str, Tensor] | None = None, prefix: str = "") -> comfy.model_base.ModelType:
+        return comfy.model_base.ModelType.V_PREDICTION if self.velocity else comfy.model_base.ModelType.EPS
+
+    def get_model(self, state_dict: Any = None, prefix: str = "", device: Any = None) -> VideoModel:
+        return VideoModel(self, self.model_type(), device=device)
+
+    def inpaint_model(self) -> bool:
+        return False
+
+
+class VideoModel(comfy.model_base.BaseModel):
+    """The host's BaseModel around UNet3D."""
+
+    def __init__(self, model_config: ModelConfig, model_type: Any, device: Any = None) -> None:
+        super().__init__(model_config, model_type, device=device, unet_model=HostUNet3D)
+        self.family, self.defaults = model_config.family, model_config.defaults
+        self.scheduler = model_config.scheduler
+        self.diffusion_model.defaults = {
+            "fps": self.defaults.fps_condition,
+            "guidance": self.defaults.guidance_scale,
+            "motion_guidance": MOTION_GUIDANCE,
+        }
+        scaled = model_config.sampling_settings["scale_base"] != 1.0
+        self.model_sampling = sampling(model_config, model_config.velocity, scaled)
+
+    def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
+        """As the host saves it, and the configuration that shapes do not tell, as JSON in a tensor of bytes."""
+        out = super().state_dict_for_saving(*args, **kwargs)
+        scaled = is_scaled(self.model_sampling)
+        family = self.family if scaled else dataclasses.replace(self.family, scale_base=None)
+        config = {
+            "unet": dataclasses.asdict(self.diffusion_model.config),
+            "scheduler": {name: value for name, value in self.scheduler.items() if scaled or name != "scale_base"},
+            "defaults": dataclasses.asdict(self.defaults),
+            "family": {"family": family.name, **dataclasses.asdict(family)},
+            "scale_factor": self.latent_format.scale_factor,
+        }
+        out[CONFIG_KEY] = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
+        return out
+
+    def resize_cond_for_context_window(
+        self, cond_key: str, cond_value: Any, window: Any, *args: Any, **kwargs: Any
+    ) -> Any:
+        """What newer hosts ask. In windows over the frames of clips a text is no series of frames, even where it is as
+        wide as the clip is long; in windows over a batch of frames, one more may stand before each window."""
+        if window.dim != 0 and "crossattn" in cond_key:
+            return cond_value
+        if window.dim == 0 and cond_key == "num_video_frames":
+            anchor = getattr(window, "causal_anchor_index", None)
+            return cond_value._copy_with(len(window.index_list) + (anchor is not None and anchor >= 0))
+        resize = getattr(super(), "resize_cond_for_context_window", None)
+        return resize(cond_key, cond_value, window, *args, **kwargs) if resize is not None else None
+
+    def extra_conds(self, **kwargs: Any) -> dict[str, Any]:
+        out = super().extra_conds(**kwargs)
+        noise = kwargs["noise"]
+        frames = noise.shape[0] if noise.ndim == 4 else noise.shape[2]
+        out["num_video_frames"] = comfy.conds.CONDConstant(frames)
+        out.update(stories.conds(kwargs))
+        return out
+
+
+def load_model(
+    state_dict: dict[str, Tensor],
+    config: UNetConfig,
+    info: Any,
+    scheduler: dict[str, Any],
+    *,
+    scale_factor: float = 0.18215,
+    dtype: torch.dtype | None = None,
+    reload: tuple[Callable, tuple] | None = None,
+    disable_dynamic: bool = False,
+) -> Any:
+    """A host MODEL (a ModelPatcher) from weights in canonical names.
+
+    info: the checkpoint's, with its family and defaults. scheduler: diffusers' scheduler_config.json.
+    dtype: of the stored weights, the host's choice where None. reload: a function and its arguments that make the
+    same patcher from disk again, for the host's multi-GPU and compile nodes.
+    """
+    management = comfy.model_management
+    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    model_config = ModelConfig(config, info, scheduler, scale_factor)
+    parameters = comfy.utils.calculate_parameters(state_dict)
+    supported = model_config.supported_inference_dtypes
+    if dtype is None:
+        stored = comfy.utils.weight_dtype(state_dict)
+        dtype = compat.known(
+            management.unet_dtype, model_params=parameters, supported_dtypes=supported, weight_dtype=stored
+        )
+    model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, supported))
+    model = model_config.get_model(device=offload_device)
+    _check_names(model.diffusion_model.config, state_dict)
+    patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)
+    compat.load_unet_weights(model, patcher, state_dict)
+    model.diffusion_model.requires_grad_(False)
+    controlnet.install(patcher)
+    guidance.install(patcher)
+    checks.install(patcher)
+    if reload is not None:
+        patcher.cached_patcher_init = reload
+    return patcher
+
+
+def _check_names(config: UNetConfig, state_dict: dict[str, Tensor]) -> None:
+    """The host only logs missing weights, which then are whatever was in memory. Its own layers may have none yet."""
+    wanted, given = canonical_shapes(config), state_dict
+    missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
+    if missing or unexpected:
+        first = ", ".join(
+            [*(f"{key} is missing" for key in missing[:1]), *(f"{key} is not known" for key in unexpected[:1])]
+        )
+        raise T2VError(
+            f"The file does not fit its UNet ({len(missing)} weights missing, {len(unexpected)} too many; {first}): "
+            "download it again, or report its name."
+        )
+    for key, shape in wanted.items():
+        if tuple(given[key].shape) != tuple(shape):
+            raise T2VError(f"{key} has shape {tuple(given[key].shape)} and {tuple(shape)} is wanted: a damaged file.")
+
+
+def video_model(patcher: Any) -> VideoModel:
+    """The VideoModel in a MODEL, or the error that says which model was wired instead."""
+    model = getattr(patcher, "model", None)
+    if isinstance(model, VideoModel):
+        return model
+    name = type(model).__name__
+    raise T2VError(f"The model is {name}, which makes no video here: wire the MODEL of T2VModelLoader.")

@@ -1,0 +1,147 @@
+"""UNet3D as the host calls a diffusion model: clips or frames as the batch, wrappers, patches, ControlNet residuals."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import comfy.patcher_extension
+import torch
+from comfy.ldm.modules.attention import optimized_attention
+from torch import Tensor
+
+from ....t2v_models.errors import T2VError
+from ....t2v_models.sampling.guidance import motion_guidance
+from ....t2v_models.unet import UNet3D, UNetConfig
+from ....t2v_models.unet.attention import MAX_BATCH
+from .. import compat, stories
+
+FREE_NOISE = "t2v_free_noise"
+"""Where the transformer options carry `Windows` for FreeNoise."""
+
+
+def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[str, Any] | None = None) -> Tensor:
+    """The host's chosen attention (flash, sage, split …). q: (b, n, h*d), k and v: (b, m, h*d) -> (b, n, h*d)."""
+    if q.shape[0] > MAX_BATCH and q.device.type != "cpu":
+        parts = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
+        return torch.cat([host_attention(*part, heads, options) for part in parts])
+    return optimized_attention(q, k, v, heads, transformer_options=options or {})
+
+
+class HostUNet3D(UNet3D):
+    """What `comfy.model_base.BaseModel` makes and calls as its ``diffusion_model``."""
+
+    def __init__(
+        self, *, t2v_config: UNetConfig, dtype: Any = None, device: Any = None, operations: Any = None, **_: Any
+    ) -> None:
+        super().__init__(t2v_config, compat.with_fast_norms(operations), host_attention, dtype=dtype, device=device)
+        self.defaults: dict[str, float | None] = {}
+        self._dtype = dtype
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What the host chose for the weights; where it casts them on their way to the device, they lie in another."""
+        return super().dtype if self._dtype is None else self._dtype
+
+    def forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None = None,
+        y: Tensor | None = None,
+        control: dict[str, list] | None = None,
+        transformer_options: dict[str, Any] | None = None,
+        **kwargs: Any,
+    ) -> Tensor:
+        """x: (b, c, t, h, w), or ((b t), c, h, w) with num_video_frames -> the same shape."""
+        options = {} if transformer_options is None else transformer_options
+        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        wrappers = comfy.patcher_extension.get_all_wrappers(kind, options)
+        executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
+        return executor.execute(x, timesteps, context, y, control, options, **kwargs)
+
+    def _forward(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor | None,
+        y: Tensor | None,
+        control: dict[str, list] | None,
+        options: dict[str, Any],
+        num_video_frames: int | None = None,
+        t2v_texts: Tensor | None = None,
+        t2v_blend: Tensor | None = None,
+        t2v_story_shape: tuple[int, ...] | None = None,
+        **_: Any,
+    ) -> Tensor:
+        self._check_host_inputs(x, context)
+        frames_as_batch = x.ndim == 4
+        if frames_as_batch:
+            frames = num_video_frames or x.shape[0]
+            if x.shape[0] % frames:
+                raise T2VError(f"A batch of {x.shape[0]} frames does not divide into clips of {frames} frames.")
+            x = x.unflatten(0, (-1, frames)).transpose(1, 2)
+            timesteps = _one_per_clip(timesteps, frames)
+            context = _one_per_clip(context, frames)
+        options["original_shape"] = [context.shape[0] * x.shape[2], x.shape[1], *x.shape[3:]]
+        if t2v_texts is not None:
+            rows = slice(None, None, frames if frames_as_batch else None)
+            story = (t2v_texts[rows].to(x), t2v_blend[rows].to(x), t2v_story_shape)
+            window = options.get("context_window")
+            if getattr(window, "dim", None) != (0 if frames_as_batch else 2):  # a part of the clips, not of the frames
+                window = None
+            context = stories.context(*story, x.shape[2], window)
+        if FREE_NOISE in options:
+            options = {**options, "temporal_windows": options[FREE_NOISE].over(x.shape[2]).temporal()}
+        x, timesteps = _shared(x, timesteps, context, len(options.get("cond_or_uncond", ())))
+        values = {**self.defaults, **options.get("t2v_values", {})}
+        out = super().forward(
+            x, timesteps, context, control=control, options=options, **self._conditions(values, x, timesteps)
+        )
+        return out.transpose(1, 2).flatten(0, 1) if frames_as_batch else out
+
+    def _conditions(self, values: dict[str, float], x: Tensor, timesteps: Tensor) -> dict[str, Tensor]:
+        """What this UNet has an embedding for, one number per clip."""
+        wanted = {
+            "fps": self.fps_embedding is not None,
+            "guidance": self.time_cond_proj is not None,
+            "motion_guidance": self.motion_cond_proj is not None,
+        }
+        given = {name: values[name] for name, wants in wanted.items() if wants and values.get(name) is not None}
+        told = {name: torch.full((x.shape[0],), float(value), device=x.device) for name, value in given.items()}
+        if "motion_guidance" in told:
+            told["motion_guidance"] = motion_guidance(timesteps, given["motion_guidance"])
+        return told
+
+    def _check_host_inputs(self, x: Tensor, context: Tensor | None) -> None:
+        """Wrong wiring, in one sentence each."""
+        config = self.config
+        if x.ndim not in (4, 5) or x.shape[1] != config.in_channels:
+            raise T2VError(
+                f"The latent that reached this model has shape {tuple(x.shape)} and {config.in_channels} channels are "
+                "wanted: use T2VEmptyLatent, or encode with the VAE of T2VModelLoader."
+            )
+        if context is None:
+            raise T2VError("The conditioning holds no text: wire T2VTextEncode or CLIPTextEncode.")
+        if context.shape[-1] != config.context_dim:
+            raise T2VError(
+                f"The text conditioning is {context.shape[-1]} wide and this model wants {config.context_dim}: encode "
+                f"the "
+                "text with the CLIP of T2VModelLoader."
+            )
+
+
+def _one_per_clip(rows: Tensor, frames: int) -> Tensor:
+    """((b t), …) -> (b, …) where the frames of every clip agree, else (b, t, …)."""
+    clips = rows.unflatten(0, (-1, frames))
+    first = clips[:, :1]
+    return first[:, 0] if bool((clips == first).all()) else clips
+
+
+def _shared(x: Tensor, timesteps: Tensor, context: Tensor, parts: int) -> tuple[Tensor, Tensor]:
+    """The latents once, where the host repeats them for prompt and negative prompt: the UNet then begins them once."""
+    if parts > 1 and x.shape[0] % parts == 0 and context.shape[0] == x.shape[0]:
+        b = x.shape[0] // parts
+        same = (torch.equal(x[:b], part) for part in x.split(b)[1:])
+        if all(same) and torch.equal(timesteps, timesteps[:b].repeat(parts, *[1] * (timesteps.ndim - 1))):
+            return x[:b], timesteps[:b]
+    return x, timesteps

@@ -1,0 +1,1 @@
+"""One sampling run in the host: schedules, windows, noise and previews."""

@@ -1,0 +1,53 @@
+"""Noise levels that the host does not have: those that the models were published with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ....t2v_models.sampling.ddim import ddim_timesteps, lcm_timesteps_of
+
+AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
+"""For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
+
+SOLVERS = ("dpmpp", "uni", "deis", "ipndm")
+"""How the names of samplers begin whose timesteps diffusers spaces as for one step more."""
+
+
+def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
+    """The levels that diffusers' pipeline takes for a model and a sampler: (steps + 1,).
+
+    DDIM ends on the noise of the first timestep where the model's configuration says so (set_alpha_to_one false), all
+    others on none. config: the model's scheduler_config.json.
+    """
+    table = model_sampling.sigmas.cpu()
+    spacing, offset = config.get("timestep_spacing", "leading"), config.get("steps_offset", 1)
+    solver = sampler_name.startswith(SOLVERS)
+    at = ddim_timesteps(steps, spacing, offset, solver=solver, count=len(table))
+    if sampler_name == "lcm":
+        at = lcm_timesteps_of(config, steps)
+    end = torch.zeros(1)
+    if sampler_name == "ddim" and not config.get("set_alpha_to_one", False):
+        end = table[:1]
+    return torch.cat([table[at], end])
+
+
+def align_your_steps(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
+    """The optimised levels, (steps + 1,); other counts than 10 by interpolating their logarithms."""
+    table = model_sampling.sigmas.cpu().double()
+    known = torch.cat([table[list(AYS_TIMESTEPS)], table[:1]]).log()
+    position = torch.linspace(0, len(known) - 1, steps + 1, dtype=torch.float64)
+    low = position.floor().long().clamp(max=len(known) - 2)
+    out = torch.lerp(known[low], known[low + 1], position - low).exp()
+    out[-1] = 0.0
+    return out.float()
+
+
+OWN_SCHEDULERS: dict[str, Callable[[Any, int, str, dict[str, Any]], Tensor]] = {
+    "diffusers": diffusers,
+    "align your steps": align_your_steps,
+}
+"""By the name that the node shows."""

@@ -1,0 +1,304 @@
+"""Clips between the host's folders and its tensors."""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+import logging
+import os
+import re
+import tempfile
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import comfy.model_management
+import comfy.utils
+import folder_paths
+import numpy as np
+import torch
+from comfy.cli_args import args
+from comfy_api.latest import InputImpl, Types
+from torch import Tensor
+
+from ...t2v_models.errors import T2VError
+from ...t2v_models.video import (
+    FORMATS,
+    Format,
+    VideoReader,
+    VideoWriter,
+    available_formats,
+    frame_rate,
+    json_text,
+    still_png,
+)
+from .decoding import as_video_vae
+from .load_video import check_fits, load
+from .models.vae import fold
+
+log = logging.getLogger(__name__)
+
+
+PREVIEW_SIDE = 512
+"""The longer side of the small mp4 that stands for a format which no browser shows."""
+
+
+def format_names() -> list[str]:
+    """The formats for the menu. Without an ffmpeg all are listed, and the node says what is missing when it runs."""
+    try:
+        return available_formats()
+    except T2VError as error:
+        log.warning("%s", error)
+        return list(FORMATS)
+
+
+EDITOR_READS = 1_900_000
+"""The graph editor looks for a workflow in the first 2 MiB of a video; a larger one also gets a PNG."""
+
+# -- Saving ------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Saved:
+    """One file, or folder of frames, and what the editor needs to show it."""
+
+    path: Path
+    shown: dict[str, str]  # filename, subfolder, type of what the editor plays
+    stored: dict[str, str]  # the same of the clip itself
+    video: Any  # the host's VIDEO
+
+
+@dataclass(frozen=True)
+class Settings:
+    """The widgets of the save node."""
+
+    fps: float
+    format: str
+    quality: int
+    prefix: str
+    loop_count: int
+    pingpong: bool
+    save_output: bool
+
+
+def clips(images: Tensor | None, latent: dict | None, vae: Any) -> list[tuple[int, Iterable[Tensor]]]:
+    """(number of frames, the frames, (h, w, 3) each) of every clip: one of images, or as many as the latent holds."""
+    if (images is None) == (latent is None):
+        raise T2VError("Wire either images, or latent and vae.")
+    if images is not None:
+        if images.ndim != 4 or images.shape[-1] not in (3, 4) or not len(images):
+            raise T2VError(f"The images have shape {tuple(images.shape)}: (frames, height, width, 3) is wanted.")
+        return [(len(images), images[..., :3])]
+    samples = latent["samples"]
+    if vae is None:
+        raise T2VError("A latent needs its vae to be saved: wire the VAE of T2VModelLoader.")
+    videos = samples if samples.ndim == 5 else samples.movedim(0, 1)[None]
+    vae = as_video_vae(vae)
+    return [(video.shape[1], decoded(vae, video[None])) for video in videos]
+
+
+def decoded(vae: Any, samples: Tensor) -> Iterator[Tensor]:
+    """samples: (1, c, t, h, w) -> its frames, (h, w, 3) each, decoded a few at a time as they are asked for."""
+    frames = fold(samples)
+    chunk = vae._chunk(vae.memory_used_decode, frames, frames.shape)
+    for start in range(0, len(frames), chunk):
+        yield from vae.decode(frames[start : start + chunk])
+
+
+def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -> Iterator[Tensor]:
+    """The frames in the order in which they are shown: there, back again if wanted, and that so many times."""
+    order = [*range(count), *(range(count - 2, 0, -1) if pingpong else ())] * repeats
+    if len(order) == count:
+        yield from frames
+    elif isinstance(frames, Tensor):
+        for index in order:
+            yield frames[index]
+    else:  # frames that are decoded once wait in a file, not in memory
+        with tempfile.TemporaryFile(dir=folder_paths.get_temp_directory() if temp_exists() else None) as file:
+            shelf = None
+            for index, frame in enumerate(frames):
+                if shelf is None:
+                    shelf = np.memmap(file, np.uint16, "w+", shape=(count, *frame.shape))
+                shelf[index] = (frame.float().clamp(0, 1) * 65535).round().cpu().numpy().astype(np.uint16)
+                yield frame
+            for index in order[count:]:
+                yield torch.from_numpy(shelf[index].astype(np.float32) / 65535)
+
+
+def temp_exists() -> bool:
+    return os.path.isdir(folder_paths.get_temp_directory())
+
+
+def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, metadata: dict[str, str]) -> Saved:
+    """Write one clip into the host's output (or temp) folder, under the next free number."""
+    count, frames = clip
+    form = FORMATS[settings.format]
+    total = (2 * count - 2 if settings.pingpong and count > 2 else count) * (
+        1 if form.loops else settings.loop_count + 1
+    )
+    if audio is not None and not form.audio:
+        log.warning("A %s file holds no sound: the audio is left out.", form.title)
+        audio = None
+    shown = played(count, frames, settings.pingpong, 1 if form.loops else settings.loop_count + 1)
+    progress = comfy.utils.ProgressBar(total)
+    first, writer, preview = None, None, None
+    try:
+        for index, frame in enumerate(shown):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            if writer is None:
+                first = frame
+                place = _place(settings, form, frame)
+                writer = VideoWriter(
+                    place,
+                    settings.fps,
+                    format=form.name,
+                    quality=settings.quality,
+                    audio=audio,
+                    metadata=metadata,
+                    loop=settings.loop_count,
+                )
+                preview = None if form.plays else _Preview(settings)
+            writer.write(frame)
+            if preview:
+                preview.write(frame)
+            progress.update_absolute(index + 1, total)
+        path = writer.close()
+        proxy = preview.close() if preview else None
+    except BaseException:
+        for unfinished in (writer, preview):
+            if unfinished:
+                unfinished.abort()
+        raise
+    if metadata and (not form.drop or sum(map(len, metadata.values())) > EDITOR_READS):
+        still_png(path.with_name(f"{path.stem if form.extension else path.name}.png"), first, metadata)
+    stored = result_of(path, "output" if settings.save_output else "temp")
+    shown_result = result_of(proxy, "temp") if proxy else stored
+    return Saved(path, shown_result, stored, _video(path, proxy, form, frames, audio, settings))
+
+
+def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
+    """Where the clip goes: the host's patterns and counter, never outside its folder."""
+    root = folder_paths.get_output_directory() if settings.save_output else folder_paths.get_temp_directory()
+    os.makedirs(root, exist_ok=True)
+    height, width = frame.shape[:2]
+    try:
+        prefix = re.sub("%date:([^%]*)%", lambda match: _date(match[1]), settings.prefix)
+        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root, width, height)
+    except OSError:
+        raise
+    except Exception as error:
+        raise T2VError(f"The name {settings.prefix!r} leads out of {root}: give one that stays inside.") from error
+    return Path(folder) / f"{name}_{counter:05}_{form.extension}"
+
+
+def _date(form: str) -> str:
+    """Today as the editor writes it for core's nodes: yyyy, yy, and M, d, h, m, s alone or doubled."""
+    now = datetime.datetime.now()
+    parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
+
+    def part(match: re.Match[str]) -> str:
+        name = match[0]
+        if name[0] == "y":
+            return {"yy": f"{now.year % 100:02}", "yyyy": str(now.year)}.get(name, name)
+        return str(parts[name[0]]).zfill(len(name))
+
+    return re.sub("dd?|MM?|hh?|mm?|ss?|yyy?y?", part, form)
+
+
+class _Preview:
+    """A small mp4 in the temp folder, for the editor. What goes wrong with it is logged, and costs the clip nothing."""
+
+    def __init__(self, settings: Settings) -> None:
+        self._writer: VideoWriter | None = None
+        with self._spared():
+            root = folder_paths.get_temp_directory()
+            os.makedirs(root, exist_ok=True)
+            folder, name, counter, _, _ = folder_paths.get_save_image_path("t2v_preview", root)
+            path = Path(folder) / f"{name}_{counter:05}_.mp4"
+            self._writer = VideoWriter(path, settings.fps, format="h264-mp4", quality=40)
+
+    def write(self, frame: Tensor) -> None:
+        if self._writer is not None:
+            with self._spared():
+                self._writer.write(_small(frame))
+
+    def close(self) -> Path | None:
+        path = None
+        if self._writer is not None:
+            with self._spared():
+                path = self._writer.close()
+        return path
+
+    def abort(self) -> None:
+        if self._writer is not None:
+            self._writer.abort()
+        self._writer = None
+
+    @contextlib.contextmanager
+    def _spared(self) -> Iterator[None]:
+        try:
+            yield
+        except (T2VError, OSError) as error:
+            log.warning("The clip has no preview in the editor: %s", error)
+            self.abort()
+
+
+def _small(frame: Tensor) -> Tensor:
+    """(h, w, 3) -> the same, at most PREVIEW_SIDE long."""
+    longest = max(frame.shape[:2])
+    if longest <= PREVIEW_SIDE:
+        return frame
+    size = [max(1, round(side * PREVIEW_SIDE / longest)) for side in frame.shape[:2]]
+    small = torch.nn.functional.interpolate(frame.movedim(-1, 0)[None].float(), size, mode="area")
+    return small[0].movedim(0, -1)
+
+
+def result_of(path: Path, kind: str) -> dict[str, str]:
+    """How the host names a file to the editor; of a folder of frames, its first."""
+    root = folder_paths.get_output_directory() if kind == "output" else folder_paths.get_temp_directory()
+    path = min(path.iterdir()) if path.is_dir() else path
+    subfolder = path.parent.relative_to(os.path.abspath(root)).as_posix()
+    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": kind}
+
+
+def workflow_texts(prompt: Any, extra: dict | None) -> dict[str, str]:
+    """What the editor needs to bring the graph back; nothing under --disable-metadata."""
+    if args.disable_metadata:
+        return {}
+    texts = {key.lower(): json_text(value) for key, value in (extra or {}).items() if key.isascii() and key.isalpha()}
+    return texts | ({"prompt": json_text(prompt)} if prompt is not None else {})
+
+
+def _video(
+    path: Path, proxy: Path | None, form: Format, frames: Iterable[Tensor], audio: Any, settings: Settings
+) -> Any:
+    """The host's VIDEO: the file, or its frames where the host's own decoder does not know the format or its rate."""
+    if form.muxer not in ("image2", "webp", "gif"):
+        return InputImpl.VideoFromFile(str(path))
+    repeated = settings.pingpong or (settings.loop_count and not form.loops)
+    about = {"audio": audio, "frame_rate": frame_rate(settings.fps)}
+    if isinstance(frames, Tensor) and not repeated:
+        return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, **about))
+    try:
+        return InputImpl.VideoFromComponents(_Written(VideoReader(path), **about))
+    except T2VError as error:
+        log.warning("The VIDEO output is the preview: %s", error)
+        return InputImpl.VideoFromFile(str(proxy or path))
+
+
+class _Written(Types.VideoComponents):
+    """A written clip, whose frames are read back when a node asks for them: mostly none does."""
+
+    def __init__(self, reader: VideoReader, audio: Any, frame_rate: Fraction) -> None:
+        check_fits(reader)
+        self.reader, self.audio, self.frame_rate = reader, audio, frame_rate
+
+    @cached_property
+    def images(self) -> Tensor:
+        return load(self.reader)
+
+
+# -- Loading -----------------------------------------------------------------------------------------------------------

@@ -1,0 +1,1 @@
+"""Stories of any length, made by one of four methods."""

@@ -1,0 +1,40 @@
+"""How a film is made: its method, windows, steps and seed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..sampling.windows import Windows
+
+METHODS = {
+    "windows": "overlapping windows, averaged at every step; each frame sees its neighbours",
+    "free-noise": "one pass over all frames with windowed temporal attention and repeated noise; short films",
+    "coarse-to-fine": "sparse key frames first, then what lies between; little memory at any length",
+    "endless": "a queue of frames, each one noise level behind the next; constant memory, any length",
+}
+
+
+LOOPS = ("windows", "coarse-to-fine")
+"""The methods that can lead the end of a film to its beginning."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How a film is made."""
+
+    steps: int
+    guidance_scale: float
+    seed: int
+    window: Windows
+    batch: int = 8
+    """Windows or segments that are denoised together; as many of them go through the UNet at once as fit."""
+    resample: int = 2
+    """Rounds per step in which known and new frames come to agree, for models without noise levels per frame."""
+    sketches: int = 4
+    """Clips of key frames of which "coarse-to-fine" takes the steadiest."""
+
+
+def usual_windows(own: int, frames: int, *, looped: bool = False) -> Windows:
+    """Windows of the model's own length, or the film's if that is less, each half into the next."""
+    length = min(own, frames)
+    return Windows(length, length // 2, looped=looped)

@@ -1,0 +1,79 @@
+"""A folder of finished parts, from which a stopped film goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from ..atomic_files import keep, keep_text
+from ..errors import T2VError
+
+log = logging.getLogger(__name__)
+
+
+NOTE = "film.txt"
+"""In a film's folder: which one it is."""
+
+
+class Store:
+    """A folder of finished tensors, so that a stopped film can go on; without a folder it keeps nothing."""
+
+    def __init__(self, folder: Path | None, about: dict[str, Any]) -> None:
+        self.folder, self.text = folder, repr(sorted(about.items()))
+        if folder is None:
+            return
+        note = folder / NOTE
+        if note.exists() and note.read_text(encoding="utf-8") != self.text:
+            raise T2VError(
+                f"{folder} holds an unfinished film of other settings: finish that one with its own, remove the folder, or "
+                "choose another."
+            )
+        if not note.exists() and any(folder.glob("*.safetensors")):
+            raise T2VError(f"{folder} holds .safetensors files and no unfinished film: choose a new or empty folder.")
+
+    def begin(self) -> None:
+        """Make the folder, and note whose film it holds."""
+        if self.folder is not None and not (self.folder / NOTE).exists():
+            self.folder.mkdir(parents=True, exist_ok=True)
+            keep_text(self.folder / NOTE, self.text)
+
+    def get(self, name: str) -> dict[str, Tensor] | None:
+        """What was kept under that name."""
+        path = None if self.folder is None else self.folder / f"{name}.safetensors"
+        if path is None or not path.exists():
+            return None
+        try:
+            return {key: value.clone() for key, value in load_file(path).items()}  # no view: the file may be replaced
+        except SafetensorError as error:
+            log.warning("%s cannot be read (%s): that part is made again.", path, error)
+            return None
+
+    def put(self, name: str, **tensors: Tensor) -> None:
+        """Keep tensors; a stop at any moment leaves the old ones or the new ones."""
+        if self.folder is not None:
+            keep(self.folder / f"{name}.safetensors", tensors)
+
+    def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
+        """What was kept under that name, or made now and kept."""
+        kept = self.get(name)
+        if kept is not None:
+            return kept["latents"]
+        latents = make()
+        self.put(name, latents=latents)
+        return latents
+
+    def clear(self) -> None:
+        """The film is whole: remove what was kept."""
+        if self.folder is not None:
+            for path in self.folder.glob("*.safetensors"):
+                path.unlink()
+            (self.folder / NOTE).unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # where something else lies in it
+                self.folder.rmdir()

@@ -1,0 +1,1 @@
+"""The moving-shapes world: its scenes, drawn and captioned."""

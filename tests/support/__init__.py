@@ -1,0 +1,1 @@
+"""Models, clips and hosts that the tests share."""

@@ -1,0 +1,200 @@
+"""Coarse to fine: key frames, and what lies between known frames."""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from t2v_models.sampling.ddim import alphas_cumprod, ddim_timesteps
+from t2v_models.sampling.keyframes import (
+    coarse_to_fine,
+    key_numbers,
+    loop_strides,
+    redone,
+    sample_between,
+    segment_count,
+    strides,
+    unsteadiness,
+)
+
+CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+
+
+@pytest.mark.parametrize(
+    ("frames", "window", "levels"),
+    [(3376, 16, 3), (1000, 16, 3), (256, 16, 3), (64, 16, 2), (16, 16, 1), (17, 16, 2), (1, 16, 1)],
+)
+def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
+    """With key frames that hold their number, and straight lines between two ends, the right answer is known."""
+    assert len(strides(frames, window)) == levels
+    held, cost = [], 0
+
+    def keys(numbers):
+        nonlocal cost
+        assert len(numbers) <= window
+        cost += len(numbers)
+        return torch.tensor(numbers, dtype=torch.float64).view(1, 1, -1, 1, 1)
+
+    def fill(ends, numbers, stride):
+        nonlocal cost
+        held.append(len(ends))
+        (length,) = {len(segment) for segment in numbers}
+        assert length <= window
+        assert {b - a for segment in numbers for a, b in itertools.pairwise(segment)} == {stride}
+        cost += length * len(numbers)
+        step = torch.linspace(0, 1, length, dtype=torch.float64)[None, None, :, None, None]
+        return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
+
+    parts = list(coarse_to_fine(frames, strides(frames, window), keys, fill, batch=4))
+    assert torch.allclose(torch.cat(parts, dim=2).flatten(), torch.arange(frames, dtype=torch.float64))
+    assert max(held, default=0) <= 4
+    if frames >= 64:
+        assert cost < 1.21 * frames, "a frame of a short film must cost about as much as one of a long film"
+
+
+@pytest.mark.parametrize("frames", [1, 2, 9, 13, 15, 16, 17, 31, 32, 64, 250, 251, 3376])
+@pytest.mark.parametrize("window", [3, 4, 5, 16])
+def test_a_loop_from_coarse_to_fine_has_every_frame_once_and_its_last_gap_ends_at_the_first(frames, window):
+    levels, first, filled = loop_strides(frames, window), [], 0
+
+    def keys(numbers):
+        first.extend(numbers)
+        assert len(numbers) <= window
+        assert numbers == key_numbers(frames, levels[0], looped=True)[:-1]
+        gaps = {after - before for before, after in itertools.pairwise([*numbers, frames])}
+        assert max(gaps) - min(gaps) <= 1, "what moves steadily from key to key does so over the end"
+        return torch.tensor(numbers).view(1, 1, -1, 1, 1)
+
+    def fill(ends, numbers, stride):
+        nonlocal filled
+        filled += len(numbers)
+        assert [[each[0], each[-1] % frames] for each in numbers] == (ends % frames).flatten(1).tolist()
+        assert all(2 < len(each) <= window for each in numbers)
+        assert all(0 < b - a <= stride for each in numbers for a, b in itertools.pairwise(each))
+        return torch.tensor(numbers)[:, None, :, None, None]
+
+    made = torch.cat(list(coarse_to_fine(frames, levels, keys, fill, batch=4, looped=True)), dim=2)
+    assert made.flatten().tolist() == list(range(frames))
+    assert filled == segment_count(frames, levels, looped=True)
+
+
+@pytest.mark.parametrize("frames", [17, 64, 100, 256, 1000, 3376])
+@pytest.mark.parametrize("coarsest", [1, 4, 16, 30, 250, 3376])
+def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, coarsest):
+    levels, usual = strides(frames, 16, coarsest), strides(frames, 16)
+    assert levels[1:] == usual[1:]
+    assert all(coarse % fine == 0 and coarse > fine for coarse, fine in itertools.pairwise(levels))
+    for coarse, fine in itertools.pairwise(levels):
+        assert coarse // fine <= 15
+    assert math.ceil((frames - 1) / levels[0]) <= 15
+    nearer = levels[0] - levels[1]
+    assert levels[0] <= coarsest or math.ceil((frames - 1) / nearer) > 15 or levels == usual
+    assert levels[0] <= usual[0]
+
+
+@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
+@pytest.mark.parametrize("clean_levels", [False, True])
+def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, clean_levels):
+    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    clean = torch.randn(2, 4, 5, 3, 3)
+    known = torch.tensor([True, False, False, False, True])
+
+    def predict(x, timesteps):
+        share = abar.float()[timesteps][:, None, :, None, None]
+        noise = (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-2)
+        if clean_levels:
+            assert (timesteps[:, known] == 0).all()
+            assert torch.equal(x[:, :, known], clean[:, :, known])
+        return noise if kind == "epsilon" else share.sqrt() * noise - (1 - share).sqrt() * colour
+
+    noise = torch.randn(2, 4, 5, 3, 3)
+    result = sample_between(
+        predict,
+        noise,
+        known,
+        clean,
+        ddim_timesteps(8),
+        abar,
+        kind,
+        clean_levels=clean_levels,
+        resample=2,
+        generator=torch.Generator().manual_seed(0),
+    )
+    assert torch.equal(result[:, :, known], clean[:, :, known])
+    assert (result[:, :, ~known] - colour).abs().max() < 1e-3
+
+
+@pytest.mark.parametrize("sizes", [[64], [1] * 64, [15, 15, 15, 15, 4], [3, 30, 31]])
+@pytest.mark.parametrize("clips", [[], [(0, 4)], [(8, 24), (24, 40), (60, 64)]])
+def test_clips_are_done_again_once_each_and_all_frames_stay_in_order(sizes, clips):
+    frames = torch.arange(64.0).view(1, 1, -1, 1, 1)
+    seen = []
+
+    def again(clip, first):
+        assert clip.flatten().tolist() == list(range(first, first + clip.shape[2]))
+        seen.append((first, first + clip.shape[2]))
+        return clip + 0.5
+
+    made = list(redone(iter(frames.split(sizes, dim=2)), clips, again))
+    expected = frames.clone()
+    for start, end in clips:
+        expected[:, :, start:end] += 0.5
+    assert torch.equal(torch.cat(made, dim=2), expected)
+    assert seen == clips
+
+
+def test_a_frame_waits_for_no_clip_that_it_is_not_in():
+    given = []
+
+    def parts():
+        for number in range(20):
+            given.append(number)
+            yield torch.full((1, 1, 1, 1, 1), float(number))
+
+    made = redone(parts(), [(8, 12)], lambda clip, first: clip)
+    for number in range(8):
+        assert next(made).item() == number
+        assert len(given) == number + 1
+
+
+@pytest.mark.parametrize("clean_levels", [False, True])
+def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_step(clean_levels):
+    abar, steps = alphas_cumprod(CONFIG), ddim_timesteps(8)[3:]
+    clean, noise = torch.randn(1, 4, 5, 3, 3), torch.randn(1, 4, 5, 3, 3)
+    known = torch.tensor([True, False, False, False, True])
+    shown = []
+
+    def predict(x, timesteps):
+        shown.append(x.clone())
+        return torch.zeros_like(x)
+
+    sample_between(predict, noise, known, clean, steps, abar, "epsilon", clean_levels=clean_levels, repaint=True)
+    share = abar.float()[steps[0]]
+    noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
+    assert torch.allclose(shown[0][:, :, ~known], noisy[:, :, ~known])
+    assert torch.allclose(shown[0][:, :, known], (clean if clean_levels else noisy)[:, :, known])
+
+
+def spots(places, size=16):
+    """(1, 3, t, size, size): a white spot on gray whose middle is at those columns, and whose colour may change."""
+    columns = torch.arange(size)
+    rows = [torch.exp(-((columns - place) ** 2)[None, :] - ((columns - 8) ** 2)[:, None]) for place in places]
+    return 0.5 + torch.stack(rows)[None, None].expand(1, 3, -1, -1, -1).clone()
+
+
+@pytest.mark.parametrize(("places", "wanted"), [([3, 5, 7, 9], 1), ([2, 4, 6, 12], 3), ([9, 7, 5, 3], 1)])
+def test_unsteadiness_is_the_longest_way_over_the_usual_one(places, wanted):
+    assert float(unsteadiness(spots(places))) == pytest.approx(wanted, rel=0.02)
+
+
+def test_a_change_of_colour_is_no_jump():
+    clip = spots([3, 5, 7, 9])
+    clip[:, 0, 2:] = 1 - clip[:, 0, 2:]
+    assert float(unsteadiness(clip)) == pytest.approx(1, rel=0.02)
+
+
+def test_what_stands_still_and_clips_of_two_frames_are_steady():
+    assert float(unsteadiness(spots([5, 5, 5, 5]))) <= 1
+    assert float(unsteadiness(spots([2, 12]))) == 1
+    assert unsteadiness(torch.zeros(3, 4, 5, 8, 8)).isfinite().all()
