@@ -11,7 +11,7 @@ from ..t2v_models.sampling.windows import FUSIONS, Windows
 from . import inputs
 from .host import film
 from .host.compat import known
-from .host.sampling import context_windows
+from .host.sampling import context_windows, free_init, free_noise
 
 CATEGORY = "T2V/long videos"
 
@@ -81,7 +81,7 @@ class FreeNoise(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, length: int, overlap: int, fusion: str) -> io.NodeOutput:
-        return io.NodeOutput(context_windows.with_free_noise(model, Windows(length, overlap, fusion, free_noise=True)))
+        return io.NodeOutput(free_noise.with_free_noise(model, Windows(length, overlap, fusion, free_noise=True)))
 
 
 class FreeInit(io.ComfyNode):
@@ -128,9 +128,7 @@ class FreeInit(io.ComfyNode):
     def execute(
         cls, model, iterations: int, filter: str, spatial_stop: float, temporal_stop: float, order: int
     ) -> io.NodeOutput:
-        return io.NodeOutput(
-            context_windows.with_free_init(model, iterations, filter, spatial_stop, temporal_stop, order)
-        )
+        return io.NodeOutput(free_init.with_free_init(model, iterations, filter, spatial_stop, temporal_stop, order))
 
 
 class DrawWindows(io.ComfyNode):

@@ -5,8 +5,8 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .host import conditioning
 from .host.compat import known
+from .host.models import conditions
 from .host.sampling import run
 
 CATEGORY = "T2V/sampling"
@@ -177,6 +177,4 @@ class ModelConditioning(io.ComfyNode):
 
     @classmethod
     def execute(cls, model, fps: float, guidance: float, motion_guidance: float) -> io.NodeOutput:
-        return io.NodeOutput(
-            conditioning.with_values(model, fps=fps, guidance=guidance, motion_guidance=motion_guidance)
-        )
+        return io.NodeOutput(conditions.with_values(model, fps=fps, guidance=guidance, motion_guidance=motion_guidance))

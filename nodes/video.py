@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
-from .host import save_video
+from .host import load_video, save_video
 from .host.compat import known
 from .host.load_video import clip_path, load, load_audio
 
@@ -134,7 +134,7 @@ class LoadVideo(io.ComfyNode):
             inputs=[
                 io.Combo.Input(
                     "video",
-                    options=save_video.clip_names(),
+                    options=load_video.clip_names(),
                     upload=io.UploadType.video,
                     tooltip="A clip in the input folder, or a folder of numbered PNG frames there.",
                 ),
