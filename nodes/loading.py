@@ -7,7 +7,7 @@ from comfy_api.latest import io
 from . import inputs
 from .host.compat import known
 from .host.models import folders, load, lora
-from .host.models.model import DTYPES
+from .host.models.model import WEIGHT_DTYPES
 
 CATEGORY = "T2V/loaders"
 
@@ -42,7 +42,7 @@ class ModelLoader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "weight_dtype",
-                    options=list(DTYPES),
+                    options=list(WEIGHT_DTYPES),
                     default="default",
                     tooltip="How the UNet's weights are stored. default: what suits the file and the device; fp8 "
                     "halves the memory of fp16 at a small loss of quality; fp32 or bf16 if a video comes out black.",

@@ -15,7 +15,7 @@ from torch import Tensor
 from .errors import T2VError
 
 
-def keep(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write a safetensors file; a stop at any moment leaves the old one or the new one.
 
     Raises:
@@ -26,7 +26,7 @@ def keep(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | N
     _replace(path, lambda part: save_file(apart, part, metadata))
 
 
-def keep_text(path: Path, text: str) -> None:
+def write_text(path: Path, text: str) -> None:
     """The same for a text."""
     _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
 

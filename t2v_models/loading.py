@@ -108,8 +108,8 @@ def load_tokenizer(path: Path | None, width: int = 0) -> Any:
         raise T2VError(
             f"{found}: put a folder 'tokenizer' with CLIP's vocab.json and merges.txt beside the weights."
         ) from fault
-    told = path is not None and any((path / f"{name}.json").is_file() for name in TOKENIZER_SETTINGS)
-    if width >= 1024 and not told:
+    specified = path is not None and any((path / f"{name}.json").is_file() for name in TOKENIZER_SETTINGS)
+    if width >= 1024 and not specified:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless where no configuration tells it
     return tokenizer

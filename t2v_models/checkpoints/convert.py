@@ -26,7 +26,6 @@ from .tensors import LazyDict, LazyTensor, as_lazy
 from .writing import Progress, write_pickle, write_safetensors
 
 CHOICES = ("diffusers", "modelscope", "videocrafter")
-DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
 @dataclass
@@ -136,8 +135,8 @@ _SCHEDULE = ("prediction", "schedule", "betas", "zero_terminal_snr", "scale_base
 def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layout: str) -> None:
     """Refuse a model whose names and shapes alone, which is all that a file of this layout has, do not tell what it is."""
     try:
-        told = open_checkpoint(tensors)
-        pairs = ((config, told.config, _SHAPELESS), (family, told.family, _SCHEDULE))
+        reread = open_checkpoint(tensors)
+        pairs = ((config, reread.config, _SHAPELESS), (family, reread.family, _SCHEDULE))
         lost = [
             f"its {name} is {getattr(wanted, name)}"
             for wanted, read, names in pairs

@@ -117,8 +117,8 @@ def saved_config(extra: LazyDict) -> dict[str, dict[str, Any]]:
     for ours, theirs in (("head_dim", "attention_head_dim"), ("norm_groups", "norm_num_groups")):
         unet.setdefault(theirs, unet.get(ours))
     family = values.get("family")
-    told = family if isinstance(family, dict) else {"family": family} if isinstance(family, str) else {}
-    return found | {"unet": unet | ({"t2v": told} if told else {})}
+    settings = family if isinstance(family, dict) else {"family": family} if isinstance(family, str) else {}
+    return found | {"unet": unet | ({"t2v": settings} if settings else {})}
 
 
 def config_beside(path: Path) -> dict[str, Any]:

@@ -14,6 +14,9 @@ import torch
 
 from ..errors import T2VError
 
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+"""Types in which a model's weights are computed with, by their names on the command line and in the nodes."""
+
 FLOAT8 = tuple(getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, name))
 
 

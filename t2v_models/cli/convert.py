@@ -39,7 +39,8 @@ def run(args: argparse.Namespace) -> str:
     """Convert; returns what was written."""
     from tqdm import tqdm
 
-    from ..checkpoints.convert import DTYPES, convert
+    from ..checkpoints.convert import convert
+    from ..checkpoints.tensors import DTYPES
 
     loras = [_lora(text) for text in args.lora]
     with tqdm(unit="B", unit_scale=True, desc=args.target.name, leave=False) as bar:

@@ -121,15 +121,15 @@ def run(args: argparse.Namespace) -> str:
         )
     clip, rate = (None, args.fps) if args.clip is None else _clip(args)
 
-    import torch
     from tqdm import tqdm
 
     from ..arguments import checked_seed
+    from ..checkpoints.tensors import DTYPES
     from ..loading import load_pipeline
 
     checked_seed(args.seed, len(prompts))
     check_device(args.device)
-    dtype = {None: None, "fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}[args.dtype]
+    dtype = DTYPES[args.dtype] if args.dtype else None
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
     call = {
         "frames": args.frames,

@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ..atomic_files import keep, keep_text
+from ..atomic_files import write_tensors, write_text
 from ..errors import T2VError
 
 log = logging.getLogger(__name__)
@@ -42,7 +42,7 @@ class Store:
         """Make the folder, and note whose film it holds."""
         if self.folder is not None and not (self.folder / NOTE).exists():
             self.folder.mkdir(parents=True, exist_ok=True)
-            keep_text(self.folder / NOTE, self.text)
+            write_text(self.folder / NOTE, self.text)
 
     def get(self, name: str) -> dict[str, Tensor] | None:
         """What was kept under that name."""
@@ -58,7 +58,7 @@ class Store:
     def put(self, name: str, **tensors: Tensor) -> None:
         """Keep tensors; a stop at any moment leaves the old ones or the new ones."""
         if self.folder is not None:
-            keep(self.folder / f"{name}.safetensors", tensors)
+            write_tensors(self.folder / f"{name}.safetensors", tensors)
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
         """What was kept under that name, or made now and kept."""

@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ..atomic_files import keep
+from ..atomic_files import write_tensors
 from ..errors import T2VError
 from .muon import Muon, matrices
 
@@ -135,8 +135,8 @@ def _save(folder: Path, model: nn.Module, optimizers: Optimizers, average: dict,
     for kind, optimizer in optimizers.items():
         for index, entry in optimizer.state_dict()["state"].items():
             state |= {f"{kind}.{index}.{name}": torch.as_tensor(value) for name, value in entry.items()}
-    keep(folder / "state.safetensors", state, {"step": str(step)})
-    keep(folder / "average.safetensors", average, {"step": str(step)})
+    write_tensors(folder / "state.safetensors", state, {"step": str(step)})
+    write_tensors(folder / "average.safetensors", average, {"step": str(step)})
 
 
 def _fits(entries: dict[int, dict[str, torch.Tensor]], optimizer: torch.optim.Optimizer) -> bool:

@@ -16,7 +16,7 @@ PREFIX = ".t2v-unfinished-"
 _LOCK = "lock"
 
 
-class Workplace:
+class AtomicOutput:
     """A hidden folder in the folder of path, for what is not finished. `publish` moves the result to its name.
 
     The folder holds a locked file as long as its process lives, so that the next writer in the same folder knows which

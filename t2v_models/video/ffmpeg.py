@@ -68,7 +68,7 @@ def file_url(path: Path | str) -> str:
 
 
 class Process:
-    """A running ffmpeg whose words go to a nameless file, so that it can never block on them; ended in every case."""
+    """A running ffmpeg; its error output goes to a temporary file, so that a full pipe never blocks it."""
 
     def __init__(self, arguments: list[str], *, stdin: bool = False, stdout: bool = False):
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
@@ -110,7 +110,7 @@ class Process:
                     pipe.close()
         self.popen.wait()
 
-    def words(self) -> str:
+    def stderr(self) -> str:
         """What ffmpeg has written to its error output so far (the last 4 MB)."""
         if self._log.closed:
             return ""
@@ -133,11 +133,11 @@ def _widen(pipe: IO[bytes] | None) -> None:
 
 
 def run(arguments: list[str]) -> tuple[int, bytes, str]:
-    """Run ffmpeg to its end: (exit status, its output, its words)."""
+    """Run ffmpeg to its end: (exit status, standard output, error output)."""
     process = Process(arguments, stdout=True)
     try:
         output = process.popen.stdout.read() if process.popen.stdout else b""
-        return process.finish(), output, process.words()
+        return process.finish(), output, process.stderr()
     finally:
         process.close()
 
@@ -151,11 +151,11 @@ _NOISE = (
 )
 
 
-def reason(words: str, status: int = 0) -> str:
-    """The line of ffmpeg's words that tells a person why it failed."""
+def error_message(stderr: str, status: int = 0) -> str:
+    """The line of ffmpeg's error output that says why it failed, at most 300 characters."""
     if status < 0:
         return f"ffmpeg was ended from outside (signal {-status})"
-    lines = [line.strip() for line in words.splitlines() if line.strip()]
+    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
     lines = [line for line in lines if not any(noise in line for noise in _NOISE)]
     full = next((line for line in lines if "No space left" in line), None)
     if full:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .atomic_output import Workplace
+from .atomic_output import AtomicOutput
 from .frames import quantize, to_array
 from .metadata import png_chunk, png_text_chunks
 
@@ -21,7 +21,7 @@ def still_png(path: str | os.PathLike[str], frame: Any, texts: Mapping[str, str]
     pixels = quantize(to_array(frame), 8)
     height, width, _ = pixels.shape
     rows = np.concatenate([np.zeros((height, 1), np.uint8), pixels.reshape(height, -1)], axis=1)  # 0: no filter
-    place = Workplace(Path(os.path.abspath(path)), overwrite=overwrite)
+    place = AtomicOutput(Path(os.path.abspath(path)), overwrite=overwrite)
     try:
         with open(place.folder / "still.png", "wb") as file:
             file.write(b"\x89PNG\r\n\x1a\n" + png_chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)))

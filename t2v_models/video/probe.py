@@ -95,22 +95,22 @@ def _folder(path: Path) -> Source:
 def probe(source: Source) -> VideoInfo:
     """Read the headers, and count the frames without decoding them."""
     name = source.path.name
-    status, output, words = ffmpeg.run([*source.input, "-f", "ffmetadata", "-"])
-    stream = re.search(r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Video: (.*)$", words, re.MULTILINE)
+    status, output, stderr = ffmpeg.run([*source.input, "-f", "ffmetadata", "-"])
+    stream = re.search(r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Video: (.*)$", stderr, re.MULTILINE)
     size = re.search(r", (\d{1,6})x(\d{1,6})(?=[, \n\[]|$)", stream[1]) if stream else None
     if not stream or not size or not int(size[1]) or not int(size[2]):
-        raise T2VError(f"{name} is no video that ffmpeg can read: {_why(words, status)}.")
+        raise T2VError(f"{name} is no video that ffmpeg can read: {_why(stderr, status)}.")
     embedded = read_embedded(source.first)  # of files that have no such tags for ffmpeg
     texts = embedded or parse_ffmetadata(output)
     count, rate = _count(source, name)
     stored = (int(size[1]), int(size[2]))
-    turned = re.search(r"(?i)^ +display ?matrix: rotation of (-?\d+)", words, re.MULTILINE)
+    turned = re.search(r"(?i)^ +display ?matrix: rotation of (-?\d+)", stderr, re.MULTILINE)
     if turned and round(int(turned[1]) / 90) % 2:
         stored = stored[::-1]
     shown = _shown_size(texts.get(PRIVATE + "size"), stored)
-    told = _rate(texts.get(PRIVATE + "frame_rate"))
-    if told and (rate is None or count < 30 or abs(told / rate - 1) < Fraction(1, 10)):
-        rate = told
+    stored_rate = _rate(texts.get(PRIVATE + "frame_rate"))
+    if stored_rate and (rate is None or count < 30 or abs(stored_rate / rate - 1) < Fraction(1, 10)):
+        rate = stored_rate
     if rate is None:
         printed = re.search(r"([\d.]+) (?:fps|tbr)", stream[1])
         rate = frame_rate(float(printed[1])) if printed and float(printed[1]) else Fraction(24)
@@ -124,14 +124,14 @@ def probe(source: Source) -> VideoInfo:
         *shown, rate, count,
         codec=stream[1].split()[0].rstrip(","),
         pixels=pixels[1] if pixels else "", colour=colour[1] if colour else None,
-        audio=_audio(words), metadata={k: v for k, v in texts.items() if not k.startswith(PRIVATE)}, stored_size=stored,
+        audio=_audio(stderr), metadata={k: v for k, v in texts.items() if not k.startswith(PRIVATE)}, stored_size=stored,
     )  # fmt: skip
 
 
-def _why(words: str, status: int) -> str:
+def _why(stderr: str, status: int) -> str:
     """ffmpeg's reason, without the complaints about the output that this probe never wanted."""
-    lines = [line for line in words.splitlines() if "utput" not in line]
-    return ffmpeg.reason("\n".join(lines), status).rstrip(".")
+    lines = [line for line in stderr.splitlines() if "utput" not in line]
+    return ffmpeg.error_message("\n".join(lines), status).rstrip(".")
 
 
 def _rate(text: str | None) -> Fraction | None:
@@ -184,11 +184,11 @@ def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
                     high = stamp if high is None else max(high, stamp)
                 if len(durations) < 3:
                     durations.add(duration)
-        status, words = process.finish(), process.words()
+        status, stderr = process.finish(), process.stderr()
     finally:
         process.close()
     if not count:
-        raise T2VError(f"{name} holds no frame that ffmpeg can read: {ffmpeg.reason(words, status)}.")
+        raise T2VError(f"{name} holds no frame that ffmpeg can read: {ffmpeg.error_message(stderr, status)}.")
     uniform = durations.pop() * tick if len(durations) == 1 else None
     if source.count is not None:  # ffmpeg takes a GIF's comments for packets
         count = source.count
@@ -205,14 +205,14 @@ def delay(source: Source) -> Fraction:
 def _begin(source: Source, track: str, *filters: str) -> Fraction | None:
     """When the first decoded frame of a track is shown or heard, in the file's own seconds."""
     code = ["-map", track, *filters, "-frames", "1", "-fps_mode", "passthrough", "-f", "null", "-"]
-    _, _, words = ffmpeg.run(["-v", "info", "-copyts", *source.input, *code])
-    stamp = re.search(r"^\[Parsed_a?showinfo_\d+ @ [^\]]*\].* pts_time: *(-?[\d.]+)", words, re.MULTILINE)
+    _, _, stderr = ffmpeg.run(["-v", "info", "-copyts", *source.input, *code])
+    stamp = re.search(r"^\[Parsed_a?showinfo_\d+ @ [^\]]*\].* pts_time: *(-?[\d.]+)", stderr, re.MULTILINE)
     return Fraction(stamp[1]) if stamp else None
 
 
-def _audio(words: str) -> AudioInfo | None:
+def _audio(stderr: str) -> AudioInfo | None:
     stream = re.search(
-        r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Audio: (\w+).*?, (\d+) Hz, ([^,\n]+)", words, re.MULTILINE
+        r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Audio: (\w+).*?, (\d+) Hz, ([^,\n]+)", stderr, re.MULTILINE
     )
     if not stream:
         return None

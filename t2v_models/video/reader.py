@@ -98,7 +98,7 @@ class VideoReader:
                 while (frame := self._read(pipe)) is not None:
                     given += 1
                     yield frame
-                self._check(process.finish(), process.words(), given)
+                self._check(process.finish(), process.stderr(), given)
         finally:
             process.close()
 
@@ -116,13 +116,13 @@ class VideoReader:
             return None
         return frame if self.depth == 8 else frame.astype(np.uint16)
 
-    def _check(self, status: int, words: str, given: int) -> None:
+    def _check(self, status: int, stderr: str, given: int) -> None:
         """Raise what is wrong with the file, if ffmpeg had to complain or gave nothing."""
-        if not status and not words.strip() and (given or self.fps is not None or not len(self)):
+        if not status and not stderr.strip() and (given or self.fps is not None or not len(self)):
             if self.fps is None and given != len(self):  # such as frames whose key frame was cut off
                 ffmpeg.log.warning("%s: %d frames were announced and %d are there.", self.path.name, len(self), given)
             return
-        why = ffmpeg.reason(words, status) if words.strip() or status else f"{len(self)} were announced"
+        why = ffmpeg.error_message(stderr, status) if stderr.strip() or status else f"{len(self)} were announced"
         if self.strict or not given:
             raise T2VError(f"{self.path.name} is damaged: {why}; {given} frames could be read.")
         ffmpeg.log.warning("%s is damaged: %s; %d frames were read.", self.path.name, why, given)
@@ -154,9 +154,9 @@ class VideoReader:
         cut = f"asetpts=PTS-STARTPTS,aresample=async=1:first_pts=0,atrim={span}"
         # without the file's tags: a WAV has them before its samples
         code = ["-map", "0:a:0", "-map_metadata", "-1", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-        status, data, words = ffmpeg.run(["-v", "error", *self._source.input, *code])
-        if status or (self.strict and words.strip()):
-            raise T2VError(f"The sound of {self.path.name} could not be read: {ffmpeg.reason(words, status)}.")
+        status, data, stderr = ffmpeg.run(["-v", "error", *self._source.input, *code])
+        if status or (self.strict and stderr.strip()):
+            raise T2VError(f"The sound of {self.path.name} could not be read: {ffmpeg.error_message(stderr, status)}.")
         audio = _wav(data)
         padded = np.pad(audio.samples, ((0, 0), (round(silence * audio.rate), 0)))
         return Audio(padded, audio.rate)

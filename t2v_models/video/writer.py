@@ -16,7 +16,7 @@ import numpy as np
 
 from ..errors import T2VError
 from . import ffmpeg
-from .atomic_output import Workplace
+from .atomic_output import AtomicOutput
 from .audio import to_audio
 from .formats import DEFAULT_QUALITY, Format, check_rate, choose_format
 from .frame_rate import frame_rate
@@ -75,8 +75,8 @@ class VideoWriter:
         self._depth = 8
         self._process: ffmpeg.Process | None = None
         self._open = True
-        self._place = Workplace(self.path, overwrite=overwrite)
-        self._last = weakref.finalize(self, Workplace.remove, self._place)  # if it is neither closed nor aborted
+        self._place = AtomicOutput(self.path, overwrite=overwrite)
+        self._last = weakref.finalize(self, AtomicOutput.remove, self._place)  # if it is neither closed nor aborted
 
     # -- the public way -----------------------------------------------------------------------------------------------
 
@@ -206,7 +206,7 @@ class VideoWriter:
         status = process.finish()
         if status:
             raise self._failure(status)
-        counts = re.findall(r"frame= *(\d+)", process.words())
+        counts = re.findall(r"frame= *(\d+)", process.stderr())
         if counts and int(counts[-1]) != self.frames:
             raise T2VError(f"{self.path.name}: ffmpeg stored {counts[-1]} of {self.frames} frames; nothing was saved.")
 
@@ -219,12 +219,12 @@ class VideoWriter:
         silent = ffmpeg.file_url(self._place.folder / ("silent" + self.format.extension))
         sound = ["-f", "f32le", "-ar", str(audio.rate), "-ac", str(audio.channels), "-i", ffmpeg.file_url(raw)]
         code = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", *self.format.audio]
-        status, _, words = ffmpeg.run(
+        status, _, stderr = ffmpeg.run(
             ["-v", "error", "-i", silent, *sound, *self._tags(2), *code, *self._target(final=True)]
         )
         if status:
             raise T2VError(
-                f"{self.path.name}: the sound could not be added: {ffmpeg.reason(words, status)}; nothing was saved."
+                f"{self.path.name}: the sound could not be added: {ffmpeg.error_message(stderr, status)}; nothing was saved."
             )
 
     def _embed(self, path: Path) -> None:
@@ -236,5 +236,5 @@ class VideoWriter:
             raise type(error)(error.errno or 0, f"{self.path} cannot be written: {error.strerror}") from error
 
     def _failure(self, status: int) -> Exception:
-        why = ffmpeg.reason(self._process.words(), status)
+        why = ffmpeg.error_message(self._process.stderr(), status)
         return T2VError(f"{self.path.name}: ffmpeg stopped after {self.frames} frames: {why}; nothing was saved.")

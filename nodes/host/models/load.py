@@ -19,7 +19,7 @@ from ....t2v_models.families import Defaults, family_for
 from ....t2v_models.loading import BUILT_IN as BUILT_IN_FOLDER
 from ....t2v_models.unet import UNetConfig
 from . import folders, latent_colours
-from .model import CONFIG_KEY, DTYPES, load_model
+from .model import CONFIG_KEY, WEIGHT_DTYPES, load_model
 from .text_encoder import is_host_native, load_clip
 from .vae import host_config, load_vae
 
@@ -32,11 +32,11 @@ def load(name: str, weight_dtype: str, text_encoder: str, vae: str) -> tuple[Any
     encoder_path = None if text_encoder == folders.FROM_MODEL else folders.file_path("text_encoders", text_encoder)
     vae_path = None if vae == folders.FROM_MODEL else folders.file_path("vae", vae)
     log.info("T2VModelLoader: loading %s", path)
-    model = load_unet(path, DTYPES[weight_dtype])
+    model = load_unet(path, WEIGHT_DTYPES[weight_dtype])
     clip, vae_ = load_text_encoder(path, encoder_path), load_autoencoder(path, vae_path)
     if vae_ is not None and vae_.own_shape:  # not Stable Diffusion's, whose colours the host knows
         colours = latent_colours.latent_colours(vae_, model.model.latent_format.scale_factor)
-        model = _coloured(model, path, DTYPES[weight_dtype], colours)
+        model = _coloured(model, path, WEIGHT_DTYPES[weight_dtype], colours)
     return model, clip, vae_
 
 

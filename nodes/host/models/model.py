@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from ....t2v_models.checkpoints.layouts import canonical_shapes
+from ....t2v_models.checkpoints.tensors import DTYPES
 from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ....t2v_models.unet import UNetConfig
@@ -28,11 +29,9 @@ from .unet import HostUNet3D
 
 log = logging.getLogger(__name__)
 
-DTYPES: dict[str, torch.dtype | None] = {
+WEIGHT_DTYPES: dict[str, torch.dtype | None] = {
     "default": None,
-    "fp16": torch.float16,
-    "bf16": torch.bfloat16,
-    "fp32": torch.float32,
+    **DTYPES,
     "fp8_e4m3fn": torch.float8_e4m3fn,
     "fp8_e5m2": torch.float8_e5m2,
 }

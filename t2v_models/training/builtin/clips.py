@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from ...atomic_files import keep
+from ...atomic_files import write_tensors
 from ...shapes.render import render
 from ...shapes.world import DIRECTIONS, Path, Scene, World, place
 from ..loop import step_seed
@@ -191,7 +191,7 @@ def kept(path: FilePath, make: Callable[[], dict[str, torch.Tensor]]) -> dict[st
     """Tensors from a file, in fp32; where there is none yet, they are made and written to it, in fp16."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
-        keep(path, {name: value.half() for name, value in make().items()})
+        write_tensors(path, {name: value.half() for name, value in make().items()})
     return {name: value.float() for name, value in load_file(path).items()}
 
 

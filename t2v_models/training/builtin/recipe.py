@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from ...atomic_files import keep_text
+from ...atomic_files import write_text
 from ...errors import T2VError
 from ...families import family_for
 from ...pipeline import Pipeline
@@ -117,7 +117,7 @@ def begin(work: Path, recipe: Recipe, seed: int) -> None:
         )
     if not note.exists():
         work.mkdir(parents=True, exist_ok=True)
-        keep_text(note, text)
+        write_text(note, text)
 
 
 def _code() -> str:
