@@ -54,11 +54,11 @@ def test_what_a_layout_cannot_say_of_the_noise_schedule_is_not_lost(tmp_path: Pa
     (source / "scheduler" / "scheduler_config.json").write_text(json.dumps(config))
     for layout, target in (("modelscope", "ms"), ("videocrafter", "vc.ckpt"), ("diffusers", "unet.safetensors")):
         with pytest.raises(
-            T2VError, match=r"its prediction is v_prediction.* choose the layout diffusers, and a folder"
+            T2VError, match=r"its prediction_type is v_prediction.* choose the layout diffusers, and a folder"
         ):
             convert(source, tmp_path / target, layout)
     convert(source, tmp_path / "folder", "diffusers")
-    assert open_checkpoint(tmp_path / "folder").family.prediction == "v_prediction"
+    assert open_checkpoint(tmp_path / "folder").family.prediction_type == "v_prediction"
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

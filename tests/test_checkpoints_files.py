@@ -199,7 +199,7 @@ def test_a_model_that_the_host_saved_tells_its_head_size_and_family(tmp_path: Pa
     assert checkpoint.config == config
     assert checkpoint.scheduler_config() == {"prediction_type": "v_prediction"}
     assert checkpoint.family.name == "vgen"
-    assert (checkpoint.family.pace is not None) == isinstance(family, dict)
+    assert (checkpoint.family.speed_words is not None) == isinstance(family, dict)
 
 
 def test_loaded_weights_can_be_trained_without_touching_the_file(tmp_path: Path) -> None:

@@ -40,7 +40,7 @@ def test_every_familys_noise_schedule_is_one_that_diffusers_builds(family) -> No
 
     config = family.scheduler_config()
     scheduler = getattr(diffusers, config["_class_name"]).from_config(config)
-    assert scheduler.config.prediction_type == family.prediction
+    assert scheduler.config.prediction_type == family.prediction_type
     last = scheduler.alphas_cumprod[-1]
     assert (last < 1e-6) == family.zero_terminal_snr
     if not family.zero_terminal_snr:
@@ -53,7 +53,7 @@ def test_every_network_has_a_family(preset: str) -> None:
 
 
 def test_the_published_noise_schedules() -> None:
-    velocity = {name for name, family in FAMILIES.items() if family.prediction == "v_prediction"}
+    velocity = {name for name, family in FAMILIES.items() if family.prediction_type == "v_prediction"}
     assert velocity == {"vgen", "tf-t2v", "videolcm", "dynamicrafter-512", "dynamicrafter-1024"}
     assert all(FAMILIES[name].zero_terminal_snr for name in velocity)
     scaled = {name: family.scale_base for name, family in FAMILIES.items() if family.scale_base}
@@ -99,7 +99,7 @@ def test_input_channels_that_text_to_video_leaves_blank_are_cut_off(tmp_path: Pa
 def test_a_velocity_model_saved_by_the_host_stays_one() -> None:
     tensors = on_meta(manifests()["modelscope"], prefix="model.diffusion_model.")
     tensors["v_pred"] = LazyTensor.of(torch.tensor([]))
-    assert open_checkpoint(tensors).family.prediction == "v_prediction"
+    assert open_checkpoint(tensors).family.prediction_type == "v_prediction"
 
 
 def test_a_fine_tunes_name_chooses_its_sizes_and_nothing_else() -> None:
@@ -108,8 +108,20 @@ def test_a_fine_tunes_name_chooses_its_sizes_and_nothing_else() -> None:
     assert family_called("text2video_pytorch_model.pth") is None
     assert family_for(UNetConfig(), {"called": "zeroscope-v2-576w"}).width == 576
     assert family_for(PRESETS["videocrafter2"], {"called": "zeroscope-v2-576w"}).name == "videocrafter2"
-    velocity = {"called": "zeroscope-v2-576w", "prediction": "v_prediction", "zero_terminal_snr": True}
-    assert family_for(UNetConfig(), velocity).prediction == "v_prediction"
+    velocity = {"called": "zeroscope-v2-576w", "prediction_type": "v_prediction", "zero_terminal_snr": True}
+    assert family_for(UNetConfig(), velocity).prediction_type == "v_prediction"
+
+
+def test_configurations_saved_under_older_names_of_fields_are_read() -> None:
+    old = family_for(SMALL, {"prediction": "v_prediction", "schedule": "linear", "pace": ["slowly", "fast"]})
+    new = {"prediction_type": "v_prediction", "beta_schedule": "linear", "speed_words": ["slowly", "fast"]}
+    assert old == family_for(SMALL, new)
+    assert old.speed_words == ("slowly", "fast")
+
+
+def test_dynamicrafter_alone_keeps_the_scale_of_its_last_step() -> None:
+    kept = {name for name, family in FAMILIES.items() if family.scheduler_config().get("keeps_last_scale")}
+    assert kept == {"dynamicrafter-512", "dynamicrafter-1024"}
 
 
 def test_a_diffusers_folder_says_more_than_the_table(tmp_path: Path) -> None:
@@ -119,13 +131,19 @@ def test_a_diffusers_folder_says_more_than_the_table(tmp_path: Path) -> None:
                  "beta_start": 0.001, "beta_end": 0.02, "beta_schedule": "scaled_linear"}  # fmt: skip
     (folder / "scheduler" / "scheduler_config.json").write_text(json.dumps(scheduler))
     config = json.loads((folder / "unet" / "config.json").read_text())
-    config["t2v"] = {"title": "Ours", "licence": "CC0", "frames": 12, "pace": ["slowly", "fast"], "steps": "many"}
+    config["t2v"] = {
+        "title": "Ours",
+        "licence": "CC0",
+        "frames": 12,
+        "speed_words": ["slowly", "fast"],
+        "steps": "many",
+    }
     (folder / "unet" / "config.json").write_text(json.dumps(config | {"sample_size": [9, 16]}))
     checkpoint = open_checkpoint(folder)
     family = checkpoint.family
-    assert (family.prediction, family.zero_terminal_snr, family.betas) == ("v_prediction", True, (0.001, 0.02))
+    assert (family.prediction_type, family.zero_terminal_snr, family.betas) == ("v_prediction", True, (0.001, 0.02))
     assert (family.height, family.width, family.frames, family.title) == (72, 128, 12, "Ours")
-    assert family.pace == ("slowly", "fast")
+    assert family.speed_words == ("slowly", "fast")
     assert family.steps == 50, "an entry of the wrong kind is passed over"
     assert checkpoint.scheduler_config() == scheduler
 
@@ -133,7 +151,7 @@ def test_a_diffusers_folder_says_more_than_the_table(tmp_path: Path) -> None:
 def test_a_family_can_be_named(tmp_path: Path) -> None:
     save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
     assert inspect(tmp_path / "model.safetensors").family.name == "custom"
-    assert open_checkpoint(tmp_path / "model.safetensors", family="vgen").family.prediction == "v_prediction"
+    assert open_checkpoint(tmp_path / "model.safetensors", family="vgen").family.prediction_type == "v_prediction"
     with pytest.raises(T2VError, match="modelscope, zeroscope-v1"):
         open_checkpoint(tmp_path / "model.safetensors", family="vgn")
 

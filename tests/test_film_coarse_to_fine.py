@@ -117,7 +117,7 @@ def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_st
 def hear(pipeline, monkeypatch):
     """The list that the texts go to from now on, of a model that knows words for paces."""
     heard = []
-    monkeypatch.setattr(pipeline, "family", replace(pipeline.family, pace=("slowly", "fast")))
+    monkeypatch.setattr(pipeline, "family", replace(pipeline.family, speed_words=("slowly", "fast")))
     encode = pipeline.encode_text
     monkeypatch.setattr(pipeline, "encode_text", lambda texts: heard.append(texts) or encode(texts))
     return heard

@@ -263,13 +263,13 @@ class Checkpoint:
             base = float(extra["scale_arr"].load().flatten()[-1])
             hints["scale_base"] = next((known for known in _SCALES if abs(base - known) < 0.002), round(base, 4))
         if "v_pred" in extra:
-            hints["prediction"] = "v_prediction"
+            hints["prediction_type"] = "v_prediction"
         scheduler = self._found.configs.get("scheduler", {})
-        for ours, theirs in (("prediction", "prediction_type"), ("zero_terminal_snr", "rescale_betas_zero_snr")):
+        for ours, theirs in (("prediction_type", "prediction_type"), ("zero_terminal_snr", "rescale_betas_zero_snr")):
             if theirs in scheduler:
                 hints[ours] = scheduler[theirs]
         if isinstance(scheduler.get("beta_schedule"), str):
-            hints["schedule"] = scheduler["beta_schedule"]
+            hints["beta_schedule"] = scheduler["beta_schedule"]
         if isinstance(scheduler.get("beta_start"), float) and isinstance(scheduler.get("beta_end"), float):
             hints["betas"] = (scheduler["beta_start"], scheduler["beta_end"])
         if isinstance(scheduler.get("scale_base"), float):

@@ -128,7 +128,7 @@ def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtyp
 
 
 _SHAPELESS = ("norm_groups", "norm_eps", "head_dim")
-_SCHEDULE = ("prediction", "schedule", "betas", "zero_terminal_snr", "scale_base")
+_SCHEDULE = ("prediction_type", "beta_schedule", "betas", "zero_terminal_snr", "scale_base")
 """What a UNet's configuration and family have that a file of names and shapes may not tell."""
 
 

@@ -64,7 +64,7 @@ def report(info: CheckpointInfo) -> str:
                      f"text width {config.context_dim}"))  # fmt: skip
         rows.append(("with", ", ".join(extras) or "nothing more"))
         rows.append(
-            ("predicts", info.family.prediction + (", zero terminal SNR" if info.family.zero_terminal_snr else ""))
+            ("predicts", info.family.prediction_type + (", zero terminal SNR" if info.family.zero_terminal_snr else ""))
         )
         size = f"{defaults.width}x{defaults.height}, {defaults.frames} frames at {defaults.fps:g} fps"
         how = f"{defaults.steps} steps, guidance {defaults.guidance_scale:g}, {defaults.scheduler}"

@@ -68,7 +68,7 @@ def by_coarse_to_fine(film: Film) -> Iterator[Tensor]:
         rounds = [ring.spans(i) for i in range(settings.steps)]
     else:
         levels = strides(frames, window.length, max(1, shortest / KEYS_A_SCENE))
-    paces = _paces(levels, *family.pace) if family.pace else [""] * len(levels)
+    paces = _paces(levels, *family.speed_words) if family.speed_words else [""] * len(levels)
     denoisers = {
         stride: film.denoiser(pace, stride, guided=stride == levels[0] or not family.frame_levels)
         for stride, pace in zip(levels, paces, strict=True)

@@ -141,7 +141,7 @@ class Film:
         stride: frames of the film from one frame that the model sees to the next, for models that know frame rates.
         guided: at the film's guidance scale, or at 1.
         """
-        story = self.story.at_pace(pace, self.pipeline.family.pace or ())
+        story = self.story.at_pace(pace, self.pipeline.family.speed_words or ())
         told = (story.told(self.pipeline.encode_text, negative=negative) for negative in (False, True))
         settings = self.settings if guided else replace(self.settings, guidance_scale=1.0)
         return Denoiser(self.pipeline, *told, settings, self.condition / stride)

@@ -44,7 +44,8 @@ def build_scheduler(name: str, config: dict[str, Any]) -> Any:
     check_scheduler(name)
     class_name, extra = SCHEDULERS[name]
     kind = getattr(import_module("diffusers"), class_name)
-    ours = {key: config[key] for key in ("scale_base", "even_steps") if key in config}  # diffusers would warn of them
+    our_keys = ("scale_base", "keeps_last_scale", "even_steps")  # diffusers would warn of them
+    ours = {key: config[key] for key in our_keys if key in config}
     theirs = {key: value for key, value in config.items() if key not in ours} | extra
     if config.get("rescale_betas_zero_snr") and "rescale_betas_zero_snr" not in signature(kind.__init__).parameters:
         theirs["trained_betas"] = _betas_of(alphas_cumprod(config)).tolist()  # Heun's would leave it out without a word

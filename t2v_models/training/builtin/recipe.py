@@ -163,7 +163,7 @@ def defaults(vae: nn.Module) -> dict[str, Any]:
         "guidance_scale": GUIDANCE,
         "scheduler": "ddim",
         "frame_levels": True,
-        "pace": ["slowly", "fast"],
+        "speed_words": ["slowly", "fast"],
     }
 
 

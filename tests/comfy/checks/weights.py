@@ -168,7 +168,7 @@ def check_the_built_in_model_saved_keeps_what_it_knows(host):
     again = host.run("T2VModelLoader", "own.safetensors", "default")[0]
     assert again.model.family == model.model.family
     assert again.model.family.frame_levels
-    assert again.model.family.pace
+    assert again.model.family.speed_words
 
 
 def check_merge_and_save_and_load_again(host):
