@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import inputs
 from .host import decoding
-from .host.compat import known
+from .host.compat import newer
 
 CATEGORY = "T2V/latent"
 
@@ -16,14 +16,13 @@ class VAEDecodeFrames(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VVAEDecodeFrames",
             display_name="T2V VAE Decode Frames",
             category=CATEGORY,
             description="Decodes a video latent to frames, a few at a time: memory does not grow with the length but "
             "for the frames themselves. Works with any Stable Diffusion VAE.",
-            search_aliases=["vae decode", "latent to frames", "latent to video"],
+            **newer(io.Schema, search_aliases=["vae decode", "latent to frames", "latent to video"]),
             inputs=[
                 io.Latent.Input("latent", tooltip="A video latent, or frames as a batch."),
                 inputs.vae(),
@@ -45,13 +44,12 @@ class VAEEncodeFrames(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VVAEEncodeFrames",
             display_name="T2V VAE Encode Frames",
             category=CATEGORY,
             description="Encodes a batch of images as one video latent, a few at a time: the start of video to video.",
-            search_aliases=["vae encode", "video to latent", "vid2vid"],
+            **newer(io.Schema, search_aliases=["vae encode", "video to latent", "vid2vid"]),
             inputs=[
                 io.Image.Input("images", tooltip="The frames, as a batch of images of one size."),
                 inputs.vae(),

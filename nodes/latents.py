@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import inputs
 from .host import latents
-from .host.compat import known
+from .host.compat import newer
 
 CATEGORY = "T2V/latent"
 SHAPE_NOTE = "A LATENT of clips has 5 dimensions: batch, 4, frames, height/8, width/8."
@@ -17,14 +17,13 @@ class EmptyLatent(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VEmptyLatent",
             display_name="T2V Empty Latent",
             category=CATEGORY,
             description="An empty video latent. Zero for width, height or frames takes the size the wired model was "
             "trained on.",
-            search_aliases=["empty video latent", "video size", "frames"],
+            **newer(io.Schema, search_aliases=["empty video latent", "video size", "frames"]),
             inputs=[
                 *inputs.size("In pixels, a multiple of 8; 0: the model's own size."),
                 io.Int.Input(
@@ -52,15 +51,14 @@ class LatentLayout(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VLatentLayout",
             display_name="T2V Latent Layout",
             category=CATEGORY,
             description="Turns a video latent into a batch of image latents and back. Core's Flip, Rotate, Crop and "
             "Composite Latent, and VAE Decode with a VAE of Load VAE, take the wrong axis of a video latent or only "
             "its first frame: give them frames.",
-            search_aliases=["video latent to frames", "latent batch", "5D latent"],
+            **newer(io.Schema, search_aliases=["video latent to frames", "latent batch", "5D latent"]),
             inputs=[
                 io.Latent.Input("latent", tooltip="A video latent or a batch of image latents."),
                 io.Combo.Input(

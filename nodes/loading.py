@@ -5,8 +5,9 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .host.compat import known
-from .host.models import folders, load, lora
+from .host.compat import newer
+from .host.models import folders, load
+from .host.models import lora as host_lora
 from .host.models.model import WEIGHT_DTYPES
 
 CATEGORY = "T2V/loaders"
@@ -17,21 +18,23 @@ class ModelLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VModelLoader",
             display_name="T2V Model Loader",
             category=CATEGORY,
             description="Loads a 3D-UNet text-to-video model (ModelScope, ZeroScope, VideoCrafter, T2V-Turbo and kin) "
             "with its text encoder and VAE. The built-in model needs no download.",
-            search_aliases=[
-                "text to video",
-                "modelscope",
-                "zeroscope",
-                "videocrafter",
-                "t2v-turbo",
-                "load video model",
-            ],
+            **newer(
+                io.Schema,
+                search_aliases=[
+                    "text to video",
+                    "modelscope",
+                    "zeroscope",
+                    "videocrafter",
+                    "t2v-turbo",
+                    "load video model",
+                ],
+            ),
             inputs=[
                 io.Combo.Input(
                     "model",
@@ -47,23 +50,21 @@ class ModelLoader(io.ComfyNode):
                     tooltip="How the UNet's weights are stored. default: what suits the file and the device; fp8 "
                     "halves the memory of fp16 at a small loss of quality; fp32 or bf16 if a video comes out black.",
                 ),
-                known(
-                    io.Combo.Input,
+                io.Combo.Input(
                     "text_encoder",
                     options=folders.file_names("text_encoders"),
                     default=folders.FROM_MODEL,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Combo.Input, advanced=True),
                     tooltip="The text encoder in the model's file or folder, or a file of models/text_encoders (OpenCLIP "
                     "ViT-H for most of these models).",
                 ),
-                known(
-                    io.Combo.Input,
+                io.Combo.Input(
                     "vae",
                     options=folders.file_names("vae"),
                     default=folders.FROM_MODEL,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Combo.Input, advanced=True),
                     tooltip="The VAE in the model's file or folder, or a file of models/vae (that of Stable Diffusion 1 or "
                     "2). Loaded here it takes whole clips; one from Load VAE would decode only the first frame.",
                 ),
@@ -93,17 +94,16 @@ class LoraLoader(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VLoraLoader",
             display_name="T2V LoRA Loader",
             category=CATEGORY,
             description="Applies a LoRA to a text-to-video model: also to its temporal layers, and in formats that "
             "Load LoRA does not know (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
-            search_aliases=["video lora", "motion lora", "t2v-turbo lora"],
+            **newer(io.Schema, search_aliases=["video lora", "motion lora", "t2v-turbo lora"]),
             inputs=[
                 inputs.model(),
-                io.Combo.Input("lora", options=lora.names(), tooltip="A file of models/loras."),
+                io.Combo.Input("lora_name", options=host_lora.names(), tooltip="A file of models/loras."),
                 io.Float.Input(
                     "strength_model",
                     default=1.0,
@@ -130,8 +130,7 @@ class LoraLoader(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, lora: str, strength_model: float, strength_clip: float = 1.0, clip=None) -> io.NodeOutput:
-        return io.NodeOutput(*apply_lora(model, clip, lora, strength_model, strength_clip))
-
-
-apply_lora = lora.apply
+    def execute(
+        cls, model, lora_name: str, strength_model: float, strength_clip: float = 1.0, clip=None
+    ) -> io.NodeOutput:
+        return io.NodeOutput(*host_lora.apply(model, clip, lora_name, strength_model, strength_clip))

@@ -10,27 +10,33 @@ from ..t2v_models.sampling.noise import FILTERS
 from ..t2v_models.sampling.windows import FUSIONS, Windows
 from . import inputs
 from .host import film
-from .host.compat import known
+from .host.compat import newer
 from .host.sampling import context_windows, free_init, free_noise
 
 CATEGORY = "T2V/long videos"
 
 
-def _window_inputs(*, looped: bool) -> list:
-    inputs = [
-        io.Int.Input("length", default=16, min=1, max=4096, tooltip="Frames of a window: as many as the model's own."),
-        io.Int.Input("overlap", default=8, min=0, max=4095, tooltip="Frames that a window shares with the next."),
+def _window_inputs(*, closed_loop: bool) -> list[io.Input]:
+    """The inputs of `Windows`, by the names that core's context windows have; closed_loop: whether to offer loops."""
+    shown = [
+        io.Int.Input(
+            "context_length", default=16, min=1, max=4096, tooltip="Frames in a window: best the model's own length."
+        ),
+        io.Int.Input(
+            "context_overlap", default=8, min=0, max=4095, tooltip="Frames that a window shares with the next one."
+        ),
         io.Combo.Input(
-            "fusion",
+            "fuse_method",
             options=list(FUSIONS),
             default="pyramid",
-            tooltip="How windows are averaged: pyramid trusts their middle, linear ramps over the overlap, flat not.",
+            tooltip="How overlapping windows are averaged. pyramid: the middle of a window counts most; linear: weights "
+            "ramp over the overlap; flat: all frames count the same.",
         ),
     ]
-    if looped:
-        text = "Join the end to the beginning. Windows make seamless loops as long as one of them, coarse-to-fine longer ones."
-        inputs.append(io.Boolean.Input("looped", default=False, tooltip=text))
-    return inputs
+    if closed_loop:
+        text = "Join the end to the beginning. Windows make seamless loops as long as one window, coarse-to-fine longer ones."
+        shown.append(io.Boolean.Input("closed_loop", default=False, tooltip=text))
+    return shown
 
 
 class ContextWindows(io.ComfyNode):
@@ -38,16 +44,15 @@ class ContextWindows(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VWindows",
             display_name="T2V Windows",
             category=CATEGORY,
             description="Denoises a clip as long as a window or longer in overlapping windows, with any sampler.",
-            search_aliases=["context windows", "long video", "loop"],
+            **newer(io.Schema, search_aliases=["context windows", "long video", "loop"]),
             inputs=[
                 inputs.model(),
-                *_window_inputs(looped=True),
+                *_window_inputs(closed_loop=True),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model with windows; the input stays as it is.")
@@ -55,8 +60,11 @@ class ContextWindows(io.ComfyNode):
         )
 
     @classmethod
-    def execute(cls, model, length: int, overlap: int, fusion: str, looped: bool) -> io.NodeOutput:
-        return io.NodeOutput(context_windows.with_windows(model, Windows(length, overlap, fusion, looped)))
+    def execute(
+        cls, model, context_length: int, context_overlap: int, fuse_method: str, closed_loop: bool
+    ) -> io.NodeOutput:
+        window = Windows(context_length, context_overlap, fuse_method, closed_loop)
+        return io.NodeOutput(context_windows.with_windows(model, window))
 
 
 class FreeNoise(io.ComfyNode):
@@ -64,24 +72,24 @@ class FreeNoise(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VFreeNoise",
             display_name="T2V FreeNoise",
             category=CATEGORY,
             description="Denoises a long clip in one pass: temporal attention in windows, over noise that repeats "
             "itself in another order. Qiu et al. 2024 (arXiv:2310.15169).",
-            search_aliases=["freenoise", "long video"],
+            **newer(io.Schema, search_aliases=["freenoise", "long video"]),
             inputs=[
                 inputs.model(),
-                *_window_inputs(looped=False),
+                *_window_inputs(closed_loop=False),
             ],
             outputs=[io.Model.Output(display_name="MODEL", tooltip="The model with FreeNoise; the input stays as is.")],
         )
 
     @classmethod
-    def execute(cls, model, length: int, overlap: int, fusion: str) -> io.NodeOutput:
-        return io.NodeOutput(free_noise.with_free_noise(model, Windows(length, overlap, fusion, free_noise=True)))
+    def execute(cls, model, context_length: int, context_overlap: int, fuse_method: str) -> io.NodeOutput:
+        window = Windows(context_length, context_overlap, fuse_method, free_noise=True)
+        return io.NodeOutput(free_noise.with_free_noise(model, window))
 
 
 class FreeInit(io.ComfyNode):
@@ -89,14 +97,13 @@ class FreeInit(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VFreeInit",
             display_name="T2V FreeInit",
             category=CATEGORY,
             description="Samples several times, each time on noise that keeps the slow changes of the last result: "
             "steadier videos at a multiple of the time. Wu et al. 2024 (arXiv:2312.07537).",
-            search_aliases=["freeinit", "temporal consistency", "flicker"],
+            **newer(io.Schema, search_aliases=["freeinit", "temporal consistency", "flicker"]),
             inputs=[
                 inputs.model(),
                 io.Int.Input("iterations", default=3, min=1, max=10, tooltip="Times to sample; 1 changes nothing."),
@@ -136,26 +143,28 @@ class DrawWindows(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VDrawWindows",
             display_name="T2V Draw Windows",
             category=CATEGORY,
             description="Draws the windows that T2VWindows or T2VFreeNoise lay over a clip, and what each counts.",
-            search_aliases=["visualize context", "context windows picture"],
+            **newer(io.Schema, search_aliases=["visualize context", "context windows picture"]),
             inputs=[
                 io.Int.Input("frames", default=64, min=1, max=65536, tooltip="Length of the clip."),
                 io.Float.Input(
                     "fps", default=8.0, min=0.1, max=240.0, step=0.1, tooltip="For the seconds on the axis."
                 ),
-                *_window_inputs(looped=True),
+                *_window_inputs(closed_loop=True),
             ],
             outputs=[io.Image.Output(display_name="IMAGE", tooltip="A row per window.")],
         )
 
     @classmethod
-    def execute(cls, frames: int, fps: float, length: int, overlap: int, fusion: str, looped: bool) -> io.NodeOutput:
-        return io.NodeOutput(draw_windows(Windows(length, overlap, fusion, looped), frames, fps)[None])
+    def execute(
+        cls, frames: int, fps: float, context_length: int, context_overlap: int, fuse_method: str, closed_loop: bool
+    ) -> io.NodeOutput:
+        window = Windows(context_length, context_overlap, fuse_method, closed_loop)
+        return io.NodeOutput(draw_windows(window, frames, fps)[None])
 
 
 class Film(io.ComfyNode):
@@ -164,14 +173,13 @@ class Film(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         methods = "; ".join(f"{name}: {what}" for name, what in METHODS.items())
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VFilm",
             display_name="T2V Film",
             category=CATEGORY,
             description="Makes a long video of a story. Wire the LATENT and the VAE to T2VSaveVideo, which decodes as "
             "it writes.",
-            search_aliases=["long video", "story", "coarse to fine", "endless", "fifo", "nuwa"],
+            **newer(io.Schema, search_aliases=["long video", "story", "coarse to fine", "endless", "fifo", "nuwa"]),
             inputs=[
                 inputs.model(),
                 inputs.clip(),
@@ -196,20 +204,19 @@ class Film(io.ComfyNode):
                     tooltip="DDIM steps; endless rounds them to a multiple of half a window.",
                 ),
                 inputs.cfg("How closely the story is followed."),
-                *_window_inputs(looped=True),
+                *_window_inputs(closed_loop=True),
                 io.Boolean.Input(
                     "resume",
                     default=False,
                     tooltip="Keep what is finished in output/t2v_unfinished, and go on from it after a stop.",
                 ),
-                known(
-                    io.Int.Input,
-                    "sketches",
+                io.Int.Input(
+                    "candidates",
                     default=4,
                     min=1,
                     max=64,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Int.Input, advanced=True),
                     tooltip="For coarse-to-fine: how often the key frames are made before the steadiest are taken.",
                 ),
             ],
@@ -221,10 +228,21 @@ class Film(io.ComfyNode):
 
     @classmethod
     def execute(
-        cls, model, clip, story: str, length: int, overlap: int, fusion: str, looped: bool, cfg: float, **settings
+        cls,
+        model,
+        clip,
+        story: str,
+        context_length: int,
+        context_overlap: int,
+        fuse_method: str,
+        closed_loop: bool,
+        cfg: float,
+        candidates: int = 4,
+        **settings,
     ) -> io.NodeOutput:
-        window = Windows(length, overlap, fusion, looped)
-        return io.NodeOutput(*film.make(model, clip, story, window=window, guidance_scale=cfg, **settings))
+        window = Windows(context_length, context_overlap, fuse_method, closed_loop)
+        settings |= {"window": window, "guidance_scale": cfg, "sketches": candidates}
+        return io.NodeOutput(*film.make(model, clip, story, **settings))
 
 
 class ContinueVideo(io.ComfyNode):
@@ -232,14 +250,13 @@ class ContinueVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VContinue",
             display_name="T2V Continue Video",
             category=CATEGORY,
             description="Goes on from a clip by any number of frames; its own stay as they are. Kim et al. 2024, "
             "FIFO-Diffusion (arXiv:2405.11473).",
-            search_aliases=["extend video", "continue", "endless", "fifo"],
+            **newer(io.Schema, search_aliases=["extend video", "continue", "endless", "fifo"]),
             inputs=[
                 inputs.model(),
                 io.Conditioning.Input("positive", tooltip="What the video goes on to show."),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .host.compat import known
+from .host.compat import newer
 from .host.models import conditions
 from .host.sampling import run
 
@@ -17,14 +17,13 @@ class VideoSampler(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VVideoSampler",
             display_name="T2V Video Sampler",
             category=CATEGORY,
             description="Denoises a video latent with any of ComfyUI's samplers, and with the exact noise levels that "
             "ModelScope and diffusers use.",
-            search_aliases=["ksampler", "video sampler", "ddim", "align your steps"],
+            **newer(io.Schema, search_aliases=["ksampler", "video sampler", "ddim", "align your steps"]),
             inputs=[
                 io.Model.Input("model", tooltip="The MODEL of T2VModelLoader, patched or not."),
                 io.Conditioning.Input("positive", tooltip="What the video shows."),
@@ -59,51 +58,46 @@ class VideoSampler(io.ComfyNode):
                     step=0.01,
                     tooltip="How much of the latent is replaced: 1 all of it, 0.5 to 0.8 for video to video.",
                 ),
-                known(
-                    io.Int.Input,
-                    "start_step",
+                io.Int.Input(
+                    "start_at_step",
                     default=0,
                     min=0,
                     max=1000,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Int.Input, advanced=True),
                     tooltip="Begin at this step of the schedule, to go on where another sampler ended.",
                 ),
-                known(
-                    io.Int.Input,
-                    "end_step",
+                io.Int.Input(
+                    "end_at_step",
                     default=1000,
                     min=0,
                     max=1000,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Int.Input, advanced=True),
                     tooltip="End before this step of the schedule; at or above steps: at its end.",
                 ),
-                known(
-                    io.Boolean.Input,
+                io.Boolean.Input(
                     "add_noise",
                     default=True,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Boolean.Input, advanced=True),
                     tooltip="Off where the latent of an earlier sampler still has its noise.",
                 ),
-                known(
-                    io.Boolean.Input,
-                    "leftover_noise",
+                io.Boolean.Input(
+                    "return_with_leftover_noise",
                     default=False,
                     optional=True,
-                    advanced=True,
-                    tooltip="Keep the noise that is left at end_step, for a sampler that goes on from there.",
+                    **newer(io.Boolean.Input, advanced=True),
+                    tooltip="Keep the noise that is left at end_at_step, for a sampler that goes on from there.",
                 ),
-                known(
-                    io.Float.Input,
+                io.Float.Input(
                     "cfg_rescale",
                     default=0.0,
                     min=0.0,
                     max=1.0,
                     step=0.01,
                     optional=True,
-                    advanced=True,
+                    **newer(io.Float.Input, advanced=True),
                     tooltip="Takes back the contrast that a high cfg adds; 0.7 is usual, 0 is off.",
                 ),
             ],
@@ -123,10 +117,28 @@ class VideoSampler(io.ComfyNode):
         sampler_name: str,
         scheduler: str,
         denoise: float,
+        start_at_step: int = 0,
+        end_at_step: int = 1000,
+        return_with_leftover_noise: bool = False,
         **options,
     ) -> io.NodeOutput:
-        settings = {"sampler_name": sampler_name, "scheduler": scheduler, "denoise": denoise, **options}
-        return io.NodeOutput(run.sample(model, positive, negative, latent, seed=seed, steps=steps, cfg=cfg, **settings))
+        denoised = run.sample(
+            model,
+            positive,
+            negative,
+            latent,
+            seed=seed,
+            steps=steps,
+            cfg=cfg,
+            sampler_name=sampler_name,
+            scheduler=scheduler,
+            denoise=denoise,
+            start_step=start_at_step,
+            end_step=end_at_step,
+            leftover_noise=return_with_leftover_noise,
+            **options,
+        )
+        return io.NodeOutput(denoised)
 
 
 class ModelConditioning(io.ComfyNode):
@@ -134,14 +146,13 @@ class ModelConditioning(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VModelConditioning",
             display_name="T2V Model Conditioning",
             category=CATEGORY,
             description="Sets what VideoCrafter (frame rate) and T2V-Turbo (guidance, motion guidance) are told "
             "besides the text. Models without such an input are not changed.",
-            search_aliases=["fps conditioning", "videocrafter fps", "t2v-turbo guidance", "motion"],
+            **newer(io.Schema, search_aliases=["fps conditioning", "videocrafter fps", "t2v-turbo guidance", "motion"]),
             inputs=[
                 inputs.model(),
                 io.Float.Input(

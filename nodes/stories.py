@@ -8,7 +8,7 @@ from ..t2v_models.plots.timeline import draw_story
 from ..t2v_models.sampling.story import EXAMPLE, parse_story
 from . import inputs
 from .host import stories
-from .host.compat import known
+from .host.compat import newer
 
 SCENES = 6
 
@@ -18,14 +18,13 @@ class Story(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VStory",
             display_name="T2V Story",
             category="T2V/conditioning",
             description="Turns lines such as '0-2s: a red circle moves right' into one conditioning whose text changes "
             "over the frames, and draws the timeline.",
-            search_aliases=["prompt schedule", "prompt travel", "scenes", "timeline"],
+            **newer(io.Schema, search_aliases=["prompt schedule", "prompt travel", "scenes", "timeline"]),
             inputs=[
                 inputs.clip(),
                 io.String.Input(

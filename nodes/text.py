@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from . import inputs
 from .host import conditioning
-from .host.compat import known
+from .host.compat import newer
 
 
 class TextEncode(io.ComfyNode):
@@ -14,14 +14,13 @@ class TextEncode(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VTextEncode",
             display_name="T2V Text Encode",
             category="T2V/conditioning",
             description="Encodes a prompt of any length. Weights in brackets, (word:1.3), and embedding:name work as "
             "in CLIP Text Encode.",
-            search_aliases=["video prompt", "text", "prompt"],
+            **newer(io.Schema, search_aliases=["video prompt", "text", "prompt"]),
             inputs=[
                 inputs.clip(),
                 io.String.Input(

@@ -6,8 +6,7 @@ from comfy_api.latest import io
 
 from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
 from .host import load_video, save_video
-from .host.compat import known
-from .host.load_video import clip_path, load, load_audio
+from .host.compat import newer
 
 CATEGORY = "T2V/video"
 
@@ -18,14 +17,13 @@ class SaveVideo(io.ComfyNode):
     @classmethod
     def define_schema(cls) -> io.Schema:
         formats = save_video.format_names()
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VSaveVideo",
             display_name="T2V Save Video",
             category=CATEGORY,
             description="Writes a video file: frames, or a latent that is decoded while it is written. The workflow "
             "goes into the file, and into a PNG beside it where the graph editor would not read it from the file.",
-            search_aliases=["video combine", "mp4", "webm", "gif", "export", "save"],
+            **newer(io.Schema, search_aliases=["video combine", "mp4", "webm", "gif", "export", "save"]),
             is_output_node=True,
             hidden=[io.Hidden.prompt, io.Hidden.extra_pnginfo],
             inputs=[
@@ -123,14 +121,13 @@ class LoadVideo(io.ComfyNode):
 
     @classmethod
     def define_schema(cls) -> io.Schema:
-        return known(
-            io.Schema,
+        return io.Schema(
             node_id="T2VLoadVideo",
             display_name="T2V Load Video",
             category=CATEGORY,
             description="Reads a video file of the input folder: trimmed, thinned out, at another rate or size. A clip "
             "that does not fit into memory is refused before it is read.",
-            search_aliases=["video to video", "vid2vid", "import", "load", "frames"],
+            **newer(io.Schema, search_aliases=["video to video", "vid2vid", "import", "load", "frames"]),
             inputs=[
                 io.Combo.Input(
                     "video",
@@ -184,22 +181,22 @@ class LoadVideo(io.ComfyNode):
         cls, video: str, fps: float, start_frame: int, every_nth: int, frame_cap: int, width: int, height: int
     ) -> io.NodeOutput:
         reader = VideoReader(
-            clip_path(video),
+            load_video.clip_path(video),
             fps=fps or None,
             start=start_frame,
             every=every_nth,
             count=frame_cap or None,
             size=(width, height) if width or height else None,
         )
-        images = load(reader)
-        return io.NodeOutput(images, load_audio(reader), float(reader.rate), len(images))
+        images = load_video.load(reader)
+        return io.NodeOutput(images, load_video.load_audio(reader), float(reader.rate), len(images))
 
     @classmethod
     def fingerprint_inputs(cls, video: str | None = None, **_: object) -> str:
         if video is None:
             return "a link"
         try:
-            path = clip_path(video)
+            path = load_video.clip_path(video)
             files = sorted(path.glob("*.[pP][nN][gG]")) if path.is_dir() else [path]
             stats = [(file.name, file.stat()) for file in files]
         except (OSError, ValueError):
@@ -210,7 +207,7 @@ class LoadVideo(io.ComfyNode):
     def validate_inputs(cls, video: str | None = None) -> bool | str:
         try:
             if video is not None:  # a link, whose value is not known yet
-                clip_path(video)
+                load_video.clip_path(video)
         except ValueError as error:
             return str(error)
         return True

@@ -8,7 +8,7 @@ import functools
 import inspect
 import types
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import comfy.model_management
 import comfy.model_patcher
@@ -19,12 +19,20 @@ import torch
 from ...t2v_models import errors
 from ...t2v_models.unet.layers import keeps_channels_last, normalise_last
 
-T = TypeVar("T")
+NEWER = {
+    "advanced": "inputs of a schema",
+    "assign": "BaseModel.load_model_weights",
+    "disable_dynamic": "CLIP, load_text_encoder_state_dicts",
+    "offloadable": "cast_bias_weight",
+    "search_aliases": "Schema",
+    "state_dict": "CLIP",
+}
+"""The keywords that came after the oldest host, and what takes them."""
 
 
 @functools.cache
 def _keywords(callable_: Callable) -> frozenset[str] | None:
-    """The keywords that it takes; None where it takes any."""
+    """Return the keywords that a class or function takes; None where it takes any."""
     if dataclasses.is_dataclass(callable_):
         return frozenset(field.name for field in dataclasses.fields(callable_))
     parameters = inspect.signature(callable_).parameters.values()
@@ -33,12 +41,17 @@ def _keywords(callable_: Callable) -> frozenset[str] | None:
     return frozenset(parameter.name for parameter in parameters)
 
 
-def known(callable_: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """Call with the keywords that this host knows; options that came later are left out for an older one."""
-    names = _keywords(getattr(callable_, "__func__", callable_))  # a cached bound method would keep its object alive
-    if names is not None:
-        kwargs = {name: value for name, value in kwargs.items() if name in names}
-    return callable_(*args, **kwargs)
+def newer(callable_: Callable[..., Any], **options: Any) -> dict[str, Any]:
+    """Return those of the options that this host's class or function takes: `f(…, **newer(f, advanced=True))`.
+
+    Raises:
+        TypeError: for an option that `NEWER` does not list, such as a misspelt one.
+    """
+    unknown = options.keys() - NEWER.keys()
+    if unknown:
+        raise TypeError(f"{', '.join(sorted(unknown))} is not in compat.NEWER: correct the name, or add it there.")
+    taken = _keywords(getattr(callable_, "__func__", callable_))  # a cached bound method would keep its object alive
+    return options if taken is None else {name: value for name, value in options.items() if name in taken}
 
 
 def patcher_for(model: torch.nn.Module, load_device: torch.device, offload_device: torch.device, dynamic: bool = True):
@@ -67,22 +80,15 @@ def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tens
             for key in ("weight", "bias")
         }
         state_dict = {key: value.to(lazy.get(key, value.dtype)) for key, value in state_dict.items()}
-    known(model.load_model_weights, state_dict, "", assign=is_dynamic(patcher))
+    model.load_model_weights(state_dict, "", **newer(model.load_model_weights, assign=is_dynamic(patcher)))
 
 
 def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list[str], disable_dynamic: bool = False):
     """A host CLIP of the given classes with the given weights."""
     parameters = sum(weight.numel() for weight in state_dict.values())
-    takes_weights = "state_dict" in (_keywords(comfy.sd.CLIP.__init__) or ())
-    clip = known(
-        comfy.sd.CLIP,
-        target,
-        embedding_directory=embeddings,
-        parameters=parameters,
-        state_dict=[state_dict],
-        disable_dynamic=disable_dynamic,
-    )
-    if not takes_weights:
+    options = newer(comfy.sd.CLIP, state_dict=[state_dict], disable_dynamic=disable_dynamic)
+    clip = comfy.sd.CLIP(target, embedding_directory=embeddings, parameters=parameters, **options)
+    if "state_dict" not in options:
         clip.load_sd(state_dict)
     return clip
 
@@ -91,14 +97,14 @@ def with_fast_norms(operations: Any) -> Any:
     """The host's layers, their group normalisation without torch's detour on a GPU: see `normalise_last`."""
     if not hasattr(comfy.ops, "cast_bias_weight"):
         return operations
-    lends = "offloadable" in (_keywords(comfy.ops.cast_bias_weight) or ())  # what is to be given back
+    lending = newer(comfy.ops.cast_bias_weight, offloadable=True)  # a host that lends weights wants them back
 
     class GroupNorm(operations.GroupNorm):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """x: (n, c, *) -> the same shape."""
             if not keeps_channels_last(x):
                 return super().forward(x)
-            weight, bias, *lent = comfy.ops.cast_bias_weight(self, x, **({"offloadable": True} if lends else {}))
+            weight, bias, *lent = comfy.ops.cast_bias_weight(self, x, **lending)
             out = normalise_last(x, self.num_groups, weight, bias, self.eps)
             if lent:
                 comfy.ops.uncast_bias_weight(self, weight, bias, *lent)

@@ -14,7 +14,7 @@ SAVE = {
     "pingpong": False,
     "save_output": True,
 }
-WINDOWS = {"length": 16, "overlap": 8, "fusion": "pyramid", "looped": False}
+WINDOWS = {"context_length": 16, "context_overlap": 8, "fuse_method": "pyramid", "closed_loop": False}
 CORE_SAVE = {"format": "auto", "codec": "auto"}
 
 Nodes = dict[str, tuple[str, dict[str, Any], tuple[int, int], str]]
@@ -209,7 +209,12 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
     "seamless_loop": (
         {
             **_base("a yellow star bounces", frames=16),
-            "5": ("T2VWindows", {"model": ("1", 0), **WINDOWS, "looped": True}, (400, 780), "Windows over the end"),
+            "5": (
+                "T2VWindows",
+                {"model": ("1", 0), **WINDOWS, "closed_loop": True},
+                (400, 780),
+                "Windows over the end",
+            ),
             "6": ("T2VVideoSampler", {**_sampler("4"), "model": ("5", 0)}, (840, 180), ""),
             "7": (
                 "T2VSaveVideo",
@@ -220,7 +225,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
         },
         "**A seamless loop.** Windows that go on over the end to the beginning: the last frame leads into the first. "
         "As long as a window, the loop is steady; in longer ones windows may disagree about where things are: make those "
-        "by T2V Film, looped, with the method coarse-to-fine.",
+        "by T2V Film with closed_loop and the method coarse-to-fine.",
     ),
     "long_film": (
         {

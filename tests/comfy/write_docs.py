@@ -38,9 +38,9 @@ USAGE = {
     "the model.",
     "T2VVideoSampler": "`ddim` with `diffusers` is what ModelScope and its fine-tunes were published with, `lcm` with "
     "`diffusers` T2V-Turbo and VideoLCM; `dpmpp_2m` with `diffusers` needs half the steps of `ddim`. A latent of frames as a "
-    "batch works too; the same seed then draws other noise.\n\nFor two samplers one after "
-    "the other: the first with `end_step` and `leftover_noise`, the second with a `start_step` equal to the first "
-    "one's `end_step` and without `add_noise`.",
+    "batch works too; the same seed then draws other noise.\n\nTo split the steps "
+    "between two samplers, give the first an `end_at_step` and `return_with_leftover_noise`, and the second the same number as "
+    "`start_at_step`, without `add_noise`.",
     "T2VVAEDecodeFrames": "VAE Decode gives the same with the VAE of T2VModelLoader. With one of Load VAE it would decode "
     "only the first frame: this node decodes all.",
     "T2VVAEEncodeFrames": "For video to video: wire the frames here, the latent to T2VVideoSampler, and set its `denoise` to "

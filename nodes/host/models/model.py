@@ -187,9 +187,7 @@ def load_model(
     supported = model_config.supported_inference_dtypes
     if dtype is None:
         stored = comfy.utils.weight_dtype(state_dict)
-        dtype = compat.known(
-            management.unet_dtype, model_params=parameters, supported_dtypes=supported, weight_dtype=stored
-        )
+        dtype = management.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
     model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, supported))
     model = model_config.get_model(device=offload_device)
     _check_names(model.diffusion_model.config, state_dict)

@@ -36,12 +36,11 @@ def load_clip(
     """
     embeddings = folder_paths.get_folder_paths("embeddings")
     if is_host_native(state_dict):
-        return compat.known(
-            comfy.sd.load_text_encoder_state_dicts,
+        return comfy.sd.load_text_encoder_state_dicts(
             [_with_last_layer(state_dict)],
             embedding_directory=embeddings,
             clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
-            disable_dynamic=disable_dynamic,
+            **compat.newer(comfy.sd.load_text_encoder_state_dicts, disable_dynamic=disable_dynamic),
         )
     if config is None or tokenizer is None:
         raise T2VError(

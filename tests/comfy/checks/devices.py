@@ -102,8 +102,8 @@ def _graphs(host):
             yield f"{sampler} {name}", samples
     for name, each in patched.items():
         yield name, host.run("T2VVideoSampler", each, *told, long, *settings)[0]["samples"]
-    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+    how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     for method in host.module("t2v_models.films.film").METHODS:
         yield f"film {method}", host.run("T2VFilm", model, clip, host.story, method=method, **size, **how)[0]["samples"]
     images = torch.linspace(0, 1, 4 * 32 * 32 * 3).view(4, 32, 32, 3)

@@ -27,8 +27,8 @@ def check_a_stopped_film_goes_on_with_its_own_model_only(host):
     assert identity(patched(0.1)) == known[1]
 
     folder = host.base / "output" / "t2v_unfinished"
-    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-    how = {"fusion": "pyramid", "looped": False, "resume": True, "seed": 3, "steps": 2, "cfg": 4.0}
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+    how = {"fuse_method": "pyramid", "closed_loop": False, "resume": True, "seed": 3, "steps": 2, "cfg": 4.0}
     made = [host.run("T2VFilm", model, clip, host.story, method="coarse-to-fine", **size, **how)[0] for _ in range(2)]
     assert torch.equal(made[0]["samples"], made[1]["samples"])
     (kept,) = folder.iterdir()
@@ -41,8 +41,8 @@ def check_a_film_is_not_resumed_where_code_of_other_nodes_decides_how_it_looks(h
     import torch
 
     (model, clip, _), folder = host.tiny("tiny-v"), host.base / "output" / "t2v_unfinished"
-    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-    how = {"fusion": "pyramid", "looped": False, "resume": True, "seed": 4, "steps": 2, "cfg": 4.0}
+    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+    how = {"fuse_method": "pyramid", "closed_loop": False, "resume": True, "seed": 4, "steps": 2, "cfg": 4.0}
     known, made = {each.name for each in folder.glob("*")}, []
     for factor in (1.0, 1.5):
         patched = model.clone()
@@ -68,8 +68,8 @@ def check_a_film_has_windows_of_its_own_whatever_the_model_has(host):
 
     model, clip, _ = host.tiny("tiny-v")
     (other,) = host.run("T2VFreeNoise", model, 8, 4, "pyramid")
-    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+    how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     for method in ("coarse-to-fine", "free-noise"):
         films = [host.run("T2VFilm", m, clip, host.story, method=method, **size, **how)[0] for m in (model, other)]
         assert torch.equal(films[0]["samples"], films[1]["samples"]), method
@@ -85,8 +85,8 @@ def check_films_tell_patches_of_core_what_they_ask_for(host):
 
     patched = model.clone()
     patched.set_model_output_block_patch(lambda h, hsp, options: (patch(h, options), hsp))
-    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2}
+    size = {"frames": 4, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+    how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2}
     host.run("T2VFilm", patched, clip, host.story, method="windows", cfg=4.0, **size, **how)
     assert {tuple(parts) for _, parts, _ in seen} == {(1, 0)}
     assert seen[0][2] > seen[-1][2] > 0
@@ -103,8 +103,8 @@ def check_films_of_scaled_schedules_are_made(host):
 
     sampling = host.module("nodes.host.models.model_sampling").sampling
     model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
-    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-    how = {"fusion": "pyramid", "looped": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+    how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     made = []
     for scale in (None, 0.7):
         model.model.family = dataclasses.replace(model.model.family, scale_base=scale)
@@ -136,10 +136,10 @@ def check_a_film_refuses_a_clip_whose_hooks_it_would_lose(host):
     model, clip, _ = host.tiny()
     hooked = clip.clone()
     hooked.apply_hooks_to_conds = object()
-    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
+    size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
     how = {
-        "fusion": "pyramid",
-        "looped": False,
+        "fuse_method": "pyramid",
+        "closed_loop": False,
         "resume": False,
         "seed": 3,
         "steps": 2,

@@ -158,6 +158,6 @@ def check_a_sampler_goes_on_where_another_ended(host):
         return host.run("T2VVideoSampler", *args, **options)[0]
 
     whole = run(latent)["samples"]
-    half = run(latent, end_step=3, leftover_noise=True)
-    rest = run(half, start_step=3, add_noise=False)["samples"]
+    half = run(latent, end_at_step=3, return_with_leftover_noise=True)
+    rest = run(half, start_at_step=3, add_noise=False)["samples"]
     assert differ(whole, rest) < 1e-4, differ(whole, rest)

@@ -101,7 +101,7 @@ def check_free_init_begins_anew_from_what_there_is_of_a_video(host):
     second = host.run("T2VVideoSampler", model, *conds, first, *args)[0]["samples"]
     patched = host.module("nodes.host.sampling.free_init").with_free_init(model, 2, "ideal", 9.0, 9.0, 4)
     assert host.difference(host.run("T2VVideoSampler", patched, *conds, source, *args)[0]["samples"], second) < 1e-4
-    without = {"start_step": 1, "add_noise": False}
+    without = {"start_at_step": 1, "add_noise": False}
     said = host.refusal(lambda: host.run("T2VVideoSampler", patched, *conds, source, *args[:-1], 1.0, **without))
     assert "add_noise" in said
 

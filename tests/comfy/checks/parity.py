@@ -60,8 +60,8 @@ def check_films_of_every_method_have_every_frame(host):
     made = {}
     film = host.module("t2v_models.films.film")
     for method, looped in [*((each, False) for each in film.METHODS), *((each, True) for each in film.LOOPS)]:
-        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "length": 4, "overlap": 2}
-        how = {"fusion": "pyramid", "looped": looped, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
+        size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
+        how = {"fuse_method": "pyramid", "closed_loop": looped, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
         latent, fps = host.run("T2VFilm", model, clip, host.story, method=method, **size, **how)
         assert latent["samples"].shape == (1, 4, 9, 4, 4)
         assert fps == 8.0
