@@ -30,10 +30,10 @@ import torch
 from safetensors.torch import save_file
 
 if __package__:
-    from .support.small_models import SMALL, all_in_one, in_layout, unet_weights
+    from .support.checkpoints import SMALL, all_in_one, in_layout, unet_weights
 else:
     sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from tests.support.small_models import SMALL, all_in_one, in_layout, unet_weights
+    from tests.support.checkpoints import SMALL, all_in_one, in_layout, unet_weights
 
 from t2v_models.checkpoints import load_unet
 from t2v_models.errors import T2VError

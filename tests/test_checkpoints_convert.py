@@ -17,7 +17,7 @@ from t2v_models.errors import T2VError
 from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D, UNetConfig
 
-from .support.small_models import SMALL, all_in_one, diffusers_folder, in_layout, same
+from .support.checkpoints import SMALL, all_in_one, diffusers_folder, in_layout, same
 
 
 def test_the_image_parts_of_a_model_travel_along(tmp_path: Path) -> None:

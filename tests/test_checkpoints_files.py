@@ -18,7 +18,7 @@ from t2v_models.errors import T2VError
 from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D
 
-from .support.small_models import (
+from .support.checkpoints import (
     SMALL,
     all_in_one,
     diffusers_folder,

@@ -16,7 +16,7 @@ from t2v_models.sampling.windows import Windows
 from t2v_models.training.builtin import autoencoder, clips, text_encoder, unet
 from t2v_models.training.muon import Muon, matrices
 
-from .support.fake_cuda import Pretended
+from .support.fake_cuda import FakeCuda
 
 REAL = torch.cuda.is_available()
 STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
@@ -25,7 +25,7 @@ STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
 @pytest.fixture
 def gpu():
     """The "cuda" that is here, in whole float32, or one that is pretended."""
-    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), nullcontext() if REAL else Pretended():
+    with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), nullcontext() if REAL else FakeCuda():
         yield
 
 

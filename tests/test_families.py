@@ -16,8 +16,8 @@ from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES, family_called, family_for
 from t2v_models.unet import PRESETS, UNetConfig
 
+from .support.checkpoints import SMALL, diffusers_folder, in_layout
 from .support.manifests import manifests, on_meta
-from .support.small_models import SMALL, diffusers_folder, in_layout
 
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)

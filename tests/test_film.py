@@ -13,7 +13,7 @@ from t2v_models.films.settings import LOOPS, METHODS
 from t2v_models.sampling.windows import Windows
 
 from .support.films import CALL, STORY, latents, small_pipeline
-from .support.models import write_diffusers_folder
+from .support.model_folder import write_model_folder
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_every_method_makes_every_frame(pipeline, method, frames):
 
 @pytest.mark.parametrize("method", ["windows", "free-noise", "coarse-to-fine", "endless"])
 def test_a_film_no_longer_than_its_window_is_the_pipelines_own_video(pipeline, method):
-    film = Film(pipeline, STORY, frames=4, method=method, **CALL)
+    film = Film(pipeline, STORY, frames=4, method=method, sketches=1, **CALL)
     noise = torch.randn(film.shape, generator=film.noise(0))
     call = {key: value for key, value in CALL.items() if key != "window"}
     video = pipeline(story=STORY, frames=4, **call, latents=noise, decode=False)
@@ -194,7 +194,7 @@ def test_a_short_continuation_is_denoised_in_windows_of_the_models_length(pipeli
 
 
 def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path):
-    folders = [write_diffusers_folder(tmp_path / name, prediction="v_prediction", seed=seed)
+    folders = [write_model_folder(tmp_path / name, prediction_type="v_prediction", seed=seed)
                for name, seed in (("same", 0), ("other", 1))]  # fmt: skip
     next(Film(pipeline, STORY, frames=5, resume=tmp_path / "film", **CALL).latents())
     Film(load_pipeline(folders[0]), STORY, frames=5, resume=tmp_path / "film", **CALL)

@@ -28,7 +28,7 @@ from t2v_models.errors import T2VError
 from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D
 
-from .support.small_models import SMALL, TEXT, in_layout, random_tensors, unet_weights
+from .support.checkpoints import SMALL, TEXT, in_layout, random_tensors, unet_weights
 
 RANK = 3
 SPATIAL = "input_blocks.1.1.transformer_blocks.0.attn2.to_k.weight"

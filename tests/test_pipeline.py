@@ -11,7 +11,7 @@ from t2v_models.families import FAMILIES
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
 from t2v_models.sampling.windows import Windows
 
-from .support.models import write_diffusers_folder
+from .support.model_folder import write_model_folder
 
 NOT_USED = "The negative prompt is not used: a guidance scale of 1 switches guidance off."
 CALL = {"frames": 3, "width": 64, "height": 48, "steps": 4, "guidance_scale": 5.0}
@@ -20,7 +20,7 @@ CALL = {"frames": 3, "width": 64, "height": 48, "steps": 4, "guidance_scale": 5.
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
     root = tmp_path_factory.mktemp("models")
-    return {kind: write_diffusers_folder(root / kind, prediction=kind) for kind in ("epsilon", "v_prediction")}
+    return {kind: write_model_folder(root / kind, prediction_type=kind) for kind in ("epsilon", "v_prediction")}
 
 
 @pytest.fixture(scope="module")

@@ -18,7 +18,7 @@ from t2v_models.checkpoints import load_state_dict, load_unet, open_checkpoint, 
 from t2v_models.errors import T2VError
 
 from . import fuzz_checkpoints as fuzz
-from .support.small_models import all_in_one, in_layout, unet_weights
+from .support.checkpoints import all_in_one, in_layout, unet_weights
 
 
 class Bomb:

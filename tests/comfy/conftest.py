@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from ..support import tiny_model
+from ..support.model_folder import write_model_folder
 from . import hosts
 from .live import Server
 
@@ -60,8 +60,8 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pytest.importorskip("diffusers")
     folder = tmp_path_factory.mktemp("models")
     return {
-        "tiny": tiny_model.build(folder / "tiny"),
-        "tiny-v": tiny_model.build(folder / "tiny-v", prediction="v_prediction", seed=1),
+        "tiny": write_model_folder(folder / "tiny"),
+        "tiny-v": write_model_folder(folder / "tiny-v", prediction_type="v_prediction", seed=1),
     }
 
 

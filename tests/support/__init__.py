@@ -1,1 +1,1 @@
-"""Models, clips and hosts that the tests share."""
+"""Models, clips and a fake GPU that the tests share."""

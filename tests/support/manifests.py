@@ -1,4 +1,4 @@
-"""The reference implementations' names and shapes, recorded by record_manifests.py."""
+"""Names and shapes of the reference implementations' weights, as record_manifests.py recorded them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from t2v_models.checkpoints.tensors import LazyDict, LazyTensor
 
 @cache
 def manifests() -> dict[str, dict[str, tuple[int, ...]]]:
-    """Model -> name -> shape, in the order of the reference's modules."""
+    """Shapes by model and name, in the order of the reference's modules."""
     raw = gzip.decompress((Path(__file__).parents[1] / "fixtures" / "manifests.json.gz").read_bytes())
     return {model: {name: tuple(shape) for name, shape in entries} for model, entries in json.loads(raw).items()}
 

@@ -1,4 +1,4 @@
-"""Clips for the video tests: procedural, and of the statistics of a filmed one."""
+"""Generated clips, sound and metadata for the video tests."""
 
 from __future__ import annotations
 
@@ -10,20 +10,20 @@ import pytest
 
 NOTE = "q\"uo'te; #x = \\ {[ 漢字 😀 \r\n\ttab\u2028 é"
 WORKFLOW = json.dumps({"nodes": [], "note": NOTE}, ensure_ascii=False) + "\n;#=\\\n\r"
-"""Every character that one of the containers, or the way to it, could lose."""
+"""Metadata with every character that a container or ffmpeg could lose."""
 
 
 QUICK = ("h264-mp4", "vp9-webm", "ffv1-16bit-mkv", "gif", "webp", "png")
-"""Formats that stand for their kin in the quick part of the tests."""
+"""One format of each kind, for the quick part of the tests."""
 
 
 def some_slow(names: Iterable[str]) -> list:
-    """Test parameters: the formats of `QUICK`, and the others marked as slow."""
+    """Test parameters: formats outside `QUICK` are marked as slow."""
     return [name if name in QUICK else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def natural(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
-    """(frames, h, w, 3) uint8: a picture with the spectrum of photographs (1/f), panned by fractions of a pixel."""
+    """(frames, h, w, 3) uint8: an image with the 1/f spectrum of photographs, panned by fractions of a pixel."""
     random = np.random.default_rng(seed)
     fy, fx = np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None]
     decay = 1 / np.maximum(np.hypot(fy, fx), 1 / max(height, width)) ** 1.8
@@ -39,20 +39,20 @@ def natural(frames: int, height: int, width: int, seed: int = 0) -> np.ndarray:
 
 
 def psnr(a: np.ndarray, b: np.ndarray) -> float:
-    """Peak signal to noise ratio of two uint8 clips, in dB, over all pixels and channels."""
+    """Peak signal-to-noise ratio of two uint8 clips in dB, over all pixels and channels."""
     error = np.mean((a.astype(np.float64) - b.astype(np.float64)) ** 2)
     return float(10 * np.log10(255**2 / max(error, 1e-9)))
 
 
 def tone(seconds: float, rate: int = 48000, channels: int = 2) -> dict:
-    """Soft noise as ComfyUI's AUDIO: no two parts of it are alike, so that a shift shows."""
+    """Soft noise as ComfyUI's AUDIO dictionary; all its parts differ, so a shift is detected."""
     noise = np.random.default_rng(3).standard_normal(round(seconds * rate) + 15)
     wave = np.convolve(noise, np.hanning(16) / 16, "valid").astype(np.float32)
     return {"waveform": np.stack([wave * (1 - 0.5 * c) for c in range(channels)])[None], "sample_rate": rate}
 
 
 def coders() -> list:
-    """The ffmpeg processes that this one has running; other tests' processes (a ComfyUI server) are not meant."""
+    """Running ffmpeg processes that this process started; others, such as a ComfyUI server's, are left out."""
     import psutil
 
     gone = (psutil.NoSuchProcess, psutil.ZombieProcess)

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from unittest import mock
 
 
-def _pretended():
+def _fake_cuda():
     spec = importlib.util.spec_from_file_location("fake_cuda", Path(__file__).parents[2] / "support" / "fake_cuda.py")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -18,12 +18,12 @@ def _pretended():
 def _gpu(intermediate):
     """Within it the host finds a GPU with room for everything, and keeps what goes from node to node on `intermediate`.
 
-    The GPU is the one that is here, or one that is pretended.
+    The GPU is this machine's, or a fake one where it has none.
     """
     import comfy.model_management as management
     import torch
 
-    module = _pretended()
+    module = _fake_cuda()
     kept = module.DEVICE if intermediate == "cuda" else torch.device("cpu")
     room = lambda dev=None, torch_free_too=False, **_: (8 << 30, 8 << 30) if torch_free_too else 8 << 30  # noqa: E731
     changes = {
@@ -39,7 +39,7 @@ def _gpu(intermediate):
         "should_use_bf16": lambda *_, **__: False,
         "soft_empty_cache": lambda force=False: None,
     }
-    about = SimpleNamespace(major=7, minor=0, name="pretended", total_memory=8 << 30)
+    about = SimpleNamespace(major=7, minor=0, name="fake", total_memory=8 << 30)
     management.unload_all_models()
     with contextlib.ExitStack() as stack:
         for name, value in changes.items():
@@ -50,7 +50,7 @@ def _gpu(intermediate):
             gpu = {"get_device_properties": about, "synchronize": None, "current_device": 0, "set_device": None}
             for name, answer in gpu.items():
                 stack.enter_context(mock.patch(f"torch.cuda.{name}", lambda *_, answer=answer: answer))
-            stack.enter_context(module.Pretended())
+            stack.enter_context(module.FakeCuda())
         yield
         management.unload_all_models()
 

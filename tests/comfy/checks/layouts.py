@@ -107,7 +107,7 @@ def check_areas_work_on_clips_as_on_frames(host):
 
 def check_prompts_of_different_length_go_together(host):
     model, clip, _ = host.tiny()
-    positive, negative = host.conds(clip, "red circle " * 20, "")
+    positive, negative = host.conds(clip, "red circle " * 40, "")
     assert positive[0][0].shape[1] > 77
     assert positive[0][0].shape[1] % 77 == 0
     out = ksample(host, model, positive, negative, torch.zeros(1, 4, 2, 8, 8))

@@ -118,7 +118,7 @@ def check_align_your_steps_takes_its_own_levels(host):
 
 def check_weights_in_brackets_and_long_prompts(host):
     _, clip, _ = host.tiny()
-    plain, heavy, long = host.conds(clip, "a red circle", "a (red:1.5) circle", "red circle " * 20)
+    plain, heavy, long = host.conds(clip, "a red circle", "a (red:1.5) circle", "red circle " * 40)
     assert not torch.equal(plain[0][0], heavy[0][0])
     assert plain[0][0].shape == (1, 77, 32)
     assert long[0][0].shape[1] % 77 == 0

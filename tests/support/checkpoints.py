@@ -1,4 +1,4 @@
-"""Small models of the family on disk, for tests of reading and converting."""
+"""Random weights of a small model in every layout, for tests of reading and converting."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from t2v_models.unet import UNet3D, UNetConfig
 
 SMALL = UNetConfig(channels=(32, 64), attention_levels=(True, False), num_res_blocks=1, context_dim=64,
                    head_dim=32, init_heads=8)  # fmt: skip
-"""A network whose head size shapes tell: its first transformer has 8 heads, as in all published models."""
+"""A UNet whose head size follows from its shapes: its first transformer has 8 heads, as in all published models."""
 
 VAE = {"block_out_channels": [32, 64], "layers_per_block": 1, "latent_channels": 4, "in_channels": 3,
        "out_channels": 3, "use_quant_conv": True, "use_post_quant_conv": True,
@@ -25,30 +25,31 @@ TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vo
 
 
 def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
+    """A normal tensor, of standard deviation 0.1, for each name."""
     generator = torch.Generator().manual_seed(seed)
     return {name: torch.randn(shape, generator=generator) * 0.1 for name, shape in shapes.items()}
 
 
 @cache
 def unet_weights(config: UNetConfig = SMALL) -> dict[str, torch.Tensor]:
-    """Canonical names."""
+    """The UNet's weights by canonical names."""
     return random_tensors({n: tuple(t.shape) for n, t in UNet3D(config, device="meta").state_dict().items()})
 
 
 @cache
 def vae_weights() -> dict[str, torch.Tensor]:
-    """diffusers' names."""
+    """The VAE's weights by diffusers' names."""
     return random_tensors(vae.expected_shapes(VAE), 1)
 
 
 @cache
 def text_weights() -> dict[str, torch.Tensor]:
-    """transformers' names."""
+    """The text encoder's weights by transformers' names."""
     return random_tensors(text_encoder.expected_shapes(TEXT), 2)
 
 
 def in_layout(layout: str, config: UNetConfig = SMALL, prefix: str = "") -> dict[str, torch.Tensor]:
-    """The UNet's weights in a layout."""
+    """The UNet's weights by a layout's names, each after `prefix`."""
     renamed = LAYOUTS[layout].from_canonical(as_lazy(unet_weights(config)), config)
     return {prefix + name: tensor.contiguous() for name, tensor in load_all(renamed).items()}
 
@@ -63,7 +64,7 @@ def all_in_one(config: UNetConfig = SMALL) -> dict[str, torch.Tensor]:
 
 
 def diffusers_folder(folder: Path, config: UNetConfig = SMALL, variant: str = "", shards: int = 1) -> Path:
-    """A diffusers model folder, with fp16 weights for variant ".fp16"."""
+    """Write a diffusers model folder, with fp16 weights for variant ".fp16"; returns the folder."""
     parts = {
         "unet": ("diffusion_pytorch_model", in_layout("diffusers", config), diffusers_layout.to_json(config)),
         "vae": ("diffusion_pytorch_model", vae_weights(), {"_class_name": "AutoencoderKL"} | VAE),
@@ -90,5 +91,5 @@ def diffusers_folder(folder: Path, config: UNetConfig = SMALL, variant: str = ""
 
 
 def same(ours: dict[str, torch.Tensor], wanted: dict[str, torch.Tensor], dtype: torch.dtype | None = None) -> bool:
-    """Whether weights are the same bit for bit, in a type if one is given."""
+    """Whether two sets of weights are equal bit for bit; `wanted` is converted to `dtype`, else to the type of `ours`."""
     return set(ours) == set(wanted) and all(torch.equal(ours[n], wanted[n].to(dtype or ours[n].dtype)) for n in wanted)
