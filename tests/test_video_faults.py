@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from t2v_models.atomic_output import PREFIX
 from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter
-from t2v_models.video.atomic_output import PREFIX
 
 from .support.video_clips import coders, natural, some_slow, tone
 

@@ -1,11 +1,12 @@
-"""Video files, in and out: streamed through ffmpeg, with sound and metadata, exact and safe."""
+"""Read and write video files, frame by frame through ffmpeg, with sound and metadata."""
 
 from .audio import Audio
+from .ffmpeg_text import AudioInfo
 from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, format_of
 from .frame_rate import frame_rate
-from .metadata import embed, json_text, png_text_chunks, read_embedded
+from .metadata import embed, json_text, read_embedded
 from .png import still_png
-from .probe import AudioInfo, VideoInfo
+from .probe import VideoInfo
 from .reader import VideoReader
 from .writer import VideoWriter
 
@@ -24,7 +25,6 @@ __all__ = [
     "format_of",
     "frame_rate",
     "json_text",
-    "png_text_chunks",
     "read_embedded",
     "still_png",
 ]

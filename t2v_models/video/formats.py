@@ -1,4 +1,4 @@
-"""The table of file formats: what each holds, and how ffmpeg is asked for it."""
+"""The table of file formats: what each stores, and ffmpeg's options for it."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .frame_rate import frame_rate
 log = logging.getLogger(__name__)
 
 DEFAULT_QUALITY = 80
-"""The place of every format's default on the common scale from 0 (smallest) to 100 (best)."""
+"""The quality, from 0 (smallest file) to 100 (best), that stands for every format's default."""
 
 BEST = 95
-"""The quality from which a format with a better way to store colour takes it."""
+"""From this quality on, a format that has `best_pixels` stores them."""
 
 SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+lanczos"
-"""Flags under which swscale converts between RGB and YUV without a drift; lanczos keeps the most of 4:2:0 colour."""
+"""Flags with which swscale converts between RGB and YUV without a drift; lanczos keeps the most of 4:2:0 colour."""
 
 
 @dataclass(frozen=True)
@@ -32,32 +32,55 @@ class Format:
 
     name: str
     title: str
-    encoders: tuple[str, ...]  # the first that this ffmpeg has is used
-    pixels: str  # ffmpeg's name of the stored pixel format, below the best quality
-    arguments: Callable[[str, int], list[str]]  # (encoder, quality 0..100) -> the encoder's options
-    extension: str  # with its dot; "" is a folder of numbered frames
+    encoders: tuple[str, ...]
+    """ffmpeg's encoders of this format; the first one that the ffmpeg in use has is used."""
+    pixels: str
+    """ffmpeg's name of the stored pixel format, below the quality `BEST`."""
+    arguments: Callable[[str, int], list[str]]
+    """(encoder, quality 0..100) -> the encoder's options."""
+    extension: str
+    """With its dot; "" is a folder of numbered frames."""
     muxer: str
-    depth: int = 8  # bits a channel that survive the way
-    lossless: bool = False
-    audio: tuple[str, ...] = ()  # options of the audio encoder; empty: this format holds no sound
-    even: bool = False  # width and height must be even (4:2:0)
-    smallest: int = 1  # least width and height that the encoder takes
-    loops: bool = False  # the file says how often it is played
-    drop: bool = False  # ComfyUI's editor finds a workflow inside
-    plays: bool = False  # the editor shows it moving
-    best_pixels: str = ""  # what is stored from `BEST` on, where that is another format
+    """ffmpeg's name of the container."""
+    depth: int = 8
+    """Bits a channel that are stored."""
+    audio: tuple[str, ...] = ()
+    """Options of the audio encoder; empty where the format holds no sound."""
+    even: bool = False
+    """Width and height must be even (4:2:0)."""
+    smallest: int = 1
+    """The least width and height that the encoder takes."""
+    loops: bool = False
+    """The file stores how often it is played."""
+    drop: bool = False
+    """ComfyUI's editor opens the workflow inside, where the file is dropped on it."""
+    plays: bool = False
+    """ComfyUI's editor plays the file."""
+    best_pixels: str = ""
+    """ffmpeg's name of the pixel format from the quality `BEST` on; empty where it is `pixels`."""
 
     @property
     def yuv(self) -> bool:
+        """Whether pixels are stored as brightness and colour differences."""
         return self.pixels.startswith("yuv")
 
-    def encoder(self) -> str | None:
-        """The encoder to use, or None when this ffmpeg has none."""
+    def is_available(self) -> bool:
+        """Whether the ffmpeg in use can write this format."""
+        return not ffmpeg.abilities("encoders").isdisjoint(self.encoders)
+
+    def encoder(self) -> str:
+        """Return the encoder to use; T2VError where the ffmpeg in use has none."""
         known = ffmpeg.abilities("encoders")
-        return next((name for name in self.encoders if name in known), None)
+        for name in self.encoders:
+            if name in known:
+                return name
+        raise T2VError(
+            f"The ffmpeg at {ffmpeg.ffmpeg_exe()} cannot write {self.name} (no {' or '.join(self.encoders)}): "
+            "choose another format, or pip install --upgrade imageio-ffmpeg."
+        )
 
     def filters(self, quality: int = DEFAULT_QUALITY) -> str:
-        """Filter chain from the frames that are fed in to the stored pixels."""
+        """Return ffmpeg's filter chain from RGB frames to the stored pixels."""
         pixels = self.best_pixels if self.best_pixels and quality >= BEST else self.pixels
         if not self.yuv:
             return f"format={pixels}"
@@ -68,7 +91,7 @@ class Format:
 
 
 def scale(quality: int, worst: float, default: float, best: float) -> float:
-    """The encoder's own number for a quality of 0..100: lines through (0, worst), (80, default), (100, best)."""
+    """Map a quality of 0..100 to an encoder's own number: lines through (0, worst), (80, default), (100, best)."""
     if quality <= DEFAULT_QUALITY:
         return worst + (default - worst) * quality / DEFAULT_QUALITY
     return default + (best - default) * (quality - DEFAULT_QUALITY) / (100 - DEFAULT_QUALITY)
@@ -119,63 +142,57 @@ _OPUS = ("-c:a", "libopus", "-b:a", "192k")
 _FLAC = ("-c:a", "flac", "-sample_fmt", "s32")
 _PCM = ("-c:a", "pcm_s24le")
 
-_MP4 = {"extension": ".mp4", "muxer": "mp4", "audio": _AAC, "even": True, "drop": True}
-_WEBM = {"extension": ".webm", "muxer": "webm", "audio": _OPUS, "even": True, "drop": True}
-_MOV = {"extension": ".mov", "muxer": "mov", "audio": _PCM, "even": True, "drop": True}
-_MKV = {"extension": ".mkv", "muxer": "matroska", "audio": _FLAC, "lossless": True}
-_PNG = {"extension": "", "muxer": "image2", "lossless": True, "drop": True}
 _X264, _X265, _AV1 = ("libx264",), ("libx265",), ("libsvtav1", "libaom-av1")
 
+_mp4 = functools.partial(Format, extension=".mp4", muxer="mp4", audio=_AAC, even=True, drop=True)
+_webm = functools.partial(Format, extension=".webm", muxer="webm", audio=_OPUS, even=True, drop=True)
+_mov = functools.partial(Format, extension=".mov", muxer="mov", audio=_PCM, even=True, drop=True)
+_mkv = functools.partial(Format, extension=".mkv", muxer="matroska", audio=_FLAC)
+_png = functools.partial(Format, extension="", muxer="image2", drop=True)
+
 _ALL = (
-    Format("h264-mp4", "H.264 mp4", _X264, "yuv420p", _x264, smallest=16, plays=True, **_MP4),
-    Format("h264-10bit-mp4", "H.264 mp4, 10 bit", _X264, "yuv420p10le", _x264, depth=10, smallest=16, **_MP4),
-    Format("h265-mp4", "H.265 mp4", _X265, "yuv420p", _x265, smallest=64, **_MP4),
-    Format("h265-10bit-mp4", "H.265 mp4, 10 bit", _X265, "yuv420p10le", _x265, depth=10, smallest=64, **_MP4),
-    Format("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, plays=True, **_WEBM),
-    Format("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, plays=True, **_WEBM),
-    Format(
-        "prores-mov",
-        "ProRes mov",
-        ("prores_ks",),
-        "yuv422p10le",
-        _prores,
-        depth=10,
-        smallest=16,
-        best_pixels="yuv444p10le",
-        **_MOV,
+    _mp4("h264-mp4", "H.264 mp4", _X264, "yuv420p", _x264, smallest=16, plays=True),
+    _mp4("h264-10bit-mp4", "H.264 mp4, 10 bit", _X264, "yuv420p10le", _x264, depth=10, smallest=16),
+    _mp4("h265-mp4", "H.265 mp4", _X265, "yuv420p", _x265, smallest=64),
+    _mp4("h265-10bit-mp4", "H.265 mp4, 10 bit", _X265, "yuv420p10le", _x265, depth=10, smallest=64),
+    _webm("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, plays=True),
+    _webm("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, plays=True),
+    _mov(
+        "prores-mov", "ProRes mov", ("prores_ks",), "yuv422p10le", _prores,
+        depth=10, smallest=16, best_pixels="yuv444p10le",
     ),
-    Format("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1, **_MKV),
-    Format("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16, **_MKV),
+    _mkv("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1),
+    _mkv("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16),
     Format("gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True),
     Format("webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True, plays=True),
-    Format("png", "PNG sequence", ("png",), "rgb24", _nothing, **_PNG),
-    Format("png-16bit", "PNG sequence, 16 bit", ("png",), "rgb48be", _nothing, depth=16, **_PNG),
-)
+    _png("png", "PNG sequence", ("png",), "rgb24", _nothing),
+    _png("png-16bit", "PNG sequence, 16 bit", ("png",), "rgb48be", _nothing, depth=16),
+)  # fmt: skip
 
 FORMATS: dict[str, Format] = {format.name: format for format in _ALL}
 """Every format by its name, whether or not the ffmpeg in use can write it."""
 
 
 def available_formats() -> list[str]:
-    """Names of the formats that the ffmpeg in use can write; the log says once which were left out."""
-    lacking = {name: " or ".join(format.encoders) for name, format in FORMATS.items() if not format.encoder()}
-    for name, encoders in lacking.items():
-        _log_lacking(ffmpeg.ffmpeg_exe(), name, encoders)
-    return [name for name in FORMATS if name not in lacking]
+    """Return the names of the formats that the ffmpeg in use can write; logs once which formats are left out."""
+    for name, format in FORMATS.items():
+        if not format.is_available():
+            _log_unavailable(ffmpeg.ffmpeg_exe(), name, " or ".join(format.encoders))
+    return [name for name, format in FORMATS.items() if format.is_available()]
 
 
 @functools.cache
-def _log_lacking(exe: str, name: str, encoders: str) -> None:
+def _log_unavailable(exe: str, name: str, encoders: str) -> None:
     log.warning("This ffmpeg (%s) cannot write %s: it has no %s.", exe, name, encoders)
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
-    """The format that the path's ending asks for; T2VError where there is none."""
+    """Return the format of a path's ending; T2VError where there is none, or this ffmpeg cannot write it."""
     return choose_format(Path(path), None)
 
 
 def check_rate(format: Format, fps: float | Fraction | None) -> None:
-    """T2VError where the format cannot hold so many frames a second."""
+    """Raise T2VError where the format cannot hold so many frames a second."""
     if fps is not None and format.muxer == "gif" and frame_rate(fps) > 100:
         raise T2VError(
             f"A GIF counts time in hundredths of a second, so {float(fps):g} frames a second are too many: give at most "
@@ -184,7 +201,11 @@ def check_rate(format: Format, fps: float | Fraction | None) -> None:
 
 
 def choose_format(path: Path, name: str | None) -> Format:
-    """The format of that name, or the first whose extension the path has."""
+    """Return the format of that name, or where the name is None, the first one with the path's ending.
+
+    Raises:
+        T2VError: where the name is not known or does not fit the ending, or the ffmpeg in use cannot write the format.
+    """
     if name is not None:
         if name not in FORMATS:
             raise T2VError(f"There is no video format {name!r}: choose one of {', '.join(FORMATS)}.")
@@ -202,9 +223,5 @@ def choose_format(path: Path, name: str | None) -> Format:
                 "choose one of these, or name the format."
             )
         format = extensions[path.suffix.lower()]
-    if format.encoder() is None:
-        raise T2VError(
-            f"The ffmpeg at {ffmpeg.ffmpeg_exe()} cannot write {format.name} (no {' or '.join(format.encoders)}): "
-            "choose another format, or pip install --upgrade imageio-ffmpeg."
-        )
+    format.encoder()  # raises where the ffmpeg in use has none
     return format

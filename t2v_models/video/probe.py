@@ -8,19 +8,11 @@ from fractions import Fraction
 from pathlib import Path
 
 from ..errors import T2VError
-from . import ffmpeg
+from . import ffmpeg, ffmpeg_text
+from .ffmpeg_text import AudioInfo
 from .frame_rate import frame_rate, measured_rate
 from .metadata import PRIVATE, parse_ffmetadata, read_embedded
 from .truncation import check_whole, count_gif_pictures
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """The first sound track."""
-
-    codec: str
-    rate: int  # samples a second
-    channels: int
 
 
 @dataclass(frozen=True)
@@ -30,13 +22,17 @@ class VideoInfo:
     width: int
     height: int
     fps: Fraction
+    """Frames a second."""
     frame_count: int
-    codec: str
-    pixels: str  # ffmpeg's name of the stored pixel format
-    colour: str | None  # the matrix that the file names, None where it names none
+    pixels: str
+    """ffmpeg's name of the stored pixel format."""
+    colour: str | None
+    """The colour matrix that the file names, such as "bt709"; None where it names none."""
     audio: AudioInfo | None = None
     metadata: dict[str, str] = field(default_factory=dict)
-    stored_size: tuple[int, int] = (0, 0)  # with the rows and columns that were added to make them even
+    """The texts in the file, such as the workflow, by key."""
+    stored_size: tuple[int, int] = (0, 0)
+    """(width, height) with the rows and columns that were added to make them even."""
 
     @property
     def duration(self) -> float:
@@ -46,16 +42,26 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a folder of numbered PNG frames, as ffmpeg must be given it."""
+    """A file, or a folder of numbered PNG frames, with ffmpeg's options to read it."""
 
     path: Path
     input: tuple[str, ...]
-    first: Path  # the file that holds the metadata
-    count: int | None = None  # frames, where counting files tells
+    """ffmpeg's options, "-i" and the file's URL included."""
+    first: Path
+    """The file that holds the metadata: the first frame of a folder."""
+    count: int | None = None
+    """Frames of a folder or a GIF, for which ffmpeg need not be asked; None for any other file."""
 
 
 def open_source(path: Path, *, strict: bool = True) -> Source:
-    """Look what the path is; raises FileNotFoundError, PermissionError or T2VError with a sentence."""
+    """Find out what a path is: a video file or a folder of numbered PNG frames.
+
+    strict: refuse a file that is cut off.
+
+    Raises:
+        FileNotFoundError, PermissionError: with one sentence.
+        T2VError: where the path is no video, is cut off, or the ffmpeg in use cannot read its format.
+    """
     try:
         if path.is_dir():
             return _folder(path)
@@ -77,8 +83,8 @@ def open_source(path: Path, *, strict: bool = True) -> Source:
 
 def _folder(path: Path) -> Source:
     names = [child.name for child in path.iterdir() if child.suffix.lower() == ".png"]
-    numbers = [re.fullmatch(r"(.*?)(\d+)\.(png|PNG)", name) for name in names]
-    if not names or None in numbers:
+    numbers = [match for name in names if (match := re.fullmatch(r"(.*?)(\d+)\.(png|PNG)", name))]
+    if not names or len(numbers) < len(names):
         raise T2VError(f"{path} is a folder without numbered PNG frames: they must be named 00000.png, 00001.png, …")
     head, digits, ending = min(numbers, key=lambda match: int(match[2])).groups()
     first = int(digits)
@@ -93,48 +99,45 @@ def _folder(path: Path) -> Source:
 
 
 def probe(source: Source) -> VideoInfo:
-    """Read the headers, and count the frames without decoding them."""
-    name = source.path.name
+    """Read the headers, and count the frames without decoding them.
+
+    Raises:
+        T2VError: where ffmpeg finds no video stream, or no frame in it.
+    """
     status, output, stderr = ffmpeg.run([*source.input, "-f", "ffmetadata", "-"])
-    stream = re.search(r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Video: (.*)$", stderr, re.MULTILINE)
-    size = re.search(r", (\d{1,6})x(\d{1,6})(?=[, \n\[]|$)", stream[1]) if stream else None
-    if not stream or not size or not int(size[1]) or not int(size[2]):
-        raise T2VError(f"{name} is no video that ffmpeg can read: {_why(stderr, status)}.")
-    embedded = read_embedded(source.first)  # of files that have no such tags for ffmpeg
+    stream = ffmpeg_text.video_stream(stderr)
+    if stream is None:
+        raise T2VError(f"{source.path.name} is no video that ffmpeg can read: {_input_error(stderr, status)}.")
+    embedded = read_embedded(source.first)  # of files in which ffmpeg finds no tags
     texts = embedded or parse_ffmetadata(output)
-    count, rate = _count(source, name)
-    stored = (int(size[1]), int(size[2]))
-    turned = re.search(r"(?i)^ +display ?matrix: rotation of (-?\d+)", stderr, re.MULTILINE)
-    if turned and round(int(turned[1]) / 90) % 2:
-        stored = stored[::-1]
-    shown = _shown_size(texts.get(PRIVATE + "size"), stored)
+    count, rate = _count(source)
     stored_rate = _rate(texts.get(PRIVATE + "frame_rate"))
     if stored_rate and (rate is None or count < 30 or abs(stored_rate / rate - 1) < Fraction(1, 10)):
         rate = stored_rate
     if rate is None:
-        printed = re.search(r"([\d.]+) (?:fps|tbr)", stream[1])
-        rate = frame_rate(float(printed[1])) if printed and float(printed[1]) else Fraction(24)
-    pixels = re.search(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+", stream[1])
-    colour = (
-        re.search(r"(?:^|, )(bt709|smpte170m|bt470bg|fcc|bt2020nc|bt2020c|smpte240m|gbr)(?=[/,]|$)", pixels[2] or "")
-        if pixels
-        else None
-    )
+        rate = frame_rate(stream.rate) if stream.rate else Fraction(24)
+    width, height = _shown_size(texts.get(PRIVATE + "size"), stream.size)
     return VideoInfo(
-        *shown, rate, count,
-        codec=stream[1].split()[0].rstrip(","),
-        pixels=pixels[1] if pixels else "", colour=colour[1] if colour else None,
-        audio=_audio(stderr), metadata={k: v for k, v in texts.items() if not k.startswith(PRIVATE)}, stored_size=stored,
-    )  # fmt: skip
+        width=width,
+        height=height,
+        fps=rate,
+        frame_count=count,
+        pixels=stream.pixels,
+        colour=stream.matrix,
+        audio=ffmpeg_text.audio_stream(stderr),
+        metadata={key: text for key, text in texts.items() if not key.startswith(PRIVATE)},
+        stored_size=stream.size,
+    )
 
 
-def _why(stderr: str, status: int) -> str:
-    """ffmpeg's reason, without the complaints about the output that this probe never wanted."""
+def _input_error(stderr: str, status: int) -> str:
+    """Return ffmpeg's error message about the input, and pass over those about the output, which `probe` never reads."""
     lines = [line for line in stderr.splitlines() if "utput" not in line]
-    return ffmpeg.error_message("\n".join(lines), status).rstrip(".")
+    return ffmpeg_text.error_message("\n".join(lines), status).rstrip(".")
 
 
 def _rate(text: str | None) -> Fraction | None:
+    """Parse a stored frame rate; None where there is none, or no possible one."""
     try:
         return frame_rate(text) if text else None
     except T2VError:
@@ -142,7 +145,7 @@ def _rate(text: str | None) -> Fraction | None:
 
 
 def _shown_size(text: str | None, stored: tuple[int, int]) -> tuple[int, int]:
-    """The size before padding, if the note of it fits the stored size."""
+    """Return the (width, height) before padding, where the note of it fits the stored size; else the stored size."""
     match = re.fullmatch(r"(\d{1,6})x(\d{1,6})", text or "")
     if not match:
         return stored
@@ -151,78 +154,35 @@ def _shown_size(text: str | None, stored: tuple[int, int]) -> tuple[int, int]:
     return size if fits else stored
 
 
-_UNKNOWN = -(2**63)
-"""A time stamp that is none."""
-
-_DISCARD = 4
-"""Of a packet that is decoded and not shown: an edit list has cut it off."""
-
-
-def _count(source: Source, name: str) -> tuple[int, Fraction | None]:
-    """(frames, frame rate) from the packets' time stamps."""
-    if source.path.is_dir():
+def _count(source: Source) -> tuple[int, Fraction | None]:
+    """Return (frames, frame rate) from the packets' time stamps; the rate is None where they do not give one."""
+    if source.count is not None and source.path.is_dir():
         return source.count, None
     process = ffmpeg.Process(
         ["-v", "error", *source.input, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"], stdout=True
     )
-    tick, count, low, high, durations = Fraction(1), 0, None, None, set()
     try:
-        with open(process.popen.stdout.fileno(), "rb", closefd=False) as lines:
-            for line in lines:
-                if line.startswith(b"#tb 0:"):
-                    tick = Fraction(line.split(b":", 1)[1].strip().decode())
-                if line.startswith(b"#"):
-                    continue
-                _, decoded, stamp, duration = (int(part, 0) for part in line.split(b",")[:4])
-                flags = re.search(rb"F=0x([0-9A-Fa-f]+)", line)
-                if flags and int(flags[1], 16) & _DISCARD:
-                    continue
-                count += 1
-                stamp = decoded if stamp == _UNKNOWN else stamp  # an AVI tells only when a frame is decoded
-                if stamp != _UNKNOWN:
-                    low = stamp if low is None else min(low, stamp)
-                    high = stamp if high is None else max(high, stamp)
-                if len(durations) < 3:
-                    durations.add(duration)
+        with open(process.stdout.fileno(), "rb", closefd=False) as lines:
+            packets = ffmpeg_text.packets(lines)
         status, stderr = process.finish(), process.stderr()
     finally:
         process.close()
-    if not count:
-        raise T2VError(f"{name} holds no frame that ffmpeg can read: {ffmpeg.error_message(stderr, status)}.")
-    uniform = durations.pop() * tick if len(durations) == 1 else None
-    if source.count is not None:  # ffmpeg takes a GIF's comments for packets
-        count = source.count
-    span = 0 if low is None else (high - low) * tick
-    return count, measured_rate(count, span, tick, uniform or None)
+    if not packets.count:
+        message = ffmpeg_text.error_message(stderr, status)
+        raise T2VError(f"{source.path.name} holds no frame that ffmpeg can read: {message}.")
+    # ffmpeg counts a GIF's comments as packets
+    count = packets.count if source.count is None else source.count
+    return count, measured_rate(count, packets.span, packets.tick, packets.uniform)
 
 
 def delay(source: Source) -> Fraction:
-    """How many seconds after the sound the picture begins; less than 0 where it begins before."""
+    """Return how many seconds after the sound the picture begins; less than 0 where it begins before."""
     picture, sound = _begin(source, "0:v:0", "-vf", "showinfo"), _begin(source, "0:a:0", "-af", "ashowinfo")
     return Fraction(0) if picture is None or sound is None else picture - sound
 
 
 def _begin(source: Source, track: str, *filters: str) -> Fraction | None:
-    """When the first decoded frame of a track is shown or heard, in the file's own seconds."""
+    """Return when the first decoded frame of a track is shown or heard, in seconds of the file's own time."""
     code = ["-map", track, *filters, "-frames", "1", "-fps_mode", "passthrough", "-f", "null", "-"]
     _, _, stderr = ffmpeg.run(["-v", "info", "-copyts", *source.input, *code])
-    stamp = re.search(r"^\[Parsed_a?showinfo_\d+ @ [^\]]*\].* pts_time: *(-?[\d.]+)", stderr, re.MULTILINE)
-    return Fraction(stamp[1]) if stamp else None
-
-
-def _audio(stderr: str) -> AudioInfo | None:
-    stream = re.search(
-        r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Audio: (\w+).*?, (\d+) Hz, ([^,\n]+)", stderr, re.MULTILINE
-    )
-    if not stream:
-        return None
-    layout = stream[3].strip()
-    named = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "quad(side)": 4, "hexagonal": 6, "octagonal": 8}.get(
-        layout
-    )
-    counted = re.match(r"(\d+) channels", layout)
-    dotted = re.match(r"(\d)\.(\d)(?:\.(\d))?", layout)
-    channels = named or (
-        int(counted[1]) if counted else sum(int(part or 0) for part in dotted.groups()) if dotted else 2
-    )
-    return AudioInfo(stream[1], int(stream[2]), channels)
+    return ffmpeg_text.first_stamp(stderr)

@@ -1,11 +1,11 @@
-"""A video file in, frames out: one at a time from ffmpeg, so that memory stays flat whatever the length."""
+"""Read a video file frame by frame through ffmpeg; memory does not grow with the clip's length."""
 
 from __future__ import annotations
 
 import io
+import logging
 import math
 import os
-import re
 import struct
 from collections.abc import Iterator
 from fractions import Fraction
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 
 from ..errors import T2VError
-from . import ffmpeg
+from . import ffmpeg, ffmpeg_text
 from .audio import Audio
 from .formats import SCALER
 from .frame_rate import frame_rate
 from .probe import VideoInfo, delay, open_source, probe
+
+log = logging.getLogger(__name__)
 
 
 class VideoReader:
@@ -28,10 +30,19 @@ class VideoReader:
     >>> for frame in VideoReader("clip.mp4", every=2, size=(320, 0)):
     ...     print(frame.shape)
 
-    path: a video file, or a folder of numbered PNG frames. fps: drop or repeat frames to reach this rate. start, every,
-    count: then skip so many frames, take each such-and-such one, and at most so many. size: (width, height) to scale
-    to; 0 keeps the shape. depth: 16 gives uint16 frames. strict: a damaged file raises T2VError behind its last good
-    frame; False reads what there is.
+    Args:
+        path: a video file, or a folder of numbered PNG frames.
+        fps: drop or repeat frames to reach this many frames a second; None keeps the file's rate.
+        start: frames to skip, at the rate `fps`.
+        count: the most frames to return; None returns all.
+        every: return one frame of this many.
+        size: (width, height) to scale to; where one of them is 0, it follows from the other and the clip's shape.
+        depth: 16 returns uint16 frames.
+        strict: raise T2VError after the last good frame of a damaged file; False returns what can be read.
+
+    Raises:
+        FileNotFoundError, PermissionError: where the file cannot be opened.
+        T2VError: where an argument is impossible, or the file is no video or cut off.
     """
 
     def __init__(
@@ -59,12 +70,12 @@ class VideoReader:
 
     @cached_property
     def info(self) -> VideoInfo:
-        """The file's size, rate, frame count, sound and metadata: before fps, start, every, count and size."""
+        """The file's size, rate, frame count, sound and metadata, whatever fps, start, every, count and size are."""
         return probe(self._source)
 
     @property
     def size(self) -> tuple[int, int]:
-        """(width, height) of the frames that are given."""
+        """(width, height) of the frames that are returned."""
         width, height = self.info.width, self.info.height
         if self._size is None:
             return width, height
@@ -73,11 +84,11 @@ class VideoReader:
 
     @property
     def rate(self) -> Fraction:
-        """Frames a second of what is given."""
+        """Frames a second of the frames that are returned."""
         return (self.fps or self.info.fps) / self.every
 
     def __len__(self) -> int:
-        """How many frames are given (an estimate where fps is changed)."""
+        """Count the frames that are returned (an estimate where fps is changed)."""
         total = self.info.frame_count
         if self.fps:  # halves go up, as in ffmpeg
             total = math.floor(total / self.info.fps * self.fps + Fraction(1, 2))
@@ -94,7 +105,7 @@ class VideoReader:
         process = ffmpeg.Process(["-v", "error", *self._source.input, *code], stdout=True)
         given = 0
         try:
-            with io.BufferedReader(process.popen.stdout, 1 << 16) as pipe:
+            with io.BufferedReader(process.stdout, 1 << 16) as pipe:
                 while (frame := self._read(pipe)) is not None:
                     given += 1
                     yield frame
@@ -102,30 +113,28 @@ class VideoReader:
         finally:
             process.close()
 
-    def _read(self, pipe: io.BufferedReader) -> np.ndarray | None:
-        """One portable pixmap: "P6 width height 255" and the pixels."""
+    def _read(self, pipe: io.BufferedReader[io.FileIO]) -> np.ndarray | None:
+        """Read one portable pixmap, "P6 width height 255" and the pixels -> (h, w, 3); None at the end."""
         head = [pipe.readline(32) for _ in range(3)]
         if not head[2]:
             return None
         width, height = map(int, head[1].split())
         frame = np.empty((height, width, 3), np.uint8 if self.depth == 8 else np.dtype(">u2"))
-        if (
-            pipe.readinto(memoryview(frame).cast("B") if frame.dtype == np.uint8 else frame.view(np.uint8).data)
-            < frame.nbytes
-        ):
+        if pipe.readinto(frame.view(np.uint8).data) < frame.nbytes:
             return None
         return frame if self.depth == 8 else frame.astype(np.uint16)
 
     def _check(self, status: int, stderr: str, given: int) -> None:
-        """Raise what is wrong with the file, if ffmpeg had to complain or gave nothing."""
-        if not status and not stderr.strip() and (given or self.fps is not None or not len(self)):
+        """Raise T2VError, or log a warning, where ffmpeg reported an error or returned no frame."""
+        failed = bool(status or stderr.strip())
+        if not failed and (given or self.fps is not None or not len(self)):
             if self.fps is None and given != len(self):  # such as frames whose key frame was cut off
-                ffmpeg.log.warning("%s: %d frames were announced and %d are there.", self.path.name, len(self), given)
+                log.warning("%s: %d frames were announced and %d are there.", self.path.name, len(self), given)
             return
-        why = ffmpeg.error_message(stderr, status) if stderr.strip() or status else f"{len(self)} were announced"
+        why = ffmpeg_text.error_message(stderr, status) if failed else f"{len(self)} were announced"
         if self.strict or not given:
             raise T2VError(f"{self.path.name} is damaged: {why}; {given} frames could be read.")
-        ffmpeg.log.warning("%s is damaged: %s; %d frames were read.", self.path.name, why, given)
+        log.warning("%s is damaged: %s; %d frames were read.", self.path.name, why, given)
 
     def _filters(self) -> str:
         info, chain = self.info, []
@@ -143,29 +152,35 @@ class VideoReader:
         return ",".join(chain)
 
     def audio(self) -> Audio | None:
-        """The sound that belongs to the frames that are given; None where the file has none."""
+        """Read the sound that belongs to the frames that are returned; None where the file has none.
+
+        Raises:
+            T2VError: where the sound cannot be read.
+        """
         if self.info.audio is None:
             return None
         source_rate = self.fps or self.info.fps
         begin, length = self.start / source_rate, len(self) * self.every / source_rate
         begin += delay(self._source)
         silence = min(max(-begin, Fraction(0)), length)  # where the picture begins before the sound
-        span = f"start={float(max(begin, 0)):.6f}:duration={float(length - silence):.6f}"
+        span = f"start={float(max(begin, Fraction(0))):.6f}:duration={float(length - silence):.6f}"
         cut = f"asetpts=PTS-STARTPTS,aresample=async=1:first_pts=0,atrim={span}"
         # without the file's tags: a WAV has them before its samples
         code = ["-map", "0:a:0", "-map_metadata", "-1", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
         status, data, stderr = ffmpeg.run(["-v", "error", *self._source.input, *code])
         if status or (self.strict and stderr.strip()):
-            raise T2VError(f"The sound of {self.path.name} could not be read: {ffmpeg.error_message(stderr, status)}.")
+            raise T2VError(
+                f"The sound of {self.path.name} could not be read: {ffmpeg_text.error_message(stderr, status)}."
+            )
         audio = _wav(data)
         padded = np.pad(audio.samples, ((0, 0), (round(silence * audio.rate), 0)))
         return Audio(padded, audio.rate)
 
 
 def _wav(data: bytes) -> Audio:
-    """A WAV of float samples -> Audio."""
+    """Parse a WAV file of float32 samples."""
     at = data.index(b"fmt ") + 8
     channels, rate = struct.unpack_from("<HI", data, at + 2)
-    begin = re.search(rb"data....", data[at:], re.DOTALL).end() + at
+    begin = data.index(b"data", at) + 8  # the chunk's name and its length
     count = (len(data) - begin) // (4 * channels)
     return Audio(np.frombuffer(data, "<f4", count * channels, begin).reshape(count, channels).T.copy(), rate)

@@ -1,29 +1,41 @@
-"""Frames in, a video file out: one frame at a time through ffmpeg, and the file is there whole or not at all."""
+"""Write a video file frame by frame through ffmpeg; the file appears whole or not at all."""
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import os
-import re
 import weakref
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..atomic_output import AtomicOutput
 from ..errors import T2VError
-from . import ffmpeg
-from .atomic_output import AtomicOutput
-from .audio import to_audio
-from .formats import DEFAULT_QUALITY, Format, check_rate, choose_format
+from . import ffmpeg, ffmpeg_text
+from .audio import Audio, to_audio
+from .formats import DEFAULT_QUALITY, check_rate, choose_format
 from .frame_rate import frame_rate
 from .frames import pad_to, quantize, to_array
 from .metadata import PRIVATE, checked, embed, ffmetadata
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Encoding:
+    """What the first frame decides, and the ffmpeg that encodes the frames."""
+
+    size: tuple[int, int]
+    """(width, height) of the frames."""
+    stored: tuple[int, int]
+    """(width, height) in the file: even, or larger, where the format demands it."""
+    depth: int
+    """Bits a channel that ffmpeg gets: 8 or 16."""
+    process: ffmpeg.Process
 
 
 class VideoWriter:
@@ -33,14 +45,23 @@ class VideoWriter:
     ...     for frame in frames:  # (h, w, 3) uint8, uint16 or float 0..1
     ...         video.write(frame)
 
-    The file appears under its name when the block ends, synced to the disk; an error, a cancel or a killed process
-    leaves nothing there, and an older file of the name is refused at the start (`overwrite=True`: replaced at the end, but a
-    folder stays, and the new frames go beside it).
+    The file appears under its name when the block ends, synced to the disk; after an error, a cancel or a kill there is
+    no file.
 
-    path: where to; for a PNG sequence the folder of the frames. fps: a number, or a fraction. format: a name of
-    `FORMATS`; None chooses by the ending. quality: 0 to 100, None is each format's default (80); without effect on
-    lossless formats. audio: `Audio`, or ComfyUI's AUDIO; cut or filled with silence to the clip's length. metadata:
-    texts by key. loop: for GIF and WebP, how often the clip is repeated after its first showing; 0 is for ever.
+    Args:
+        path: the file; for a PNG sequence the folder of the frames.
+        fps: frames a second, a number or a fraction.
+        format: a name of `FORMATS`; None chooses by the path's ending.
+        quality: 0 (smallest file) to 100 (best); None is each format's default (80). Lossless formats ignore it.
+        audio: `Audio`, or ComfyUI's AUDIO; it is cut, or filled with silence, to the clip's length.
+        metadata: texts by key; a value that is no text is stored as JSON.
+        loop: for GIF and WebP, how often the clip is repeated after its first showing; 0 repeats it for ever.
+        overwrite: replace an older file at the end. An older folder stays, and the new frames go beside it.
+
+    Raises:
+        FileExistsError: where the file exists, without `overwrite`.
+        OSError: where it cannot be written there.
+        T2VError: where an argument is impossible, or the ffmpeg in use cannot write the format.
     """
 
     def __init__(
@@ -57,7 +78,7 @@ class VideoWriter:
     ):
         self.path = Path(os.path.abspath(path))
         self.fps = frame_rate(fps)
-        self.format: Format = choose_format(self.path, format)
+        self.format = choose_format(self.path, format)
         self.frames = 0
         self._quality = DEFAULT_QUALITY if quality is None else quality
         if not 0 <= self._quality <= 100:
@@ -71,62 +92,66 @@ class VideoWriter:
         self._texts = checked(metadata)
         self._texts[PRIVATE + "frame_rate"] = str(self.fps)
         self._loop = loop
-        self._size: tuple[int, int] | None = None  # width, height as given
-        self._depth = 8
-        self._process: ffmpeg.Process | None = None
+        self._encoding: _Encoding | None = None
         self._open = True
-        self._place = AtomicOutput(self.path, overwrite=overwrite)
-        self._last = weakref.finalize(self, AtomicOutput.remove, self._place)  # if it is neither closed nor aborted
-
-    # -- the public way -----------------------------------------------------------------------------------------------
+        self._output = AtomicOutput(self.path, overwrite=overwrite)
+        self._remove = weakref.finalize(self, AtomicOutput.remove, self._output)  # if it is neither closed nor aborted
 
     def write(self, frame: Any) -> None:
-        """Add one frame, (h, w, 3): uint8, uint16, or float 0..1; NumPy or torch. Returns when ffmpeg has taken it."""
+        """Add one frame, (h, w, 3) uint8, uint16 or float 0..1, NumPy or torch; blocks while ffmpeg is busy.
+
+        Raises:
+            T2VError: where the writer is closed, the frame has another size than the first, or ffmpeg fails.
+        """
         if not self._open:
             raise T2VError(f"{self.path.name} is closed: no frame can be added.")
         array = to_array(frame)
         height, width, _ = array.shape
-        if self._process is None:
-            self._start(width, height, array.dtype)
-        if (width, height) != self._size:
+        encoding = self._encoding or self._start(width, height, array.dtype)
+        if (width, height) != encoding.size:
             raise T2VError(
-                f"Frame {self.frames} has {width}x{height} pixels, the first {self._size[0]}x{self._size[1]}: "
+                f"Frame {self.frames} has {width}x{height} pixels, the first {encoding.size[0]}x{encoding.size[1]}: "
                 "all must be alike."
             )
-        array = pad_to(quantize(array, self._depth), *self._stored)
-        if self._depth == 16:
+        array = pad_to(quantize(array, encoding.depth), *encoding.stored)
+        if encoding.depth == 16:
             array = array.astype("<u2", copy=False)
         try:
-            self._process.write(memoryview(np.ascontiguousarray(array)).cast("B"))
+            encoding.process.write(np.ascontiguousarray(array).data.cast("B"))
         except OSError as error:
-            raise self._failure(self._process.finish()) from error
+            raise self._failure(encoding.process.finish(), encoding.process) from error
         self.frames += 1
 
     def close(self) -> Path:
-        """Finish the file and give it its name; returns where it is (beside its name, if that was taken meanwhile)."""
+        """Finish the file and give it its name; returns where it is (beside its name, where that was taken meanwhile).
+
+        Raises:
+            OSError: where the file cannot be written there.
+            T2VError: where no frame was written, or ffmpeg fails.
+        """
         if not self._open:
             return self.path
         try:
-            if self._process is None:
+            if self._encoding is None:
                 raise T2VError(f"No frame was written to {self.path.name}: a video needs at least one.")
-            self._finish(self._process)
+            self._finish(self._encoding.process)
             if self._audio:
-                self._add_audio()
+                self._add_audio(self._audio)
             elif self.format.muxer in ("gif", "webp"):
-                self._embed(self._place.folder / self._name)
+                self._embed(self._output.folder / self._name)
             elif self.format.muxer == "image2":
-                self._embed(self._place.folder / self._name / f"{0:05d}.png")
-            self.path = self._place.publish(self._name)
+                self._embed(self._output.folder / self._name / f"{0:05d}.png")
+            self.path = self._output.publish(self._name)
         finally:
             self.abort()
         return self.path
 
     def abort(self) -> None:
-        """Stop, and leave nothing behind. Harmless after `close`."""
+        """Stop, and remove the unfinished file. Does nothing after `close`."""
         self._open = False
-        if self._process:
-            self._process.close()
-        self._last()
+        if self._encoding:
+            self._encoding.process.close()
+        self._remove()
 
     def __enter__(self) -> VideoWriter:
         return self
@@ -137,42 +162,42 @@ class VideoWriter:
         else:
             self.abort()
 
-    # -- ffmpeg -------------------------------------------------------------------------------------------------------
-
     @property
     def _name(self) -> str:
-        """Name of the unfinished file in its private folder."""
+        """The name of the unfinished file in its private folder."""
         return "video" + self.format.extension
 
-    def _start(self, width: int, height: int, dtype: np.dtype) -> None:
-        form = self.format
-        self._size = (width, height)
-        self._depth = 16 if form.depth > 8 and dtype != np.uint8 else 8
-        self._stored = tuple(max(form.smallest, side + side % 2 if form.even else side) for side in (width, height))
-        if self._stored != self._size:
+    def _start(self, width: int, height: int, dtype: np.dtype) -> _Encoding:
+        """Start ffmpeg for frames of that size and type."""
+        form, size = self.format, (width, height)
+        depth = 16 if form.depth > 8 and dtype != np.uint8 else 8
+        even = (width + width % 2, height + height % 2) if form.even else size
+        stored = max(form.smallest, even[0]), max(form.smallest, even[1])
+        if stored != size:
             self._texts[PRIVATE + "size"] = f"{width}x{height}"
-            log.info(
-                "%s: %dx%d is stored as %dx%d, the last row and column repeated.",
-                self.path.name,
-                *self._size,
-                *self._stored,
-            )
-        encoder = form.encoder()
-        quality = int(self._quality)
-        feed = ["-f", "rawvideo", "-pix_fmt", "rgb24" if self._depth == 8 else "rgb48le"]
-        feed += ["-video_size", "{}x{}".format(*self._stored), "-framerate", str(self.fps), "-i", "pipe:0"]
+            padded = "%s: %dx%d is stored as %dx%d, the last row and column repeated."
+            log.info(padded, self.path.name, *size, *stored)
+        feed = ["-f", "rawvideo", "-pix_fmt", "rgb24" if depth == 8 else "rgb48le"]
+        feed += ["-video_size", f"{stored[0]}x{stored[1]}", "-framerate", str(self.fps), "-i", "pipe:0"]
         tags = [] if self._audio else self._tags(1)
-        code = ["-map", "0:v", "-c:v", encoder, *form.arguments(encoder, quality), "-fps_mode", "passthrough"]
-        code += ["-filter_complex" if form.muxer == "gif" else "-vf", self._filters(quality)]
-        if form.muxer == "gif":
-            code[:2] = []
+        target = self._target(final=not self._audio)
+        statistics = ["-v", "error", "-stats", "-stats_period", "60"]
+        process = ffmpeg.Process([*statistics, *feed, *tags, *self._encoder_options(), *target], stdin=True)
+        weakref.finalize(self, ffmpeg.Process.close, process)
+        self._encoding = _Encoding(size, stored, depth, process)
+        return self._encoding
+
+    def _encoder_options(self) -> list[str]:
+        form, quality = self.format, int(self._quality)
+        encoder = form.encoder()
+        options = ["-c:v", encoder, *form.arguments(encoder, quality), "-fps_mode", "passthrough"]
+        if form.muxer == "gif":  # a complex filter maps its own output
+            options += ["-filter_complex", self._filters(quality)]
+        else:
+            options = ["-map", "0:v", *options, "-vf", self._filters(quality)]
+        # WebP counts the showings, GIF the repetitions; 0 is for ever in both
         loop = self._loop + 1 if form.muxer == "webp" and self._loop else self._loop
-        code += ["-loop", str(loop)] if form.loops else []
-        self._process = ffmpeg.Process(
-            ["-v", "error", "-stats", "-stats_period", "60", *feed, *tags, *code, *self._target(final=not self._audio)],
-            stdin=True,
-        )
-        weakref.finalize(self, ffmpeg.Process.close, self._process)
+        return [*options, "-loop", str(loop)] if form.loops else options
 
     def _filters(self, quality: int) -> str:
         if self.format.muxer != "gif":
@@ -183,16 +208,16 @@ class VideoWriter:
         )
 
     def _tags(self, number: int) -> list[str]:
-        """Options that take the container's tags from the ffmpeg input of that number."""
+        """Return the options that read the container's tags as the ffmpeg input of that number."""
         if self.format.muxer in ("gif", "webp", "image2"):
             return []
-        path = self._place.folder / "tags.txt"
+        path = self._output.folder / "tags.txt"
         path.write_bytes(ffmetadata(self._texts))
         return ["-f", "ffmetadata", "-i", ffmpeg.file_url(path), "-map_metadata", str(number)]
 
     def _target(self, *, final: bool) -> list[str]:
-        """Options of the container, and its name."""
-        path = self._place.folder / self._name
+        """Return the options of the container, and the URL of its file."""
+        path = self._output.folder / self._name
         if self.format.muxer == "image2":
             path.mkdir()
             return ["-f", "image2", "-start_number", "0", ffmpeg.file_url(path).replace("%", "%%") + "/%05d.png"]
@@ -205,36 +230,36 @@ class VideoWriter:
     def _finish(self, process: ffmpeg.Process) -> None:
         status = process.finish()
         if status:
-            raise self._failure(status)
-        counts = re.findall(r"frame= *(\d+)", process.stderr())
-        if counts and int(counts[-1]) != self.frames:
-            raise T2VError(f"{self.path.name}: ffmpeg stored {counts[-1]} of {self.frames} frames; nothing was saved.")
+            raise self._failure(status, process)
+        count = ffmpeg_text.written_frames(process.stderr())
+        if count not in (None, self.frames):
+            raise T2VError(f"{self.path.name}: ffmpeg stored {count} of {self.frames} frames; nothing was saved.")
 
-    def _add_audio(self) -> None:
-        """Sound and tags into the container in one go, the pictures copied as they are."""
-        audio = self._audio.exactly(round(self.frames / self.fps * self._audio.rate))
-        raw = self._place.folder / "audio.raw"
-        with contextlib.suppress(FileNotFoundError), open(raw, "wb") as file:
-            file.write(np.ascontiguousarray(audio.samples.T, dtype="<f4"))
-        silent = ffmpeg.file_url(self._place.folder / ("silent" + self.format.extension))
+    def _add_audio(self, audio: Audio) -> None:
+        """Write sound and tags into the container, and copy the pictures as they are."""
+        audio = audio.exactly(round(self.frames / self.fps * audio.rate))
+        raw = self._output.folder / "audio.raw"
+        with open(raw, "wb") as file:
+            file.write(np.ascontiguousarray(audio.samples.T, dtype="<f4").data)
+        silent = ffmpeg.file_url(self._output.folder / ("silent" + self.format.extension))
         sound = ["-f", "f32le", "-ar", str(audio.rate), "-ac", str(audio.channels), "-i", ffmpeg.file_url(raw)]
         code = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", *self.format.audio]
         status, _, stderr = ffmpeg.run(
             ["-v", "error", "-i", silent, *sound, *self._tags(2), *code, *self._target(final=True)]
         )
         if status:
-            raise T2VError(
-                f"{self.path.name}: the sound could not be added: {ffmpeg.error_message(stderr, status)}; nothing was saved."
-            )
+            why = ffmpeg_text.error_message(stderr, status)
+            raise T2VError(f"{self.path.name}: the sound could not be added: {why}; nothing was saved.")
 
     def _embed(self, path: Path) -> None:
-        if self.format.muxer == "image2" and path.with_name(f"{self.frames - 1:05d}.png").exists() is False:
+        """Write the texts into a PNG, WebP or GIF file."""
+        if self.format.muxer == "image2" and not path.with_name(f"{self.frames - 1:05d}.png").exists():
             raise T2VError(f"{self.path.name}: ffmpeg did not store all {self.frames} frames; nothing was saved.")
         try:
             embed(path, self._texts)
         except OSError as error:
             raise type(error)(error.errno or 0, f"{self.path} cannot be written: {error.strerror}") from error
 
-    def _failure(self, status: int) -> Exception:
-        why = ffmpeg.error_message(self._process.stderr(), status)
+    def _failure(self, status: int, process: ffmpeg.Process) -> T2VError:
+        why = ffmpeg_text.error_message(process.stderr(), status)
         return T2VError(f"{self.path.name}: ffmpeg stopped after {self.frames} frames: {why}; nothing was saved.")

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from ..errors import T2VError
+from .errors import T2VError
 
 PREFIX = ".t2v-unfinished-"
 _LOCK = "lock"
