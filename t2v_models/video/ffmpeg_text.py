@@ -11,8 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 
-_VIDEO = re.compile(r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Video: (.*)$", re.MULTILINE)
-_AUDIO = re.compile(r"^  Stream #0:\d+[^:]*(?:\([^)]*\))?: Audio: \w+.*?, (\d+) Hz, ([^,\n]+)", re.MULTILINE)
+_VIDEO = re.compile(r"^ {2,4}Stream #0:\d+[^:]*(?:\([^)]*\))?: Video: (.*)$", re.MULTILINE)
+_AUDIO = re.compile(r"^ {2,4}Stream #0:\d+[^:]*(?:\([^)]*\))?: Audio: \w+.*?, (\d+) Hz, ([^,\n]+)", re.MULTILINE)
 _SIZE = re.compile(r", (\d{1,6})x(\d{1,6})(?=[, \n\[]|$)")
 _PIXELS = re.compile(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+")
 _MATRIX = re.compile(r"(?:^|, )(bt709|smpte170m|bt470bg|fcc|bt2020nc|bt2020c|smpte240m|gbr)(?=[/,]|$)")
@@ -152,7 +152,7 @@ _NOISE = (
     "Conversion failed",
     "Task finished",
     "Terminating thread",
-    "Error opening input files",
+    "Error opening input file",
 )
 """Parts of lines that ffmpeg prints after the one that names the cause."""
 
