@@ -40,7 +40,7 @@ class VideoSampler(io.ComfyNode):
                     "sampler_name",
                     options=run.sampler_names(),
                     default="ddim",
-                    tooltip="ddim and dpmpp_2m are good first choices.",
+                    tooltip="ddim and dpmpp_2m are good first choices; ddim (eta) samples as VideoCrafter does.",
                 ),
                 io.Combo.Input(
                     "scheduler",
@@ -99,6 +99,17 @@ class VideoSampler(io.ComfyNode):
                     optional=True,
                     **newer(io.Float.Input, advanced=True),
                     tooltip="Takes back the contrast that a high cfg adds; 0.7 is usual, 0 is off.",
+                ),
+                io.Float.Input(
+                    "eta",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    **newer(io.Float.Input, advanced=True),
+                    tooltip='For the sampler "ddim (eta)": fresh noise in every step, 0 none, 1 the full amount, as '
+                    "VideoCrafter samples.",
                 ),
             ],
             outputs=[io.Latent.Output(display_name="LATENT", tooltip="The denoised latent, for T2VVAEDecodeFrames.")],

@@ -21,7 +21,7 @@ def fingerprint(model: torch.nn.Module, instead: Mapping[str, Tensor] | None = N
 
 def settled(pipeline: Any) -> str:
     """Another for another noise schedule or family: both decide the latents as the weights do."""
-    about = (sorted(pipeline.scheduler_config.items()), pipeline.family)
+    about = (sorted(pipeline.scheduler_config.items()), float(pipeline.schedule.scale[-1]), pipeline.family)
     return hashlib.sha256(repr(about).encode()).hexdigest()
 
 

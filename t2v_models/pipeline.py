@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import copy
 import logging
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from inspect import signature
 from typing import Any
 
 import torch
@@ -27,7 +25,8 @@ from .errors import T2VError
 from .families import Family
 from .fingerprint import fingerprint, settled
 from .sampling.guidance import classifier_free, motion_guidance, rescale
-from .sampling.schedulers import build_scheduler, set_steps, with_scaled_schedule
+from .sampling.schedule import NoiseSchedule
+from .sampling.solvers import make_solver
 from .sampling.story import parse_story, same_form, with_negative
 from .sampling.windows import Windows
 from .unet import UNet3D
@@ -66,7 +65,10 @@ class Pipeline:
     ) -> None:
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
         self.family, self.defaults = family, family.defaults
-        self.scheduler_config, self.input_scale = with_scaled_schedule(scheduler_config, family.scale_base)
+        self.scheduler_config = scheduler_config
+        self.schedule = NoiseSchedule.from_config(
+            scheduler_config, scale_base=family.scale_base, keeps_last_scale=family.keeps_last_scale
+        )
 
     @property
     def device(self) -> torch.device:
@@ -171,16 +173,15 @@ class Pipeline:
 
         # 2. noise
         generators = [torch.Generator().manual_seed(checked_seed(seed, len(prompts)) + i) for i in range(len(prompts))]
-        base = self.scheduler(scheduler, steps)
-        order = getattr(base, "order", 1)
-        start = (steps - min(int(steps * strength), steps)) * order if video is not None else 0
-        timesteps = base.timesteps[start:]
-        if not len(timesteps):
-            raise T2VError(f"strength {strength} of {steps} steps leaves no step to do: raise one of them.")
-        schedulers = [copy.deepcopy(base) for _ in prompts]  # one each: several remember the steps before
-        for s in schedulers:
-            if hasattr(s, "set_begin_index"):  # told, not looked up: of many steps two may round to one timestep
-                s.set_begin_index(start)
+        solver = make_solver(
+            scheduler or choose.scheduler,
+            self.schedule,
+            steps,
+            generators,
+            strength=1.0 if video is None else strength,
+            eta=eta,
+            device=self.device,
+        )
         x = torch.cat([torch.randn(1, *shape[1:], generator=g) for g in generators]) if latents is None else latents
         if tuple(x.shape) != shape:
             raise T2VError(f"latents has shape {tuple(x.shape)}: {shape} is wanted.")
@@ -188,21 +189,11 @@ class Pipeline:
         if windows is not None:
             windows = windows.over(shape[2])
             x = torch.cat([windows.noise(each[None], g) for each, g in zip(x, generators, strict=True)])
-        if video is not None:
-            clean = self.encode_video(video)
-            x = torch.cat(
-                [s.add_noise(c[None], n[None], timesteps[:1]) for s, c, n in zip(schedulers, clean, x, strict=True)]
-            )
-        else:
-            x = x * base.init_noise_sigma
-            if self.input_scale is not None:  # the originals begin on noise of variance one as the network sees it
-                x = x / self.input_scale[int(timesteps[0])]
+        x = solver.start(x, None if video is None else self.encode_video(video))
 
         # 3. denoise
-        for i, t in enumerate(timesteps):
-            model_input = torch.cat([s.scale_model_input(v[None], t) for s, v in zip(schedulers, x, strict=True)])
-            if self.input_scale is not None:
-                model_input = model_input * self.input_scale[int(t)]
+        for i, t in enumerate(solver.timesteps):
+            model_input = solver.model_input(x, t)
             levels = t.expand(len(prompts)).to(self.device)
             unet = self.unet if windows is None else windows.around(self.unet, i)
             told = self.conditions(levels, fps, scale)
@@ -210,22 +201,16 @@ class Pipeline:
             if guided:
                 uncond, cond = prediction.chunk(2)
                 prediction = rescale(classifier_free(cond, uncond, scale), cond, contrast)
-            x = torch.stack([_step(*each, t, eta) for each in zip(schedulers, prediction, x, generators, strict=True)])
+            x = solver.step(prediction, x, t)
             if progress is not None:
-                progress(i + 1, len(timesteps))
+                progress(i + 1, len(solver.timesteps))
+        x = solver.finish(x)
         self.check_finite(x)
 
         # 4. decode
         if not decode:
             return Video(torch.empty(0), x, rate)
         return Video(torch.stack([torch.cat(list(self.decode(each))) for each in x]), x, rate)
-
-    def scheduler(self, name: str | None, steps: int | None) -> Any:
-        """diffusers' scheduler of that name with its timesteps chosen, the model's own where None."""
-        name = name or self.defaults.scheduler
-        made = build_scheduler(name, self.scheduler_config)
-        set_steps(made, name, checked_steps(self.defaults.steps if steps is None else steps), self.device)
-        return made
 
     def check_finite(self, x: Tensor) -> None:
         """A black video with no word about it is the worst of results."""
@@ -314,11 +299,3 @@ class Pipeline:
     def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
         """See the function of that name."""
         return checked_shape(self, count, frames, width, height)
-
-
-def _step(scheduler: Any, prediction: Tensor, x: Tensor, generator: torch.Generator, t: Tensor, eta: float) -> Tensor:
-    """One scheduler step of one video; frames are its batch, as in diffusers, so that noise is drawn in that order."""
-    taken = signature(scheduler.step).parameters
-    extra = {name: value for name, value in (("generator", generator), ("eta", eta)) if name in taken}
-    frames = scheduler.step(prediction.transpose(0, 1), t, x.transpose(0, 1), return_dict=False, **extra)[0]
-    return frames.transpose(0, 1)

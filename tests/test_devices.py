@@ -87,7 +87,7 @@ def test_a_step_of_training_computes_where_the_model_is(gpu):
         faint=torch.ones(2, 16),
         poses=torch.randn(2, 16, 2, 5),
     ).to("cuda")
-    assert unet.error(model, encoder, batch, unet.signal_levels().to("cuda")).device.type == "cuda"
+    assert unet.error(model, encoder, batch, unet.alphas_cumprod().to("cuda")).device.type == "cuda"
     for matrix in matrices(model):
         matrix.grad = torch.ones_like(matrix)
     Muon(matrices(model)).step()

@@ -6,36 +6,38 @@ import pytest
 import torch
 
 from t2v_models.errors import T2VError
-from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps
+from t2v_models.sampling.ddim import ddim_step
 from t2v_models.sampling.fifo import Fifo
+from t2v_models.sampling.schedule import CLEAN, NoiseSchedule
+from t2v_models.sampling.timesteps import ddim_timesteps
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
+SCHEDULE = NoiseSchedule.from_config(CONFIG)
 
 
-def _constant_model(colour, abar, seen=None):
+def _constant_model(colour, seen=None):
     """Predicts the noise that is left if every clean frame is `colour`."""
 
     def predict(x, timesteps, numbers):
         if seen is not None:
             seen.append((tuple(x.shape), timesteps, numbers))
-        share = abar.float()[timesteps][:, None, :, None, None]
+        share = SCHEDULE.alphas_cumprod.float()[timesteps][:, None, :, None, None]
         return (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-3)
 
     return predict
 
 
 def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
-    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    colour = torch.randn(1, 4, 1, 3, 3)
     clip, seen = torch.randn(1, 4, 5, 3, 3), []
     frames = Fifo(
-        _constant_model(colour, abar, seen),
+        _constant_model(colour, seen),
         clip,
         ddim_timesteps(16),
-        abar,
-        "epsilon",
+        SCHEDULE,
         window=8,
         generator=torch.Generator().manual_seed(0),
-        final_abar=1.0,
+        end=CLEAN,
     )
     made = torch.cat(list(itertools.islice(frames, 24)), dim=2)
     assert (made[:, :, 16:] - colour).abs().max() < 1e-4
@@ -47,31 +49,27 @@ def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
 
 
 def test_an_endless_video_of_one_level_is_one_ddim_step_a_frame():
-    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
-    predict = _constant_model(colour, abar)
+    predict = _constant_model(torch.randn(1, 4, 1, 3, 3))
     generator = torch.Generator().manual_seed(3)
-    frames = Fifo(
-        predict, torch.zeros(1, 4, 1, 3, 3), ddim_timesteps(1), abar, "epsilon", window=2, generator=generator
-    )
+    frames = Fifo(predict, torch.zeros(1, 4, 1, 3, 3), ddim_timesteps(1), SCHEDULE, window=2, generator=generator)
     made = [next(frames) for _ in range(3)]
     again = torch.Generator().manual_seed(3)
     noise = [torch.randn(1, 4, 1, 3, 3, generator=again) for _ in range(4)][1:]
     level = ddim_timesteps(1)
     for frame, x in zip(made, noise, strict=True):
         prediction = predict(x, level[None], None)
-        expected = ddim_step(x, prediction, abar[level].float(), abar[:1].float(), "epsilon")
+        expected = ddim_step(x, prediction, SCHEDULE, level, torch.tensor(0))
         assert (frame - expected).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("when", [0, 3, 20])
 def test_an_endless_video_goes_on_from_its_state_bit_for_bit(when):
-    abar = alphas_cumprod(CONFIG)
-    predict = _constant_model(torch.randn(1, 4, 1, 3, 3), abar)
+    predict = _constant_model(torch.randn(1, 4, 1, 3, 3))
     clip = torch.randn(1, 4, 5, 3, 3)
 
     def queue(seed):
         random = torch.Generator().manual_seed(seed)
-        return Fifo(predict, clip, ddim_timesteps(8), abar, "epsilon", window=8, generator=random)
+        return Fifo(predict, clip, ddim_timesteps(8), SCHEDULE, window=8, generator=random)
 
     first, second = queue(0), queue(1)
     for _ in range(when):
@@ -89,8 +87,7 @@ def test_a_window_that_cannot_slide_over_the_queue_is_refused(window, steps):
             lambda *_: None,
             clip,
             ddim_timesteps(steps),
-            alphas_cumprod(CONFIG),
-            "epsilon",
+            SCHEDULE,
             window=window,
             generator=random,
         )

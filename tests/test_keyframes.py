@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 
-from t2v_models.sampling.ddim import alphas_cumprod, ddim_timesteps
 from t2v_models.sampling.keyframes import (
     coarse_to_fine,
     key_numbers,
@@ -17,6 +16,8 @@ from t2v_models.sampling.keyframes import (
     strides,
     unsteadiness,
 )
+from t2v_models.sampling.schedule import NoiseSchedule
+from t2v_models.sampling.timesteps import ddim_timesteps
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
 
@@ -96,12 +97,13 @@ def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("clean_levels", [False, True])
 def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, clean_levels):
-    abar, colour = alphas_cumprod(CONFIG), torch.randn(1, 4, 1, 3, 3)
+    schedule = NoiseSchedule.from_config({**CONFIG, "prediction_type": kind})
+    colour = torch.randn(1, 4, 1, 3, 3)
     clean = torch.randn(2, 4, 5, 3, 3)
     known = torch.tensor([True, False, False, False, True])
 
     def predict(x, timesteps):
-        share = abar.float()[timesteps][:, None, :, None, None]
+        share = schedule.alphas_cumprod.float()[timesteps][:, None, :, None, None]
         noise = (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-2)
         if clean_levels:
             assert (timesteps[:, known] == 0).all()
@@ -115,8 +117,7 @@ def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(
         known,
         clean,
         ddim_timesteps(8),
-        abar,
-        kind,
+        schedule,
         clean_levels=clean_levels,
         resample=2,
         generator=torch.Generator().manual_seed(0),
@@ -160,7 +161,7 @@ def test_a_frame_waits_for_no_clip_that_it_is_not_in():
 
 @pytest.mark.parametrize("clean_levels", [False, True])
 def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_step(clean_levels):
-    abar, steps = alphas_cumprod(CONFIG), ddim_timesteps(8)[3:]
+    schedule, steps = NoiseSchedule.from_config(CONFIG), ddim_timesteps(8)[3:]
     clean, noise = torch.randn(1, 4, 5, 3, 3), torch.randn(1, 4, 5, 3, 3)
     known = torch.tensor([True, False, False, False, True])
     shown = []
@@ -169,8 +170,8 @@ def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_s
         shown.append(x.clone())
         return torch.zeros_like(x)
 
-    sample_between(predict, noise, known, clean, steps, abar, "epsilon", clean_levels=clean_levels, repaint=True)
-    share = abar.float()[steps[0]]
+    sample_between(predict, noise, known, clean, steps, schedule, clean_levels=clean_levels, repaint=True)
+    share = schedule.alphas_cumprod.float()[steps[0]]
     noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
     assert torch.allclose(shown[0][:, :, ~known], noisy[:, :, ~known])
     assert torch.allclose(shown[0][:, :, known], (clean if clean_levels else noisy)[:, :, known])

@@ -5,11 +5,13 @@ import torch
 
 from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
-from t2v_models.sampling.ddim import alphas_cumprod, ddim_step, ddim_timesteps, lcm_timesteps, timesteps_of
+from t2v_models.sampling.ddim import ddim_step
 from t2v_models.sampling.guidance import classifier_free, motion_guidance, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
-from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, scaled_schedule, set_steps
+from t2v_models.sampling.schedule import NoiseSchedule
+from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, set_steps
 from t2v_models.sampling.story import parse_story, same_form, with_negative
+from t2v_models.sampling.timesteps import ddim_timesteps, lcm_timesteps, timesteps_of
 from t2v_models.sampling.windows import window_weights
 
 CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1}
@@ -80,7 +82,8 @@ def test_videocrafters_scaled_noise_is_an_ordinary_schedule_times_a_factor(base)
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     abar = torch.cumprod(1 - betas, 0)
     scale = torch.cat([torch.linspace(1, base, 400), torch.full((600,), base)])
-    ordinary, norm = scaled_schedule(betas, base)
+    config, norm = NoiseSchedule.from_config(CONFIG, scale_base=base).variance_preserving()
+    ordinary = torch.tensor(config["trained_betas"])
     signal = torch.cumprod(1 - ordinary.double(), 0)
     assert (ordinary > 0).all()
     assert (norm * signal.sqrt() - scale * abar.sqrt()).abs().max() < 1e-5
@@ -141,7 +144,7 @@ def test_every_scheduler_has_the_models_noise_levels_and_no_word_of_ours_is_warn
     diffusers.utils.logging.disable_propagation()
     assert not [record for record in caplog.records if "scale_base" in record.getMessage()]
     assert scheduler.config["even_steps"] is True
-    wanted = alphas_cumprod(config)
+    wanted = NoiseSchedule.from_config(config).alphas_cumprod
     assert torch.allclose(scheduler.alphas_cumprod.double(), wanted, rtol=1e-3, atol=1e-6)
 
 
@@ -245,14 +248,14 @@ def test_a_story_that_contradicts_itself_is_refused_with_its_scene_and_an_exampl
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 def test_a_ddim_step_equals_diffusers(kind):
-    scheduler = build_scheduler("ddim", {**CONFIG, "prediction_type": kind, "clip_sample": False})
+    config = {**CONFIG, "prediction_type": kind, "clip_sample": False}
+    scheduler, schedule = build_scheduler("ddim", config), NoiseSchedule.from_config(config)
     scheduler.set_timesteps(10)
     assert torch.equal(scheduler.timesteps, ddim_timesteps(10))
     x, prediction = torch.randn(2, 1, 4, 3, 5, 5)
-    abar = alphas_cumprod(CONFIG)
     for i, t in enumerate(scheduler.timesteps[:-1]):
         theirs = scheduler.step(prediction, t, x, return_dict=False)[0]
-        ours = ddim_step(x, prediction, abar[t].float(), abar[scheduler.timesteps[i + 1]].float(), kind)
+        ours = ddim_step(x, prediction, schedule, t, scheduler.timesteps[i + 1])
         assert (theirs - ours).abs().max() < 1e-5 * theirs.abs().max()
 
 
@@ -270,7 +273,7 @@ def test_timesteps_equal_diffusers_in_every_spacing(spacing, steps):
 def test_noise_schedules_equal_diffusers(schedule, zero):
     config = {**CONFIG, "beta_schedule": schedule, "rescale_betas_zero_snr": zero}
     theirs = build_scheduler("ddim", config).alphas_cumprod
-    assert (alphas_cumprod(config) - theirs).abs().max() < 1e-6
+    assert (NoiseSchedule.from_config(config).alphas_cumprod - theirs).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("family", ["t2v-turbo-ms", "t2v-turbo-vc2", "videolcm"])

@@ -96,7 +96,7 @@ def test_what_is_cut_out_of_a_clip_keeps_its_scenes(drawn):
 
 
 def test_no_level_of_noise_drowns_another():
-    weights = unet.weigh(unet.signal_levels())
+    weights = unet.weigh(unet.alphas_cumprod())
     assert weights.isfinite().all()
     pure, middle, clean = weights[999], weights[350:500].mean(), weights[5]
     assert middle > 3 * pure

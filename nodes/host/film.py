@@ -22,7 +22,6 @@ from ...t2v_models.films.film import Film
 from ...t2v_models.films.methods import continue_clip, queue_length
 from ...t2v_models.films.settings import Settings
 from ...t2v_models.fingerprint import fingerprint, sampled, settled
-from ...t2v_models.sampling.schedulers import with_scaled_schedule
 from ...t2v_models.sampling.story import Told
 from ...t2v_models.sampling.windows import Windows, together
 from . import stories
@@ -31,7 +30,7 @@ from .latents import to_clips
 from .models import checks, controlnet, guidance
 from .models.checks import check_finite, check_room
 from .models.model import video_model
-from .models.model_sampling import is_scaled
+from .models.model_sampling import family_schedule, is_scaled
 from .models.unet import FREE_NOISE
 from .sampling import preview
 
@@ -109,9 +108,10 @@ class HostPipeline:
         self.unet, self.clip = HostUNet(model), clip
         inner = self.unet.inner
         self.family, self.defaults = inner.family, inner.defaults
-        scaled = is_scaled(model.get_model_object("model_sampling"))
-        base = self.family.scale_base if scaled else None
-        self.scheduler_config, self.input_scale = with_scaled_schedule(model.get_model_object("scheduler"), base)
+        self.scheduler_config = model.get_model_object("scheduler")
+        self.schedule = family_schedule(self.scheduler_config, self.family)
+        if not is_scaled(model.get_model_object("model_sampling")):
+            self.schedule = self.schedule.without_scale()
         self.device = model.load_device
         passed_over = [key for key in _UNUSED if model.model_options.get(key)]
         passed_over += [key for kind in model.wrappers.values() for key in kind if key not in _INSTALLED]

@@ -146,6 +146,7 @@ def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any
     """Refuse now what would be found wrong, or found to be ignored, after minutes of work."""
     from ..arguments import checked_steps
     from ..loading import load_pipeline
+    from ..sampling.solvers import make_solver
 
     if args.truth:
         given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]
@@ -165,7 +166,8 @@ def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any
     if args.steps is not None:
         checked_steps(args.steps)
     for _, changes in rounds:
-        pipeline.scheduler((options | changes)["scheduler"], args.steps)
+        name = (options | changes)["scheduler"] or pipeline.defaults.scheduler
+        make_solver(name, pipeline.schedule, args.steps or pipeline.defaults.steps, [])
 
 
 def _stories(args: argparse.Namespace, jobs: int) -> str:

@@ -10,8 +10,9 @@ from torch import Tensor
 
 from ..arguments import is_guided
 from ..pipeline import Pipeline
-from ..sampling.ddim import alphas_cumprod, ddim_step, timesteps_of, to_clean
+from ..sampling.ddim import ddim_step
 from ..sampling.guidance import classifier_free
+from ..sampling.schedule import CLEAN
 from ..sampling.story import Told, same_form
 from ..sampling.windows import together
 
@@ -26,10 +27,9 @@ class Denoiser:
     def __init__(self, pipeline: Pipeline, positive: Told, negative: Told, settings: Settings, fps: float) -> None:
         self.pipeline, self.settings, self.fps = pipeline, settings, fps
         self.positive, self.negative = positive, negative
-        self.abar = alphas_cumprod(pipeline.scheduler_config)
-        self.kind: str = pipeline.scheduler_config.get("prediction_type", "epsilon")
+        self.schedule = pipeline.schedule
         self.device = pipeline.device
-        self.timesteps: Tensor = timesteps_of(pipeline.scheduler_config, settings.steps)
+        self.timesteps: Tensor = self.schedule.timesteps(settings.steps)
 
     @property
     def guided(self) -> bool:
@@ -47,9 +47,6 @@ class Denoiser:
             context = torch.cat(same_form(self.negative.at(numbers), context, x.shape[2]))
         if context.ndim == 3 and torch.equal(levels, levels[:, :1].expand_as(levels)):
             levels = levels[:, 0]
-        if self.pipeline.input_scale is not None:
-            scale = self.pipeline.input_scale[levels].to(x)
-            x = x * (scale[:, None, None, None, None] if levels.ndim == 1 else scale[:, None, :, None, None])
         conditions = self.pipeline.conditions(levels, self.fps, self.settings.guidance_scale)
         prediction = unet(x.to(unet.dtype), levels.to(self.device), context, options=options, **conditions).float()
         self.pipeline.check_finite(prediction)
@@ -66,12 +63,13 @@ class Denoiser:
 
     def clean(self, x: Tensor, levels: Tensor, prediction: Tensor) -> Tensor:
         """What becomes of x, (b, 4, t, h, w), at levels, (b, t), by that prediction."""
-        return to_clean(x, prediction, self.abar[levels].to(x)[:, None, :, None, None], self.kind)[0]
+        return self.schedule.to_clean(x, prediction, levels)[0]
 
     def step(self, x: Tensor, i: int, prediction: Tensor) -> Tensor:
         """x after DDIM's step i; at the end everything is signal."""
-        after = self.abar[self.timesteps[i + 1]] if i + 1 < len(self.timesteps) else torch.tensor(1.0)
-        return ddim_step(x, prediction, self.abar[self.timesteps[i]].float(), after.float(), self.kind)
+        last = i + 1 == len(self.timesteps)
+        after = self.timesteps.new_tensor(CLEAN) if last else self.timesteps[i + 1]
+        return ddim_step(x, prediction, self.schedule, self.timesteps[i], after, last=last)
 
 
 class Work:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..sampling.ddim import timesteps_of
 from ..sampling.fifo import Fifo
 from ..sampling.noise import reschedule
+from ..sampling.schedule import CLEAN
 from ..sampling.windows import fuse
 from .coarse_to_fine import by_coarse_to_fine
 from .denoiser import Denoiser, Work
@@ -145,12 +145,11 @@ def continue_clip(
     return Fifo(
         predict,
         clip,
-        timesteps_of(denoise.pipeline.scheduler_config, queue_length(denoise, window)),
-        denoise.abar,
-        denoise.kind,
+        denoise.schedule.timesteps(queue_length(denoise, window)),
+        denoise.schedule,
         window=2 * half_of(window),
         generator=generator,
-        final_abar=1.0,
+        end=CLEAN,
     )
 
 

@@ -1,100 +1,98 @@
-"""DDIM on tensors of noise levels, so that every frame of a video can be at a level of its own."""
+"""DDIM, with a timestep for every frame where a caller wants one."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor
 
-from ..errors import T2VError
+from .schedule import NoiseSchedule
 
 
-def alphas_cumprod(config: dict[str, Any]) -> Tensor:
-    """(1000,) abar of a diffusers scheduler configuration, float64; its own zero terminal SNR included."""
-    count = config.get("num_train_timesteps", 1000)
-    kind = config.get("beta_schedule")
-    if config.get("trained_betas") is not None:
-        betas = torch.tensor(config["trained_betas"], dtype=torch.float64)
-    elif kind == "scaled_linear":
-        betas = torch.linspace(config["beta_start"] ** 0.5, config["beta_end"] ** 0.5, count, dtype=torch.float64) ** 2
-    elif kind == "linear":
-        betas = torch.linspace(config["beta_start"], config["beta_end"], count, dtype=torch.float64)
-    elif kind == "squaredcos_cap_v2":  # Nichol and Dhariwal 2021 (arXiv:2102.09672), section 3.2
-        time = torch.arange(count + 1, dtype=torch.float64) / count
-        share = ((time + 0.008) / 1.008 * torch.pi / 2).cos().square()
-        betas = (1 - share[1:] / share[:-1]).clamp(max=0.999)
-    else:
-        raise T2VError(f"beta_schedule is {kind!r}: scaled_linear, linear or squaredcos_cap_v2 is wanted.")
-    abar = torch.cumprod(1 - betas, dim=0)
-    if config.get("rescale_betas_zero_snr"):  # Lin et al. 2023 (arXiv:2305.08891), algorithm 1
-        root = abar.sqrt()
-        abar = ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
-    return abar
-
-
-def ddim_timesteps(
-    steps: int, spacing: str = "leading", offset: int = 1, *, solver: bool = False, count: int = 1000
+def ddim_step(
+    x: Tensor,
+    prediction: Tensor,
+    schedule: NoiseSchedule,
+    t: Tensor,
+    t_next: Tensor,
+    *,
+    eta: float = 0.0,
+    noise: Tensor | None = None,
+    last: bool = False,
 ) -> Tensor:
-    """(steps,) whole timesteps from noisy to clean, as diffusers spaces them; "leading" is ModelScope's own way too.
+    """One step from timesteps t to the cleaner timesteps t_next.
 
-    spacing: "leading", "trailing" or "linspace"; solver: spaced as diffusers' multistep solvers do, as for one step
-    more. Source of the names: Lin et al. 2023 (arXiv:2305.08891), table 2.
+    Args:
+        x: (b, c, frames, h, w) latents at t, as the network sees them.
+        prediction: of the network (guided), like x.
+        t, t_next: whole timesteps, one for all, (b,) or (b, frames); `schedule.CLEAN` is without noise.
+        eta: 0 for a deterministic step; 1 adds as much fresh noise as the diffusion process.
+        noise: standard normal, like x; needed where eta is not 0.
+        last: whether this is the sampler's last step, where DynamiCrafter keeps its scale.
+
+    Returns:
+        Latents at t_next, like x.
+
+    Source: Song et al. 2021 (arXiv:2010.02502), equations 12 and 16. The variance comes from abar without the scale, as
+    in VideoCrafter's and DynamiCrafter's samplers.
     """
-    if spacing == "trailing":
-        out = torch.arange(count, 0, -count / steps, dtype=torch.float64).round()[:steps] - 1
-    elif spacing == "linspace":
-        out = torch.linspace(0, count - 1, steps + solver, dtype=torch.float64).round().flip(0)[:steps]
-    else:
-        out = (torch.arange(steps + solver) * (count // (steps + solver))).flip(0)[:steps] + offset
-    return out.long().clamp(0, count - 1)
+    clean, direction = schedule.to_clean(x, prediction, t)
+    scale_at = t if last and schedule.keeps_last_scale else None
+    signal, share = schedule.factors(t_next, x, scale_at=scale_at)
+    if not eta:
+        return signal * clean + share * direction
+    if noise is None:
+        raise ValueError("eta is not 0, and no noise is given.")
+    variance = eta**2 * ddim_variance(schedule.abar(t, x), schedule.abar(t_next, x))
+    return signal * clean + (share**2 - variance).clamp(min=0).sqrt() * direction + variance.sqrt() * noise
 
 
-def lcm_timesteps(steps: int, count: int = 1000, taught: int = 50, *, even: bool = False) -> Tensor:
-    """(steps,) the timesteps of a consistency-distilled model, from noisy to clean.
+def ddim_variance(abar: Tensor, abar_next: Tensor) -> Tensor:
+    """Variance of the fresh noise in a step of eta 1, from abar to abar_next. Source: as `ddim_step`, equation 16."""
+    return (1 - abar_next) / (1 - abar) * (1 - abar / abar_next)
 
-    They are spread over the `taught` ones that it was distilled at; `even`: in steps of the same length, as T2V-Turbo
-    takes them. Source: Luo et al. 2023 (arXiv:2310.04378); Li et al. 2024 (arXiv:2405.18750).
+
+Levels = tuple[Tensor, Tensor, Tensor]
+"""sqrt(alphas_cumprod), noise and signal of the network's input at every sigma of a run, (n,) float64 each."""
+
+
+def sample_ddim(
+    model: Callable[..., Tensor],
+    x: Tensor,
+    sigmas: Tensor,
+    levels: Levels,
+    *,
+    eta: float = 1.0,
+    noise_sampler: Callable[[Tensor, Tensor], Tensor],
+    extra_args: dict[str, Any] | None = None,
+    callback: Callable[[dict[str, Any]], None] | None = None,
+) -> Tensor:
+    """`ddim_step` from sigma to sigma, for samples x = x_0 + sigma e as k-diffusion's samplers have them.
+
+    Args:
+        model: ``model(x, sigma)`` -> the denoised sample, like x.
+        x: (b, …) a sample at sigmas[0].
+        sigmas: (n + 1,) from noisy to clean.
+        levels: see `Levels`. Where sqrt(alphas_cumprod) is 0, x is taken for pure noise.
+        eta: see `ddim_step`.
+        noise_sampler: ``noise_sampler(sigma, sigma_next)`` -> standard normal, like x.
+
+    Source: as `ddim_step`.
     """
-    taught = max(taught, steps)
-    known = (torch.arange(taught, 0, -1) * (count // taught)) - 1
-    return known[:: taught // steps][:steps] if even else known[torch.arange(steps) * taught // steps]
-
-
-def lcm_timesteps_of(config: Mapping[str, Any], steps: int) -> Tensor:
-    """The same for a diffusers scheduler configuration."""
-    count, taught = config.get("num_train_timesteps", 1000), config.get("original_inference_steps", 50)
-    return lcm_timesteps(steps, count, taught, even=config.get("even_steps", False))
-
-
-def timesteps_of(config: dict[str, Any], steps: int) -> Tensor:
-    """(steps,) DDIM's timesteps for a diffusers scheduler configuration; of a distilled model those it was taught."""
-    count = config.get("num_train_timesteps", 1000)
-    if config.get("_class_name") == "LCMScheduler":
-        return lcm_timesteps_of(config, steps)
-    return ddim_timesteps(steps, config.get("timestep_spacing", "leading"), config.get("steps_offset", 0), count=count)
-
-
-def to_clean(x: Tensor, prediction: Tensor, abar: Tensor, kind: str) -> tuple[Tensor, Tensor]:
-    """(x_0, noise) that a prediction implies. x, prediction: any shape that abar broadcasts to.
-
-    kind: "epsilon" or "v_prediction" (Salimans and Ho 2022, arXiv:2202.00512).
-    """
-    signal, noise = abar.sqrt(), (1 - abar).sqrt()
-    if kind == "v_prediction":
-        return signal * x - noise * prediction, noise * x + signal * prediction
-    if kind == "epsilon":
-        return (x - noise * prediction) / signal, prediction
-    raise T2VError(f"prediction_type is {kind!r}: epsilon or v_prediction is wanted.")
-
-
-def ddim_step(x: Tensor, prediction: Tensor, abar: Tensor, abar_next: Tensor, kind: str) -> Tensor:
-    """One deterministic step from one level to the next. Source: Song et al. 2021 (arXiv:2010.02502), eta 0."""
-    clean, noise = to_clean(x, prediction, abar, kind)
-    return abar_next.sqrt() * clean + (1 - abar_next).sqrt() * noise
-
-
-def add_noise(clean: Tensor, noise: Tensor, abar: Tensor) -> Tensor:
-    """sqrt(abar) x_0 + sqrt(1 - abar) noise."""
-    return abar.sqrt() * clean + (1 - abar).sqrt() * noise
+    root, noise, signal = levels
+    ones = x.new_ones([x.shape[0]])
+    for i in range(len(sigmas) - 1):
+        denoised = model(x, sigmas[i] * ones, **(extra_args or {}))
+        if callback is not None:
+            callback({"x": x, "i": i, "sigma": sigmas[i], "sigma_hat": sigmas[i], "denoised": denoised})
+        if sigmas[i + 1] == 0:
+            x = denoised
+            continue
+        direction = (x - denoised if root[i] > 0 else x) / sigmas[i]
+        variance = eta**2 * ddim_variance(root[i] ** 2, root[i + 1] ** 2)
+        share = (noise[i + 1] ** 2 - variance).clamp(min=0).sqrt() / signal[i + 1]
+        x = denoised + share.to(x) * direction
+        if eta:
+            x = x + (variance.sqrt() / signal[i + 1]).to(x) * noise_sampler(sigmas[i], sigmas[i + 1])
+    return x

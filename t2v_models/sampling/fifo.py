@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from ..errors import T2VError
-from .ddim import add_noise, ddim_step
+from .ddim import ddim_step
+from .schedule import NoiseSchedule
 
 Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 """``predict(x, timesteps, numbers)``: x (k, c, f, h, w), timesteps (k, f), the frames' numbers (k, f) -> like x."""
@@ -25,14 +26,13 @@ class Fifo:
     Args:
         predict: the model's (guided) prediction for windows of frames with a noise level each.
         clip: (1, c, t, h, w) clean frames to go on from, at least one; they stay as they are.
-        timesteps: (n,) from noisy to clean, see `t2v_models.sampling.ddim.ddim_timesteps`; n is a multiple of half a
-            window, and is the length of the queue.
-        abar: (1000,) signal shares of all timesteps.
-        kind: "epsilon" or "v_prediction".
+        timesteps: (n,) from noisy to clean, see `t2v_models.sampling.timesteps.ddim_timesteps`; n is a multiple of half
+            a window, and is the length of the queue.
+        schedule: the model's.
         window: frames that the model sees at once; an even number. Its first half is less noisy than the frames it is
             asked about (lookahead), so each frame is denoised once per round.
         generator: of the noise (a CPU one).
-        final_abar: the signal share at the end, abar[0] where None.
+        end: the timestep behind the last one: 0, or `t2v_models.sampling.schedule.CLEAN`.
 
     Iterating yields (1, c, 1, h, w), the next finished frame.
 
@@ -45,12 +45,11 @@ class Fifo:
         predict: Predict,
         clip: Tensor,
         timesteps: Tensor,
-        abar: Tensor,
-        kind: str,
+        schedule: NoiseSchedule,
         *,
         window: int,
         generator: torch.Generator,
-        final_abar: float | None = None,
+        end: int = 0,
     ) -> None:
         half, count = window // 2, len(timesteps)
         if window < 2 or window % 2 or count % half:
@@ -62,17 +61,14 @@ class Fifo:
             raise T2VError(
                 f"The clip to go on from has shape {tuple(clip.shape)}: (1, c, t, h, w) is wanted, t at least 1."
             )
-        self.predict, self.clip, self.kind, self.window, self.generator = predict, clip, kind, window, generator
-        self.levels = timesteps.flip(0).to(clip.device)  # the front of the queue is the cleanest
-        last = abar[0] if final_abar is None else torch.tensor(final_abar, dtype=abar.dtype)
-        share = abar.to(clip.device)[self.levels]
-        share_next = torch.cat([last[None].to(clip.device), share[:-1]])
-        self.share, self.share_next = (s.to(clip.dtype)[:, None, None] for s in (share, share_next))  # (n, 1, 1)
+        self.predict, self.clip, self.schedule, self.window, self.generator = predict, clip, schedule, window, generator
+        self.timesteps = timesteps.flip(0)[None].to(clip.device)  # (1, n): the front of the queue is the cleanest
+        self.following = torch.cat([self.timesteps.new_tensor([[end]]), self.timesteps[:, :-1]], dim=1)
         length = clip.shape[2]
         self.numbers = torch.arange(length - count, length, device=clip.device)
         self.noises = torch.cat([self._fresh() for _ in range(count)], dim=2)
         known = torch.cat([self._known(int(n)) for n in self.numbers], dim=2)
-        self.queue = add_noise(known, self.noises, self.share)
+        self.queue = schedule.add_noise(known, self.noises, self.timesteps)
         self.done = torch.cat([self._known(int(self.numbers[0]) - half + i) for i in range(half)], dim=2)
 
     def __iter__(self) -> Fifo:
@@ -97,23 +93,24 @@ class Fifo:
 
     def _round(self) -> Tensor:
         """Every frame one level down; returns the front one, which is finished."""
-        half, count, device = self.window // 2, len(self.levels), self.clip.device
+        half, count, device = self.window // 2, self.timesteps.shape[1], self.clip.device
         line = torch.cat([self.done, self.queue], dim=2)
-        line_levels = torch.cat([torch.zeros_like(self.levels[:half]), self.levels])
+        line_timesteps = torch.cat([torch.zeros_like(self.timesteps[0, :half]), self.timesteps[0]])
         line_numbers = torch.cat([self.numbers[:1] - half + torch.arange(half, device=device), self.numbers])
         spans = [slice(start, start + self.window) for start in range(0, count, half)]
         prediction = self.predict(
             torch.cat([line[:, :, span] for span in spans]),
-            torch.stack([line_levels[span] for span in spans]),
+            torch.stack([line_timesteps[span] for span in spans]),
             torch.stack([line_numbers[span] for span in spans]).clamp(min=0),
         )[:, :, half:]
         prediction = torch.cat(list(prediction.split(1)), dim=2)
-        self.queue = ddim_step(self.queue, prediction, self.share, self.share_next, self.kind)
+        self.queue = ddim_step(self.queue, prediction, self.schedule, self.timesteps, self.following)
         for i, number in enumerate(self.numbers.tolist()):
             if number >= self.clip.shape[2]:
                 break
             noise = self.noises[:, :, i : i + 1]
-            self.queue[:, :, i : i + 1] = add_noise(self._known(number), noise, self.share_next[i])
+            here = self.following[:, i : i + 1]
+            self.queue[:, :, i : i + 1] = self.schedule.add_noise(self._known(number), noise, here)
         first = int(self.numbers[0])
         finished = self.queue[:, :, :1].clone() if first >= self.clip.shape[2] else self._known(first)
         self.done = torch.cat([self.done, finished], dim=2)[:, :, 1:]

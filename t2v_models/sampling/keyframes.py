@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 
 from ..errors import T2VError
-from .ddim import add_noise, ddim_step
+from .ddim import ddim_step
+from .schedule import CLEAN, NoiseSchedule
 
 PredictFrames = Callable[[Tensor, Tensor], Tensor]
 """``predict(x, timesteps)``: x (b, c, t, h, w), timesteps (b, t) -> the guided prediction, like x."""
@@ -35,8 +36,7 @@ def sample_between(
     known: Tensor,
     clean: Tensor,
     timesteps: Tensor,
-    abar: Tensor,
-    kind: str,
+    schedule: NoiseSchedule,
     *,
     clean_levels: bool,
     repaint: bool = False,
@@ -51,8 +51,7 @@ def sample_between(
         known: (t,) true for the known frames.
         clean: (b, c, t, h, w), read where known, and everywhere if `repaint`.
         timesteps: (n,) from noisy to clean.
-        abar: (1000,) signal shares.
-        kind: "epsilon" or "v_prediction".
+        schedule: the model's.
         clean_levels: the model was trained with noise levels per frame: show it the known frames clean, at level 0.
             Otherwise they are given the level's own noise.
         resample: where they are, that many times a step is taken back and done again, so that the others can agree.
@@ -60,24 +59,22 @@ def sample_between(
         generator: of the noise that resampling adds (a CPU one).
     """
     mask = known.to(noise.device)[None, None, :, None, None]
-    share = abar.to(noise)
-    noisy = add_noise(clean, noise, share[timesteps[0]])
+    noisy = schedule.add_noise(clean, noise, timesteps[0])
     x = torch.where(mask, clean if clean_levels else noisy, noisy if repaint else noise)
     for i, t in enumerate(timesteps):
-        here = share[t]
-        following = share[timesteps[i + 1]] if i + 1 < len(timesteps) else share.new_tensor(1.0)
+        following = timesteps[i + 1] if i + 1 < len(timesteps) else timesteps.new_tensor(CLEAN)
         levels = t.expand(noise.shape[0], noise.shape[2]).clone().to(noise.device)
         if clean_levels:
             levels[:, known] = 0
         rounds = 1 if clean_levels or i + 1 == len(timesteps) else 1 + resample
         for turn in range(rounds):
-            stepped = ddim_step(x, predict(x, levels), here, following, kind)
-            held = clean if clean_levels else add_noise(clean, noise, following)
+            stepped = ddim_step(x, predict(x, levels), schedule, t, following)
+            held = clean if clean_levels else schedule.add_noise(clean, noise, following)
             x = torch.where(mask, held, stepped)
             if turn + 1 < rounds:
-                ratio = here / following
                 more = torch.randn(noise.shape, generator=generator).to(noise)
-                x = torch.where(mask, add_noise(clean, noise, here), add_noise(x, more, ratio))
+                again = schedule.add_more_noise(x, more, t, following)
+                x = torch.where(mask, schedule.add_noise(clean, noise, t), again)
     return torch.where(mask, clean, x)
 
 

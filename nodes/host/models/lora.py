@@ -18,7 +18,7 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.families import family_for
 from . import folders
 from .model import video_model
-from .model_sampling import is_scaled, sampling
+from .model_sampling import is_scaled, make_model_sampling
 
 log = logging.getLogger(__name__)
 
@@ -57,9 +57,11 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
         theirs, own = family_for(config).scheduler_config(), model.get_model_object("scheduler")
         steps = {name: theirs[name] for name in ("original_inference_steps", "even_steps") if name in theirs}
         model.add_object_patch("scheduler", own | steps | {"_class_name": "LCMScheduler"})
-        if is_scaled(model.get_model_object("model_sampling")):
+        present = model.get_model_object("model_sampling")
+        if is_scaled(present):
             # it was distilled without the scale that VideoCrafter2's signal has
-            model.add_object_patch("model_sampling", sampling(inner.model_config, inner.model_config.velocity, False))
+            plain = make_model_sampling(present.schedule.without_scale(), inner.model_config)
+            model.add_object_patch("model_sampling", plain)
     if skipped:
         log.warning("%s: %d of its changes do not fit this model, first %s.", name, len(skipped), skipped[0])
     return model, clip

@@ -24,7 +24,7 @@ from ....t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ....t2v_models.unet import UNetConfig
 from .. import compat, stories
 from . import checks, controlnet, guidance
-from .model_sampling import is_scaled, sampling
+from .model_sampling import family_schedule, is_scaled, make_model_sampling
 from .unet import HostUNet3D
 
 log = logging.getLogger(__name__)
@@ -98,7 +98,6 @@ class ModelConfig(comfy.supported_models_base.BASE):
             "linear_end": scheduler.get("beta_end", 0.012),
             "timesteps": scheduler.get("num_train_timesteps", 1000),
             "zsnr": bool(scheduler.get("rescale_betas_zero_snr", False)),
-            "scale_base": info.family.scale_base or 1.0,
         }
 
     def model_type(self, state_dict: dict[str, Tensor] | None = None, prefix: str = "") -> comfy.model_base.ModelType:
@@ -123,8 +122,7 @@ class VideoModel(comfy.model_base.BaseModel):
             "guidance": self.defaults.guidance_scale,
             "motion_guidance": MOTION_GUIDANCE,
         }
-        scaled = model_config.sampling_settings["scale_base"] != 1.0
-        self.model_sampling = sampling(model_config, model_config.velocity, scaled)
+        self.model_sampling = make_model_sampling(family_schedule(self.scheduler, self.family), model_config)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """As the host saves it, and the configuration that shapes do not tell, as JSON in a tensor of bytes."""

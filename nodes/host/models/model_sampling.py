@@ -1,4 +1,4 @@
-"""Noise schedules in the host's terms: sigma = noise / signal, for models whose signal is scaled too."""
+"""A model's `NoiseSchedule` in the host's terms: x = x_0 + sigma e, with sigma = noise / signal."""
 
 from __future__ import annotations
 
@@ -9,121 +9,181 @@ import comfy.model_sampling
 import torch
 from torch import Tensor
 
+from ....t2v_models.families import Family
+from ....t2v_models.sampling.schedule import NoiseSchedule
+
+LEAST_ALPHAS_CUMPROD = 4.8973451890853435e-08
+"""Core's stand-in for the last alphas_cumprod where the terminal SNR is zero: the host's sigmas must be finite."""
+
 
 class Discrete(comfy.model_sampling.ModelSamplingDiscrete):
-    """The host's discrete schedule, whose tables are no buffers.
+    """The host's discrete schedule, made from a `NoiseSchedule`. Its tables are no buffers.
 
-    A host with dynamic VRAM puts buffers back by their names when it goes from one clone of a model to the next: a
-    schedule that stands in another's place, for a LoRA, would get that one's tables.
+    A host with dynamic VRAM restores buffers by their names when it goes from one clone of a model to the next: a
+    schedule that replaces another, for a LoRA, would get the other's tables.
     """
 
-    tables: tuple[str, ...] = ("sigmas", "log_sigmas")
+    tables = ("sigmas", "log_sigmas")
+
+    def __init__(self, schedule: NoiseSchedule, model_config: Any = None) -> None:
+        self.schedule = schedule  # the host's constructor asks for the tables
+        super().__init__(model_config)
+
+    def _register_schedule(self, *_: Any, **settings: Any) -> None:
+        """Called by the host's constructor, which would multiply betas up."""
+        abar = self.schedule.alphas_cumprod
+        self.num_timesteps, self.zsnr = len(abar), bool(abar[-1] == 0)
+        self.linear_start, self.linear_end = settings.get("linear_start"), settings.get("linear_end")
+        abar = torch.where(abar == 0, LEAST_ALPHAS_CUMPROD, abar)
+        self.set_sigmas(((1 - abar) / abar) ** 0.5 / self.schedule.scale)
 
     def set_sigmas(self, sigmas: Tensor) -> None:
         self.sigmas, self.log_sigmas = sigmas.float(), sigmas.log().float()
 
     def register_buffer(self, name: str, tensor: Tensor | None, persistent: bool = True) -> None:
-        """Nothing: only a host would call it, with another schedule's."""
+        """Do nothing: only a host calls this, with the tables of another schedule."""
 
     def _apply(self, function: Callable[[Tensor], Tensor], *args: Any, **kwargs: Any) -> Discrete:
-        """What moves a module's buffers to another device moves the tables."""
+        """Move the tables to the device that the module's buffers move to."""
         for name in self.tables:
             setattr(self, name, function(getattr(self, name)))
         return super()._apply(function, *args, **kwargs)
 
+    def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """sqrt(alphas_cumprod), noise and scale at any sigmas > 0, between the table's entries by log sigma.
 
-class ScaledDiscrete(Discrete):
-    """A discrete schedule with x_t = sqrt(abar_t) s_t x_0 + sqrt(1 - abar_t) noise.
-
-    VideoCrafter lets s fall linearly from 1 to a base over the first 400 steps and keeps it there. In the host's
-    variance-exploding terms x_t / (sqrt(abar_t) s_t) = x_0 + sigma_t noise, with sigma_t = sqrt(1/abar_t - 1) / s_t.
-    Source: Chen et al. 2023 (arXiv:2310.19512), ``use_scale``; Xing et al. 2023 (arXiv:2310.12190), dynamic rescale.
-    """
-
-    tables = ("sigmas", "log_sigmas", "signal", "noise")
-
-    def __init__(self, model_config: Any = None, zsnr: bool | None = None) -> None:
-        super().__init__(model_config, zsnr)
-        settings = model_config.sampling_settings if model_config is not None else {}
-        self.set_scale(settings.get("scale_base", 1.0), settings.get("scale_steps", 400))
-
-    def set_scale(self, base: float, steps: int = 400) -> None:
-        """Scale the present schedule's signal from 1 at t = 0 down to base at t = steps."""
-        device = self.sigmas.device
-        abar = 1.0 / (_exact(self.sigmas) ** 2 + 1.0)
-        scale = torch.full_like(abar, base)
-        scale[:steps] = torch.linspace(1.0, base, steps, dtype=abar.dtype)
-        signal = abar.sqrt() * scale
-        self.signal, self.noise = signal.float(), (1.0 - abar).sqrt().float()
-        self.set_sigmas((1.0 - abar).sqrt() / signal)
-        self._apply(lambda table: table.to(device))
-
-    def parts(self, sigma: Tensor, ndim: int) -> tuple[Tensor, Tensor]:
-        """The factors of x_0 and of the noise at any sigma, between the table's entries by log sigma."""
-        exact, table, factors = _exact(sigma), _exact(self.log_sigmas), _exact(self.noise)
-        at = exact.log().flatten()
+        sigma: (n,) -> three tensors (n,), float64, on the CPU. alphas_cumprod is 0 at the last sigma of a schedule
+        whose terminal SNR is zero.
+        """
+        table, at = exact(self.sigmas).log(), exact(sigma).log()
         high = torch.searchsorted(table, at).clamp(1, len(table) - 1)
-        low = high - 1
-        weight = ((at - table[low]) / (table[high] - table[low])).clamp(0.0, 1.0)
-        noise = torch.lerp(factors[low], factors[high], weight).reshape(sigma.shape)
-        noise, signal = noise.to(sigma), (noise / exact).to(sigma)
-        return comfy.model_sampling.reshape_sigma(signal, ndim), comfy.model_sampling.reshape_sigma(noise, ndim)
-
-
-def _exact(values: Tensor) -> Tensor:
-    """In double precision, on the processor: not every GPU has it (Apple's, Intel's)."""
-    return values.cpu().double()
+        weight = ((at - table[high - 1]) / (table[high] - table[high - 1])).clamp(0, 1)
+        noise, root, scale = (
+            torch.lerp(values[high - 1], values[high], weight)
+            for values in (self.schedule.noise, self.schedule.alphas_cumprod.sqrt(), self.schedule.scale)
+        )
+        return root, noise, scale
 
 
 class _Scaled:
-    """What both parametrisations share: what the network sees, and how pure noise is scaled."""
+    """How the network sees latents whose signal is scaled, and how the host scales pure noise for it."""
+
+    levels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+
+    def factors(self, sigma: Tensor, ndim: int) -> tuple[Tensor, ...]:
+        """What the network's input is multiplied with, sqrt(alphas_cumprod), noise and scale.
+
+        sigma: (), (n,) -> tensors of sigma's type that broadcast over latents of so many dimensions.
+        """
+        values = sigma.reshape(-1)
+        root, noise, scale = self.levels(values)
+        parts = (noise / exact(values), root, noise, scale)
+        return tuple(comfy.model_sampling.reshape_sigma(part.to(sigma), ndim) for part in parts)
 
     def calculate_input(self, sigma: Tensor, noise: Tensor) -> Tensor:
-        return noise * self.parts(sigma, noise.ndim)[0]
+        return noise * self.factors(sigma, noise.ndim)[0]
 
     def noise_scaling(self, sigma: Tensor, noise: Tensor, latent_image: Tensor, max_denoise: bool = False) -> Tensor:
         factor = comfy.model_sampling.reshape_sigma(sigma, noise.ndim)
         if max_denoise:
-            factor = 1.0 / self.parts(sigma, noise.ndim)[0]
+            factor = 1.0 / self.factors(sigma, noise.ndim)[0]
         return noise * factor + latent_image
 
 
 class ScaledEPS(_Scaled, comfy.model_sampling.EPS):
-    """Noise prediction: x_0 = x - sigma e holds as it is."""
+    """Noise prediction over a scaled schedule: x_0 = x - sigma e, as without the scale."""
 
 
 class ScaledV(_Scaled, comfy.model_sampling.V_PREDICTION):
-    """Velocity prediction over the unscaled schedule: s_t x_0 = sqrt(abar_t) x_t - sqrt(1 - abar_t) v."""
+    """Velocity prediction, which belongs to the schedule without the scale: s x_0 = sqrt(abar) x_t - sqrt(1 - abar) v."""
 
     def calculate_denoised(self, sigma: Tensor, model_output: Tensor, model_input: Tensor) -> Tensor:
-        signal, noise = self.parts(sigma, model_output.ndim)
-        root = (1.0 - noise**2).sqrt()  # sqrt(abar_t)
-        x = model_input * signal
-        scale = signal / root.clamp(min=1e-8)
-        return (root * x - noise * model_output) / scale
+        factor, root, noise, scale = self.factors(sigma, model_output.ndim)
+        return (root * factor * model_input - noise * model_output) / scale
 
 
-def sampling(model_config: Any, velocity: bool, scaled: bool) -> torch.nn.Module:
-    """The host's ``model_sampling`` object; scaled: with the scale of the signal that the model's family has."""
-    if scaled:
+def make_model_sampling(schedule: NoiseSchedule, model_config: Any = None) -> Discrete:
+    """The host's ``model_sampling`` object for a schedule."""
+    velocity = schedule.prediction_type == "v_prediction"
+    if schedule.is_scaled:
         parametrisation = ScaledV if velocity else ScaledEPS
     else:
         parametrisation = comfy.model_sampling.V_PREDICTION if velocity else comfy.model_sampling.EPS
 
-    class ModelSampling(ScaledDiscrete if scaled else Discrete, parametrisation):
+    class ModelSampling(Discrete, parametrisation):
         pass
 
-    return ModelSampling(model_config)
+    return ModelSampling(schedule, model_config)
+
+
+def family_schedule(scheduler: dict[str, Any], family: Family) -> NoiseSchedule:
+    """The schedule of a model of that family, by diffusers' scheduler_config.json."""
+    scale, keeps = family.scale_base, family.keeps_last_scale
+    return NoiseSchedule.from_config(scheduler, scale_base=scale, keeps_last_scale=keeps)
 
 
 def is_scaled(model_sampling: Any) -> bool:
-    """Whether the signal is scaled: not where a LoRA or a node has put another schedule in the model's place."""
-    return isinstance(model_sampling, ScaledDiscrete)
+    """Whether the signal is scaled. It is not where a LoRA or a node has replaced the model's own schedule."""
+    return isinstance(model_sampling, Discrete) and model_sampling.schedule.is_scaled
 
 
-def end_scale(model_sampling: Any, sigma: float) -> float:
-    """The signal at a small sigma > 0: turns a sample that ends there into the latent that the references decode."""
+def levels(model_sampling: Any, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`Discrete.levels` for the schedule of any model whose latents are x_0 + sigma e."""
+    if isinstance(model_sampling, Discrete) and (model_sampling.schedule.is_scaled or model_sampling.zsnr):
+        return model_sampling.levels(sigma)
+    root = (1.0 + exact(sigma) ** 2) ** -0.5
+    return root, root * exact(sigma), torch.ones_like(root)
+
+
+def signal_at(model_sampling: Any, sigma: float) -> float:
+    """The factor of x_0 in the network's input at a sigma > 0."""
     value = torch.tensor([sigma])
     if is_scaled(model_sampling):
-        return float(model_sampling.parts(value, 1)[0])
+        return float(model_sampling.factors(value, 1)[0])
     return float((1.0 + value**2) ** -0.5)
+
+
+def last_sigma(model_sampling: Any, before: float) -> float:
+    """Where DDIM ends: the noise of timestep 0, for a run whose last evaluated sigma is `before`.
+
+    DynamiCrafter keeps the scale of that last evaluation, so less signal stands against the noise.
+    """
+    sigma = float(model_sampling.sigmas[0])
+    if not keeps_last_scale(model_sampling):
+        return sigma
+    return sigma / scale_at(model_sampling, before)  # the scale of timestep 0 is 1
+
+
+def final_scale(model_sampling: Any, before: float, end: float) -> float:
+    """What turns a sample at sigma `end` into the latent that the originals decode.
+
+    before: the last sigma that the model was evaluated at.
+    """
+    if not keeps_last_scale(model_sampling):
+        return 1.0 if end == 0 else signal_at(model_sampling, end)
+    scale = scale_at(model_sampling, before)
+    if end == 0:
+        return scale
+    if is_last(model_sampling, before, end):
+        return scale * float(model_sampling.schedule.alphas_cumprod[0].sqrt())
+    return signal_at(model_sampling, end)
+
+
+def is_last(model_sampling: Any, before: float, end: float) -> bool:
+    """Whether a run's sigmas end where `last_sigma` says."""
+    return abs(end / last_sigma(model_sampling, before) - 1) < 1e-4
+
+
+def keeps_last_scale(model_sampling: Any) -> bool:
+    """Whether the model's sampler ends with its last scale left on the latent."""
+    return is_scaled(model_sampling) and model_sampling.schedule.keeps_last_scale
+
+
+def scale_at(model_sampling: Any, sigma: float) -> float:
+    """The scale of the signal at a sigma > 0."""
+    return float(levels(model_sampling, torch.tensor([sigma]))[2])
+
+
+def exact(values: Tensor) -> Tensor:
+    """In double precision, on the CPU: not every GPU has it (Apple's, Intel's)."""
+    return values.cpu().double()

@@ -12,13 +12,15 @@ import torch
 from torch import Tensor
 
 from ....t2v_models.errors import T2VError
+from ....t2v_models.sampling.guidance import rescale
 from ....t2v_models.sampling.unipc import sample_unipc
 from ..models.model import VideoModel, video_model
-from ..models.model_sampling import end_scale
+from ..models.model_sampling import final_scale, is_scaled, levels, signal_at
 from . import preview
+from .ddim import sample_ddim_eta
 from .schedules import OWN_SCHEDULERS, SOLVERS
 
-OWN_SAMPLERS = {"unipc (diffusers)": sample_unipc}
+OWN_SAMPLERS = {"ddim (eta)": sample_ddim_eta, "unipc (diffusers)": sample_unipc}
 """Samplers that the host does not have."""
 
 
@@ -49,6 +51,7 @@ def sample(
     add_noise: bool = True,
     leftover_noise: bool = False,
     cfg_rescale: float = 0.0,
+    eta: float = 1.0,
 ) -> dict[str, Any]:
     """Denoise a latent. Returns a LATENT of the same shape.
 
@@ -72,12 +75,11 @@ def sample(
         noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
         if denoise >= 1.0 and start_step == 0 and scheduler in OWN_SCHEDULERS and not samples.any():
             noise = noise * pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
-    own = OWN_SAMPLERS.get(sampler_name)
     result = comfy.sample.sample_custom(
         model,
         noise,
         cfg,
-        comfy.samplers.KSAMPLER(own) if own else comfy.samplers.sampler_object(sampler_name),
+        _sampler(sampler_name, eta),
         sigmas,
         positive,
         negative,
@@ -86,9 +88,16 @@ def sample(
         callback=preview.callback(model, len(sigmas) - 1),
         seed=seed,
     )
-    if float(sigmas[-1]) > 0.0 and not leftover_noise:
-        result = result * end_scale(model.get_model_object("model_sampling"), float(sigmas[-1]))
+    if not (ends_early or mask is not None or leftover_noise):
+        result = result * final_scale(model.get_model_object("model_sampling"), float(sigmas[-2]), float(sigmas[-1]))
     return {**latent, "samples": result}
+
+
+def _sampler(name: str, eta: float) -> Any:
+    """The host's SAMPLER of that name; eta: for "ddim (eta)"."""
+    if name not in OWN_SAMPLERS:
+        return comfy.samplers.sampler_object(name)
+    return comfy.samplers.KSAMPLER(OWN_SAMPLERS[name], {"eta": eta} if name == "ddim (eta)" else {})
 
 
 def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
@@ -128,7 +137,7 @@ def pure_noise_factor(model_sampling: Any, sigma: float) -> float:
     """
     if sigma >= float(model_sampling.sigma_max) * (1 - 1e-5):
         return 1.0  # the host does it itself
-    return 1.0 / (sigma * end_scale(model_sampling, sigma))
+    return 1.0 / (sigma * signal_at(model_sampling, sigma))
 
 
 def with_cfg_rescale(model: Any, amount: float) -> Any:
@@ -136,24 +145,32 @@ def with_cfg_rescale(model: Any, amount: float) -> Any:
 
     Source: Lin et al. 2023 (arXiv:2305.08891), eq. 15 and 16. The deviation is taken over a whole clip.
     """
-    velocity = isinstance(model.get_model_object("model_sampling"), comfy.model_sampling.V_PREDICTION)
+    model_sampling = model.get_model_object("model_sampling")
 
-    def rescale(args: dict[str, Any]) -> Tensor:
-        x, guided, cond, sigma = args["input"], args["denoised"], args["cond_denoised"], args["sigma"]
-        sigma = sigma.view(-1, *[1] * (x.ndim - 1))
-        variance = sigma**2 + 1.0
-        target = x / variance if velocity else x  # x_0 - target is the network's output, but for a factor
-        ratio = _deviation(cond - target) / _deviation(guided - target)
-        rescaled = (guided - target) * (amount * ratio + 1.0 - amount)
-        return target + rescaled
+    def post_cfg(args: dict[str, Any]) -> Tensor:
+        denoised = args["denoised"], args["cond_denoised"]
+        return rescaled(model_sampling, args["input"], args["sigma"], *denoised, amount)
 
     model = model.clone()
-    model.set_model_sampler_post_cfg_function(rescale)
+    model.set_model_sampler_post_cfg_function(post_cfg)
     return model
 
 
-def _deviation(x: Tensor) -> Tensor:
-    return x.std(dim=list(range(1, x.ndim)), keepdim=True)
+def rescaled(model_sampling: Any, x: Tensor, sigma: Tensor, guided: Tensor, cond: Tensor, amount: float) -> Tensor:
+    """`rescale` of the network's output, given and returned as denoised samples. x: (b, …) at sigma (b,), all like x."""
+    zero = _without_output(model_sampling, x, sigma)
+    # a denoised sample less this is the network's output, but for a factor
+    return zero + rescale(guided - zero, cond - zero, amount)
+
+
+def _without_output(model_sampling: Any, x: Tensor, sigma: Tensor) -> Tensor:
+    """The denoised sample if the network put out zeros. x: (b, …) at sigma (b,) -> like x."""
+    if not isinstance(model_sampling, comfy.model_sampling.V_PREDICTION):
+        return x
+    if is_scaled(model_sampling):
+        abar = levels(model_sampling, sigma.reshape(-1))[0] ** 2
+        return x * abar.to(x).view(-1, *[1] * (x.ndim - 1))
+    return x / (sigma.view(-1, *[1] * (x.ndim - 1)) ** 2 + 1.0)
 
 
 def checked_latent(inner: VideoModel, samples: Tensor) -> Tensor:

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....t2v_models.sampling.ddim import ddim_timesteps, lcm_timesteps_of
+from ....t2v_models.sampling.timesteps import ddim_timesteps, lcm_timesteps_of
+from ..models.model_sampling import Discrete, last_sigma
 
 AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
 """For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
@@ -30,8 +31,10 @@ def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[s
     if sampler_name == "lcm":
         at = lcm_timesteps_of(config, steps)
     end = torch.zeros(1)
-    if sampler_name == "ddim" and not config.get("set_alpha_to_one", False):
+    if sampler_name in ("ddim", "ddim (eta)") and not config.get("set_alpha_to_one", False):
         end = table[:1]
+        if isinstance(model_sampling, Discrete):
+            end = torch.tensor([last_sigma(model_sampling, float(table[at[-1]]))])
     return torch.cat([table[at], end])
 
 

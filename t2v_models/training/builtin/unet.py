@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ...sampling.schedule import NoiseSchedule
 from ...shapes.captions import describe, paraphrase
 from ...shapes.scene_changes import Turn
 from ...shapes.world import COLOURS, Scene, World
@@ -133,10 +134,10 @@ def pose_error(read: torch.Tensor, poses: torch.Tensor) -> torch.Tensor:
     return (known * (read - poses.nan_to_num())).square().sum() / known.sum()
 
 
-def signal_levels() -> torch.Tensor:
-    """(1000,) products of 1 - beta."""
-    betas = torch.linspace(BETAS[0] ** 0.5, BETAS[1] ** 0.5, 1000, dtype=torch.float64) ** 2
-    return torch.cumprod(1 - betas, 0).float()
+def alphas_cumprod() -> torch.Tensor:
+    """(1000,) float32 alphas_cumprod of the built-in model's noise schedule."""
+    config = {"beta_start": BETAS[0], "beta_end": BETAS[1], "beta_schedule": "scaled_linear"}
+    return NoiseSchedule.from_config(config).alphas_cumprod.float()
 
 
 def phase(done: float, phases: Sequence[Phase] = PHASES) -> tuple[Phase, float]:
@@ -299,7 +300,7 @@ class Batches:
 def error(model: WithPoses, text_encoder: nn.Module, batch: Batch, levels: torch.Tensor) -> torch.Tensor:
     """The loss of a batch: of the velocity, by noise level and faintness, and of the poses.
 
-    levels: (1000,) as `signal_levels` has them.
+    levels: (1000,) as `alphas_cumprod` has them.
     """
     signal = levels[batch.timesteps][:, None, :, None, None]
     a, b = signal.sqrt(), (1 - signal).sqrt()
@@ -333,7 +334,7 @@ def train(
     """Train `model`, a new one where there is none, on `Batches`; `vae` and `text_encoder` are on the device."""
     torch.manual_seed(seed)
     model = model or WithPoses(build()).to(device)
-    levels = signal_levels().to(device)
+    levels = alphas_cumprod().to(device)
     batches = Batches(vae, tokenizer, folder / "pool", phases, schedule.steps, seed=seed, size=size, chunk=chunk)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:

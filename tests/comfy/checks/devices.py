@@ -57,12 +57,12 @@ def _gpu(intermediate):
 
 def _scaled(host, model):
     """The same with VideoCrafter2's scale of the signal."""
-    config = model.model.model_config
-    config.sampling_settings["scale_base"] = 0.7
-    scaled = model.clone()
-    scaled.add_object_patch(
-        "model_sampling", host.module("nodes.host.models.model_sampling").sampling(config, True, True)
+    schedule = host.module("t2v_models.sampling.schedule").NoiseSchedule.from_config(
+        model.model.scheduler, scale_base=0.7
     )
+    made = host.module("nodes.host.models.model_sampling").make_model_sampling(schedule, model.model.model_config)
+    scaled = model.clone()
+    scaled.add_object_patch("model_sampling", made)
     return scaled
 
 

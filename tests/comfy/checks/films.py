@@ -101,16 +101,15 @@ def check_films_of_scaled_schedules_are_made(host):
     """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
     import dataclasses
 
-    sampling = host.module("nodes.host.models.model_sampling").sampling
+    module = host.module("nodes.host.models.model_sampling")
     model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
     how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     made = []
     for scale in (None, 0.7):
         model.model.family = dataclasses.replace(model.model.family, scale_base=scale)
-        model.model.model_config.sampling_settings["scale_base"] = scale or 1.0
-        if scale:
-            model.model.model_sampling = sampling(model.model.model_config, True, True)
+        schedule = module.family_schedule(model.model.scheduler, model.model.family)
+        model.model.model_sampling = module.make_model_sampling(schedule, model.model.model_config)
         made.append(host.run("T2VFilm", model, clip, host.story, method="windows", **size, **how)[0]["samples"])
     assert made[1].isfinite().all()
     assert host.difference(*made) > 1e-2

@@ -6,76 +6,201 @@ import torch
 
 
 def toy(x, t):
-    """A network: what it answers does not matter, only that it is asked the same."""
+    """A network: what it answers does not matter, only that it gets the same question."""
     return torch.tanh(0.3 * x + 0.001 * t)
+
+
+def noise_schedule(host, velocity=False, base=None, *, zero=False, keeps=False):
+    config = {
+        "beta_start": 0.00085,
+        "beta_end": 0.012,
+        "beta_schedule": "scaled_linear",
+        "steps_offset": 1,
+        "rescale_betas_zero_snr": zero,
+        "timestep_spacing": "trailing" if zero else "leading",
+        "prediction_type": "v_prediction" if velocity else "epsilon",
+    }
+    cls = host.module("t2v_models.sampling.schedule").NoiseSchedule
+    return cls.from_config(config, scale_base=base, keeps_last_scale=keeps)
+
+
+def model_sampling(host, *args, **settings):
+    schedule = noise_schedule(host, *args, **settings)
+    config = types.SimpleNamespace(sampling_settings={"linear_start": 0.00085, "linear_end": 0.012})
+    return host.module("nodes.host.models.model_sampling").make_model_sampling(schedule, config)
 
 
 def abar():
     return torch.cumprod(1 - torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2, 0)
 
 
-def reference(noise, base, steps, velocity):
+def zero_snr(values):
+    root = values.sqrt()
+    return ((root - root[-1]) * root[0] / (root[0] - root[-1])) ** 2
+
+
+def reference(noise, base, steps, velocity, *, zero=False, keeps=False, eta=0.0, fresh=()):
     """VideoCrafter's and DynamiCrafter's own DDIM with a scaled signal, as published."""
     scale = torch.cat([torch.linspace(1, base, 400, dtype=torch.float64), torch.full((600,), base).double()])
-    x, stride = noise.double(), 1000 // steps
-    for t in reversed(range(1, 1000, stride)):
-        a, before = abar()[t], max(t - stride, 0)
+    table = zero_snr(abar()) if zero else abar()
+    stride = 1000 // steps
+    times = [999 - i * stride for i in range(steps)] if zero else [*reversed(range(1, 1000, stride))]
+    x, fresh = noise.double(), iter(fresh)
+    for i, t in enumerate(times):
+        last = i + 1 == len(times)
+        before = 0 if last else times[i + 1]
+        a, following = table[t], table[before]
         out = toy(x, t)
         e = a.sqrt() * out + (1 - a).sqrt() * x if velocity else out
         x0 = (a.sqrt() * x - (1 - a).sqrt() * out if velocity else (x - (1 - a).sqrt() * e) / a.sqrt()) / scale[t]
-        x = abar()[before].sqrt() * scale[before] * x0 + (1 - abar()[before]).sqrt() * e
+        sigma = eta * ((1 - following) / (1 - a) * (1 - a / following)).sqrt()
+        x = following.sqrt() * scale[t if last and keeps else before] * x0 + (1 - following - sigma**2).sqrt() * e
+        x = x + sigma * next(fresh).double() if eta else x
     return x
 
 
-def check_the_scaled_schedule_is_videocrafters(host):
+class Asked:
+    """What a sampler of the host calls: the toy network behind a model_sampling."""
+
+    def __init__(self, sampling):
+        self.sampling, self.inner_model = sampling, self
+        self.model_patcher = types.SimpleNamespace(get_model_object=lambda name: sampling)
+
+    def __call__(self, x, sigma, **_):
+        t = float(self.sampling.timestep(sigma.float()))
+        seen = self.sampling.calculate_input(sigma, x)
+        return self.sampling.calculate_denoised(sigma, toy(seen, t), x)
+
+
+def sampled(host, sampling, noise, steps, sampler, config, **options):
+    """A run of a sampler from pure noise, as T2VVideoSampler does it."""
     module = host.module("nodes.host.models.model_sampling")
-    schedules = host.module("nodes.host.sampling.schedules")
+    run = host.module("nodes.host.sampling.run")
+    sigmas = host.module("nodes.host.sampling.schedules").diffusers(sampling, steps, sampler, config)
+    noise = noise * run.pure_noise_factor(sampling, float(sigmas[0]))
+    x = sampling.noise_scaling(
+        sigmas[:1], noise, torch.zeros_like(noise), float(sigmas[0]) == float(sampling.sigma_max)
+    )
+    if sampler == "ddim":
+        import comfy.k_diffusion.sampling as k
+
+        x = k.sample_euler(Asked(sampling), x, sigmas)
+    else:
+        x = run.OWN_SAMPLERS[sampler](Asked(sampling), x, sigmas, **options)
+    return x * module.final_scale(sampling, float(sigmas[-2]), float(sigmas[-1]))
+
+
+def check_the_scaled_schedule_is_videocrafters(host):
+    torch.manual_seed(0)
+    noise = torch.randn(1, 4, 3, 4, 4)
+    worst = 0.0
     for velocity in (False, True):
         for base in (0.7, 0.3):
-            settings = {"linear_start": 0.00085, "linear_end": 0.012, "scale_base": base}
-            sampling = module.sampling(types.SimpleNamespace(sampling_settings=settings), velocity, True)
+            sampling = model_sampling(host, velocity, base)
             assert (sampling.sigmas.diff() > 0).all()
-            torch.manual_seed(0)
-            noise = torch.randn(1, 4, 3, 4, 4)
-            sigmas = schedules.diffusers(sampling, 20, "ddim", {})
-            first = module.end_scale(sampling, float(sigmas[0]))
-            x = noise.double() / first
-            for sigma, following in zip(sigmas[:-1].double(), sigmas[1:].double(), strict=True):
-                sigma, following = sigma.view(1), following.view(1)
-                t = float(sampling.timestep(sigma.float()))
-                out = toy(sampling.calculate_input(sigma, x), t)
-                denoised = sampling.calculate_denoised(sigma, out, x)
-                x = denoised + (x - denoised) * following / sigma
-            x = x * module.end_scale(sampling, float(sigmas[-1]))
             wanted = reference(noise, base, 20, velocity)
-            difference = float((x - wanted).abs().max() / wanted.abs().max())
-            assert difference < 1e-4, (velocity, base, difference)
+            x = sampled(host, sampling, noise, 20, "ddim", {})
+            worst = max(worst, float((x - wanted).abs().max() / wanted.abs().max()))
+    assert worst < 2e-5, worst
+    return worst
 
 
-def hosts_own(config):
+def check_ddim_with_fresh_noise_is_videocrafters(host):
+    torch.manual_seed(0)
+    noise, fresh = torch.randn(1, 4, 3, 4, 4), torch.randn(50, 1, 4, 3, 4, 4)
+    worst = 0.0
+    for base in (1.0, 0.7, 0.3):
+        for steps in (10, 50):
+            for eta in (0.0, 0.5, 1.0):
+                sampling = model_sampling(host, False, base)
+                draws = iter(fresh)
+                given = {"eta": eta, "noise_sampler": lambda *_, draws=draws: next(draws)}
+                wanted = reference(noise, base, steps, False, eta=eta, fresh=fresh)
+                x = sampled(host, sampling, noise, steps, "ddim (eta)", {}, **given)
+                worst = max(worst, float((x - wanted).abs().max() / wanted.abs().max()))
+    assert worst < 2e-5, worst
+    return worst
+
+
+def check_a_scaled_schedule_with_zero_terminal_snr_is_dynamicrafters(host):
+    torch.manual_seed(0)
+    noise, fresh = torch.randn(1, 4, 3, 4, 4), torch.randn(10, 1, 4, 3, 4, 4)
+    worst = {"ddim": 0.0, "ddim (eta)": 0.0}
+    for base in (0.7, 0.3):
+        sampling = model_sampling(host, True, base, zero=True, keeps=True)
+        assert sampling.schedule.alphas_cumprod[-1] == 0
+        for steps in (5, 10):
+            for sampler, eta in (("ddim", 0.0), ("ddim (eta)", 0.0), ("ddim (eta)", 1.0)):
+                draws = iter(fresh)
+                given = {"eta": eta, "noise_sampler": lambda *_, draws=draws: next(draws)}
+                wanted = reference(noise, base, steps, True, zero=True, keeps=True, eta=eta, fresh=fresh)
+                config = {"timestep_spacing": "trailing"}
+                x = sampled(host, sampling, noise, steps, sampler, config, **given)
+                error = float((x - wanted).abs().max() / wanted.abs().max())
+                worst[sampler] = max(worst[sampler], error)
+    assert worst["ddim"] < 3e-4, worst  # the host's last sigma is finite
+    assert worst["ddim (eta)"] < 2e-5, worst
+    return worst
+
+
+def check_the_first_step_of_a_zero_terminal_snr_finds_the_clean_sample(host):
+    """At pure noise the velocity is -s x_0, whatever the noise."""
+    sampling = model_sampling(host, True, 0.7, zero=True)
+    sigma, clean = sampling.sigmas[-1:], torch.randn(1, 4, 3, 4, 4)
+    x = sigma.view(1, 1, 1, 1, 1) * torch.randn(1, 4, 3, 4, 4)
+    assert (sampling.calculate_denoised(sigma, -0.7 * clean, x) - clean).abs().max() < 1e-5
+
+
+def check_sigmas_equal_cores_bit_for_bit(host):
     import comfy.model_sampling
 
-    return type("Plain", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS), {})(config)
+    names = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
+    make = host.module("nodes.host.models.model_sampling").make_model_sampling
+    cls = host.module("t2v_models.sampling.schedule").NoiseSchedule
+    for ours, cores in names.items():
+        for zero in (False, True):
+            config = types.SimpleNamespace(sampling_settings={"beta_schedule": cores, "zsnr": zero})
+            betas = {"beta_schedule": ours, "beta_start": 0.00085, "beta_end": 0.012, "rescale_betas_zero_snr": zero}
+            made, core = make(cls.from_config(betas), config), comfy.model_sampling.ModelSamplingDiscrete(config)
+            assert torch.equal(made.sigmas, core.sigmas)
+            assert torch.equal(made.log_sigmas, core.log_sigmas)
 
 
-def check_a_scale_of_one_is_the_plain_schedule(host):
-    module = host.module("nodes.host.models.model_sampling")
-    config = types.SimpleNamespace(sampling_settings={"scale_base": 1.0})
-    ours, plain = module.sampling(config, False, True), hosts_own(config)
+def check_a_schedule_without_scale_is_cores(host):
+    import comfy.model_sampling
+
+    core = type("Plain", (comfy.model_sampling.ModelSamplingDiscrete, comfy.model_sampling.EPS), {})()
+    ours = model_sampling(host)
     x, sigma = torch.randn(2, 4, 3, 4, 4), torch.tensor([0.5, 7.0])
-    assert torch.allclose(ours.sigmas, plain.sigmas, rtol=1e-5)
-    assert torch.allclose(ours.calculate_input(sigma, x), plain.calculate_input(sigma, x), rtol=1e-4, atol=1e-6)
-    a, b = ours.noise_scaling(sigma, x, x * 0, True), plain.noise_scaling(sigma, x.clone(), x * 0, True)
+    assert torch.equal(ours.calculate_input(sigma, x), core.calculate_input(sigma, x))
+    scaled = model_sampling(host, False, 1 - 1e-9)
+    assert torch.allclose(scaled.calculate_input(sigma, x), core.calculate_input(sigma, x), rtol=1e-4, atol=1e-6)
+    a, b = scaled.noise_scaling(sigma, x, x * 0, True), core.noise_scaling(sigma, x.clone(), x * 0, True)
     assert torch.allclose(a, b, rtol=1e-4)
+
+
+def check_guidance_rescale_restores_the_spread_of_the_networks_output(host):
+    """Also for velocities of a scaled schedule, in the network's own terms."""
+    run = host.module("nodes.host.sampling.run")
+    x, cond, guided = torch.randn(3, 2, 4, 3, 4, 4)
+    rescale = host.module("t2v_models.sampling.guidance").rescale
+    for velocity in (False, True):
+        for base in (None, 0.7):
+            sampling = model_sampling(host, velocity, base, zero=velocity)
+            sigma = sampling.sigmas[[300, 900]]
+            at = [sampling.calculate_denoised(sigma, each, x) for each in (guided, cond)]
+            wanted = sampling.calculate_denoised(sigma, rescale(guided, cond, 0.7), x)
+            found = run.rescaled(sampling, x, sigma, *at, 0.7)
+            assert (found - wanted).abs().max() < 1e-3 * wanted.abs().max(), (velocity, base)
 
 
 def check_tables_move_with_the_model_and_stay_where_a_host_puts_anothers_buffers_back(host):
     """0.24.0's dynamic VRAM does that by name, from one clone of a model to the next."""
-    module = host.module("nodes.host.models.model_sampling")
-    config = types.SimpleNamespace(sampling_settings={"scale_base": 0.7})
-    another = hosts_own(types.SimpleNamespace(sampling_settings={"zsnr": True}))
-    for scaled in (False, True):
-        ours = module.sampling(config, False, scaled)
+    import comfy.model_sampling
+
+    another = comfy.model_sampling.ModelSamplingDiscrete(types.SimpleNamespace(sampling_settings={"zsnr": True}))
+    for base in (None, 0.7):
+        ours = model_sampling(host, False, base)
         before = {name: getattr(ours, name).clone() for name in ours.tables}
         assert not list(ours.named_buffers())
         for name, buffer in another.named_buffers():
@@ -157,7 +282,8 @@ def check_vgens_cosine_schedule_loads_and_is_diffusers(host):
     path = models / "cosine" / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "squaredcos_cap_v2"}))
     model, clip, _ = host.run("T2VModelLoader", "cosine", "default")
-    wanted = host.module("t2v_models.sampling.ddim").alphas_cumprod({"beta_schedule": "squaredcos_cap_v2"})
+    cls = host.module("t2v_models.sampling.schedule").NoiseSchedule
+    wanted = cls.from_config({"beta_schedule": "squaredcos_cap_v2"}).alphas_cumprod
     sigmas = model.model.model_sampling.sigmas.double()
     assert torch.allclose(1 / (sigmas**2 + 1), wanted, rtol=1e-3, atol=1e-7)
     assert host.ksample(model, clip).isfinite().all()

@@ -240,8 +240,8 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
     lora_module = host.module("t2v_models.checkpoints.lora")
     model, clip, _ = host.run("T2VModelLoader", "tiny", "default")
     inner = model.model
-    inner.model_config.sampling_settings["scale_base"] = 0.7
-    inner.model_sampling = sampling.sampling(inner.model_config, False, True)
+    schedule = host.module("t2v_models.sampling.schedule").NoiseSchedule.from_config(inner.scheduler, scale_base=0.7)
+    inner.model_sampling = sampling.make_model_sampling(schedule, inner.model_config)
     key = "init_attn.proj_in.weight"
     shape = inner.diffusion_model.state_dict()[key].shape
     pairs = {
@@ -267,7 +267,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
             assert (saved["family"]["scale_base"] is None) is not scaled
         pipeline = host.module("nodes.host.film").HostPipeline
         film, loaded = pipeline(patched, clip), pipeline(model, clip).identity()
-        assert film.input_scale is None
+        assert not film.schedule.is_scaled
         assert film.scheduler_config["even_steps"] is True
         host.ksample(model, clip)  # takes the patches back
         assert pipeline(patched, clip).identity() == film.identity()
