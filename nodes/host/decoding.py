@@ -1,4 +1,4 @@
-"""Clips through whatever VAE is wired: ours, or one of the host's loaders."""
+"""Clips through the VAE that is wired: that of T2VModelLoader, or one of the host's loaders."""
 
 from __future__ import annotations
 
@@ -8,17 +8,22 @@ import comfy.utils
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from .models.vae import VideoVAE, fold
+from .models import chunked_vae
+from .models.vae import VideoVAE
 
 
 def decode(vae: Any, samples: Tensor) -> Tensor:
-    """samples: (b, c, t, h, w) or (n, c, h, w) -> ((b t), H, W, 3), float, 0..1."""
-    return as_video_vae(vae).decode(fold(samples))
+    """Decode samples, (b, c, t, h, w) or (n, c, h, w), to ((b t), H, W, 3), float, 0..1."""
+    return chunked_vae.decode(checked_vae(vae), samples)
 
 
 def encode(vae: Any, images: Tensor, width: int = 0, height: int = 0) -> Tensor:
-    """images: (t, H, W, 3), 0..1 -> (1, c, t, h, w)."""
-    vae = as_video_vae(vae)
+    """Encode images, (t, H, W, 3), 0..1, scaled and cropped to a size that is not 0, to one clip, (1, c, t, h, w).
+
+    Raises:
+        T2VError: for no images, and for sizes that are no multiple of the VAE's factor, 8.
+    """
+    checked_vae(vae)
     if images.ndim != 4 or images.shape[0] == 0:
         raise T2VError(f"The images have shape {tuple(images.shape)}: a batch of at least one image is wanted.")
     width, height = width or images.shape[2], height or images.shape[1]
@@ -27,16 +32,15 @@ def encode(vae: Any, images: Tensor, width: int = 0, height: int = 0) -> Tensor:
         nearest = (max(ratio, round(size / ratio) * ratio) for size in (width, height))
         raise T2VError(
             f"The frames are {width}x{height}, and both must be multiples of {ratio}: set width and height, for "
-            f"example to "
-            f"{'x'.join(map(str, nearest))}."
+            f"example to {'x'.join(map(str, nearest))}."
         )
     if (images.shape[2], images.shape[1]) != (width, height):
         images = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "lanczos", "center").movedim(1, -1)
-    return vae.encode(images[..., :3])
+    return chunked_vae.encode(vae, images[..., :3])
 
 
-def as_video_vae(vae: Any) -> VideoVAE:
-    """The VAE itself if it takes clips, else the same weights seen as one that does."""
+def checked_vae(vae: Any) -> Any:
+    """Return the VAE, if it is one for images, as all of these models have. Raises T2VError where it is not."""
     if vae is None:
         raise T2VError("The loaded model has no VAE: choose one as vae in T2VModelLoader, or wire VAELoader.")
     if isinstance(vae, VideoVAE):
@@ -44,6 +48,4 @@ def as_video_vae(vae: Any) -> VideoVAE:
     vae.throw_exception_if_invalid()
     if getattr(vae, "latent_dim", 2) != 2 or not hasattr(vae, "decode_tiled_"):
         raise T2VError("This VAE is one for video or audio of another kind: wire the VAE of T2VModelLoader.")
-    view = VideoVAE.__new__(VideoVAE)
-    view.__dict__.update(vae.__dict__)
-    return view
+    return vae

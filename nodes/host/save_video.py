@@ -35,9 +35,9 @@ from ...t2v_models.video import (
     json_text,
     still_png,
 )
-from .decoding import as_video_vae
+from .decoding import checked_vae
 from .load_video import check_fits, load
-from .models.vae import fold
+from .models import chunked_vae
 
 log = logging.getLogger(__name__)
 
@@ -96,16 +96,16 @@ def clips(images: Tensor | None, latent: dict | None, vae: Any) -> list[tuple[in
     if vae is None:
         raise T2VError("A latent needs its vae to be saved: wire the VAE of T2VModelLoader.")
     videos = samples if samples.ndim == 5 else samples.movedim(0, 1)[None]
-    vae = as_video_vae(vae)
+    checked_vae(vae)
     return [(video.shape[1], decoded(vae, video[None])) for video in videos]
 
 
 def decoded(vae: Any, samples: Tensor) -> Iterator[Tensor]:
-    """samples: (1, c, t, h, w) -> its frames, (h, w, 3) each, decoded a few at a time as they are asked for."""
-    frames = fold(samples)
-    chunk = vae._chunk(vae.memory_used_decode, frames, frames.shape)
+    """Yield the frames of samples, (1, c, t, h, w), each (h, w, 3); a few at a time are decoded when they are needed."""
+    frames = chunked_vae.fold(samples)
+    chunk = chunked_vae.frames_at_once(vae, vae.memory_used_decode, frames)
     for start in range(0, len(frames), chunk):
-        yield from vae.decode(frames[start : start + chunk])
+        yield from chunked_vae.decode(vae, frames[start : start + chunk])
 
 
 def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -> Iterator[Tensor]:
@@ -117,7 +117,7 @@ def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -
         for index in order:
             yield frames[index]
     else:  # frames that are decoded once wait in a file, not in memory
-        with tempfile.TemporaryFile(dir=folder_paths.get_temp_directory() if temp_exists() else None) as file:
+        with tempfile.TemporaryFile(dir=_temp_folder()) as file:
             shelf = None
             for index, frame in enumerate(frames):
                 if shelf is None:
@@ -128,8 +128,10 @@ def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -
                 yield torch.from_numpy(shelf[index].astype(np.float32) / 65535)
 
 
-def temp_exists() -> bool:
-    return os.path.isdir(folder_paths.get_temp_directory())
+def _temp_folder() -> str | None:
+    """The host's temp folder; None, for the system's, where the host has not made it yet."""
+    folder = folder_paths.get_temp_directory()
+    return folder if os.path.isdir(folder) else None
 
 
 def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, metadata: dict[str, str]) -> Saved:

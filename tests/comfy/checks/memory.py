@@ -208,7 +208,7 @@ def check_fifty_runs_leave_memory_as_it_was(host):
 
 
 def check_a_decode_in_chunks_equals_one_of_the_whole(host):
-    module = host.module("nodes.host.models.vae")
+    module = host.module("nodes.host.models.chunked_vae")
     _, _, vae = host.tiny()
     samples = torch.randn(1, 4, 7, 8, 8)
     whole = vae.decode(samples)
@@ -260,7 +260,7 @@ def check_a_cancel_is_seen_between_two_chunks(host):
 
     _, _, vae = host.tiny()
     model = vae.first_stage_model
-    count = 3 * host.module("nodes.host.models.vae").MAX_CHUNK
+    count = 3 * host.module("nodes.host.models.chunked_vae").MAX_CHUNK
     for name, work in (
         ("decode", lambda: vae.decode(torch.randn(1, 4, count, 8, 8))),
         ("encode", lambda: vae.encode(torch.rand(count, 64, 64, 3))),
