@@ -88,6 +88,9 @@ class Family:
     """Trained with a timestep of its own for every frame: some frames may be known, others noisier than their neighbours."""
     speed_words: tuple[str, str] | None = None
     """Words for slow and for fast motion that the model learned; None where it learned none."""
+    latent_colours: tuple[tuple[float, float, float], ...] | None = None
+    """How its latents show colours, for previews: five rows of red, green and blue, -1..1, four for the channels and the
+    constant; None for latents of Stable Diffusion's VAE."""
     negative_prompt: str = ""
     notes: str = ""
 
@@ -269,9 +272,7 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
             are ignored.
     """
     hints = {_OLD_KEYS.get(name, name): value for name, value in (hints or {}).items()}
-    hints = {
-        name: tuple(value) if isinstance(value, list) else value for name, value in hints.items()
-    }  # JSON has lists
+    hints = {name: _as_tuple(value) for name, value in hints.items()}  # JSON has lists
     named = FAMILIES.get(str(hints.get("family", "")))
     shape = replace(config, default_fps=UNetConfig.default_fps)
     fitting = [
@@ -293,6 +294,11 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
     return replace(family, **{name: value for name, value in hints.items() if _is_field(family, name, value)})
 
 
+def _as_tuple(value: Any) -> Any:
+    """A list, and the lists in it, as tuples; any other value as it is."""
+    return tuple(_as_tuple(item) for item in value) if isinstance(value, list) else value
+
+
 def _contradicted(family: Family, hints: Mapping[str, Any]) -> set[str]:
     """The fields of a family for which the hints give another value."""
     return {name for name, value in hints.items() if getattr(family, name, value) != value}
@@ -303,11 +309,17 @@ def _is_field(family: Family, name: str, value: Any) -> bool:
     if name not in Family.__dataclass_fields__ or name in ("name", "unet"):
         return False
     if name in ("betas", "speed_words"):
-        wanted = str if name == "speed_words" else (int, float)
-        return isinstance(value, tuple) and len(value) == 2 and all(isinstance(item, wanted) for item in value)
+        return _is_row(value, 2, str if name == "speed_words" else (int, float))
+    if name == "latent_colours":
+        return value is None or (_is_row(value, 5, tuple) and all(_is_row(row, 3, (int, float)) for row in value))
     if name in ("scale_base", "fps_condition"):
         return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
     wanted = type(getattr(family, name))
     if wanted in (int, float) and not isinstance(value, bool):
         return isinstance(value, int) if wanted is int else isinstance(value, (int, float))
     return isinstance(value, wanted)
+
+
+def _is_row(value: Any, length: int, wanted: type | tuple[type, ...]) -> bool:
+    """Whether a value is a tuple of so many items of a type."""
+    return isinstance(value, tuple) and len(value) == length and all(isinstance(item, wanted) for item in value)

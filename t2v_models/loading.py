@@ -8,20 +8,20 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from .builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from .errors import T2VError
 from .pipeline import Pipeline
 
 if TYPE_CHECKING:
     from .checkpoints import Checkpoint
 
-BUILT_IN = Path(__file__).parent / "builtin"
 CLIP = "openai/clip-vit-large-patch14"
 TOKENIZER_SETTINGS = ("tokenizer_config", "special_tokens_map")
 """The files that say what a tokenizer fills texts up with."""
 
 
 def load_pipeline(
-    model: str | Path = "built-in", *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    model: str | Path = BUILT_IN, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Pipeline:
     """A pipeline from "built-in" or from anything that `t2v_models.inspect` knows and that has all its parts.
 
@@ -38,7 +38,7 @@ def load_pipeline(
 
     device = torch.device(device)
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-    checkpoint = open_checkpoint(BUILT_IN if str(model) == "built-in" else Path(model))
+    checkpoint = open_checkpoint(BUILT_IN_FOLDER if str(model) == BUILT_IN else Path(model))
     missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
     if missing:
         raise T2VError(

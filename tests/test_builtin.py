@@ -6,11 +6,11 @@ import pytest
 import torch
 
 import t2v_models
+from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.evaluation.run import answers, summarise
 from t2v_models.evaluation.scoring import questions
-from t2v_models.loading import BUILT_IN
 from t2v_models.shapes.captions import paraphrase
-from t2v_models.training.builtin import autoencoder, text_encoder
+from t2v_models.training.builtin import autoencoder, latent_colours, text_encoder
 
 PROMPT = "a red circle moves right"
 
@@ -21,29 +21,33 @@ def pipeline():
 
 
 def test_the_model_is_small_and_holds_no_pickle():
-    files = [path for path in BUILT_IN.rglob("*") if path.is_file()]
+    files = [path for path in BUILT_IN_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 30e6
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
-    assert "CC0" in (BUILT_IN / "README.md").read_text("utf-8")
+    assert "CC0" in (BUILT_IN_FOLDER / "README.md").read_text("utf-8")
 
 
 def test_nothing_about_its_making_is_left_in_its_files():
-    for path in BUILT_IN.rglob("*.json"):
+    for path in BUILT_IN_FOLDER.rglob("*.json"):
         assert "_name_or_path" not in json.loads(path.read_text("utf-8")), path
 
 
 def test_it_loads_as_any_other_model(pipeline):
-    info = t2v_models.inspect(BUILT_IN)
+    info = t2v_models.inspect(BUILT_IN_FOLDER)
     assert info.family.name == "built-in"
     assert info.licence == "CC0-1.0"
     assert (pipeline.defaults.frames, pipeline.defaults.width, pipeline.defaults.height) == (16, 64, 64)
     assert not any(parameter.isnan().any() for parameter in pipeline.unet.parameters())
 
 
+def test_its_configuration_holds_the_colours_that_fit_its_latents(pipeline):
+    assert pipeline.family.latent_colours == tuple(map(tuple, latent_colours.fit(pipeline.vae)))
+
+
 def test_diffusers_makes_the_same_video(pipeline):
     diffusers = pytest.importorskip("diffusers")
     noise = torch.randn(1, 4, 16, 8, 8, generator=torch.Generator().manual_seed(5))
-    theirs = diffusers.TextToVideoSDPipeline.from_pretrained(BUILT_IN, torch_dtype=torch.float32)
+    theirs = diffusers.TextToVideoSDPipeline.from_pretrained(BUILT_IN_FOLDER, torch_dtype=torch.float32)
     theirs.set_progress_bar_config(disable=True)
     call = {"num_inference_steps": 6, "guidance_scale": 4.0, "num_frames": 16, "height": 64, "width": 64}
     latents = theirs(PROMPT, latents=noise.clone(), output_type="latent", **call).frames
@@ -56,7 +60,7 @@ def test_diffusers_makes_the_same_video(pipeline):
 def test_the_tokenizer_in_the_folder_is_the_one_that_the_code_writes(tmp_path):
     text_encoder.write_tokenizer(tmp_path)
     for name in ("vocab.json", "merges.txt"):
-        assert (tmp_path / name).read_text("utf-8") == (BUILT_IN / "tokenizer" / name).read_text("utf-8")
+        assert (tmp_path / name).read_text("utf-8") == (BUILT_IN_FOLDER / "tokenizer" / name).read_text("utf-8")
 
 
 def test_the_autoencoder_keeps_edges_and_colours(pipeline):

@@ -11,10 +11,10 @@ import torch
 from safetensors.torch import save_file
 
 from t2v_models.__main__ import main
+from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import inspect, load_state_dict, load_unet, open_checkpoint
 from t2v_models.checkpoints.convert import convert, save_unet
 from t2v_models.errors import T2VError
-from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D, UNetConfig
 
 from .support.checkpoints import SMALL, all_in_one, diffusers_folder, in_layout, same
@@ -171,7 +171,7 @@ def test_the_command_line_inspects_and_converts(tmp_path: Path, capsys: pytest.C
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter"])
 def test_what_could_not_be_read_again_is_not_written(tmp_path, layout):
     with pytest.raises(T2VError, match=r"groups of its normalisations .* choose the layout diffusers, and a folder"):
-        convert(BUILT_IN, tmp_path / "model.ckpt", layout)
+        convert(BUILT_IN_FOLDER, tmp_path / "model.ckpt", layout)
     assert not list(tmp_path.iterdir())
 
 

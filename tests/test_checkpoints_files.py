@@ -12,10 +12,10 @@ import torch
 from safetensors.torch import save_file
 
 from t2v_models import loading
+from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import inspect, load_unet, open_checkpoint
 from t2v_models.checkpoints.convert import convert
 from t2v_models.errors import T2VError
-from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D
 
 from .support.checkpoints import (
@@ -215,7 +215,7 @@ def test_loaded_weights_can_be_trained_without_touching_the_file(tmp_path: Path)
 def test_a_text_encoder_of_another_model_is_refused_in_a_sentence(tmp_path):
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    shutil.copytree(BUILT_IN, tmp_path / "model")
+    shutil.copytree(BUILT_IN_FOLDER, tmp_path / "model")
     config = CLIPTextConfig(
         hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, vocab_size=827
     )
@@ -228,7 +228,7 @@ def test_a_text_encoder_of_another_model_is_refused_in_a_sentence(tmp_path):
 def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(loading, "CLIP", str(tmp_path / "nowhere"))
     folder = tmp_path / "tokenizer"
-    shutil.copytree(BUILT_IN / "tokenizer", folder)
+    shutil.copytree(BUILT_IN_FOLDER / "tokenizer", folder)
     if damage == "missing":
         folder = None
     elif damage == "broken":
@@ -240,7 +240,7 @@ def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, mo
 
 
 def test_texts_of_a_model_without_a_tokenizer_are_filled_up_as_its_encoder_learned_it(monkeypatch):
-    monkeypatch.setattr(loading, "CLIP", str(BUILT_IN / "tokenizer"))  # as CLIP's, it fills up with the end
+    monkeypatch.setattr(loading, "CLIP", str(BUILT_IN_FOLDER / "tokenizer"))  # as CLIP's, it fills up with the end
     clip, open_clip = (loading.load_tokenizer(None, width) for width in (768, 1024))
     assert clip.pad_token_id == clip.eos_token_id
     assert (open_clip.pad_token_id, len(open_clip)) == (0, len(clip))
@@ -248,11 +248,11 @@ def test_texts_of_a_model_without_a_tokenizer_are_filled_up_as_its_encoder_learn
 
 def test_a_tokenizer_of_two_files_reads_clips_length_of_text_and_is_filled_up_likewise(tmp_path):
     for name in ("vocab.json", "merges.txt"):
-        shutil.copy(BUILT_IN / "tokenizer" / name, tmp_path / name)
+        shutil.copy(BUILT_IN_FOLDER / "tokenizer" / name, tmp_path / name)
     clip, open_clip = (loading.load_tokenizer(tmp_path, width) for width in (768, 1024))
     assert clip.model_max_length == 77
     assert (clip.pad_token_id, open_clip.pad_token_id) == (clip.eos_token_id, 0)
-    told = loading.load_tokenizer(BUILT_IN / "tokenizer", 1024)
+    told = loading.load_tokenizer(BUILT_IN_FOLDER / "tokenizer", 1024)
     assert told.pad_token_id == told.eos_token_id
 
 
@@ -261,7 +261,7 @@ def test_a_tokenizer_beside_the_weights_is_found_and_goes_along_into_another_lay
     path.parent.mkdir()
     save_file(in_layout("modelscope"), path)
     assert open_checkpoint(path).tokenizer_path is None
-    shutil.copytree(BUILT_IN / "tokenizer", path.parent / "tokenizer")
+    shutil.copytree(BUILT_IN_FOLDER / "tokenizer", path.parent / "tokenizer")
     for given in (path, path.parent):
         assert open_checkpoint(given).tokenizer_path == path.parent / "tokenizer"
     for layout in ("diffusers", "modelscope"):

@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from t2v_models import load_pipeline
+from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import open_checkpoint
 from t2v_models.films.film import Film
 from t2v_models.films.settings import METHODS
-from t2v_models.loading import BUILT_IN
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.schedulers import SCHEDULERS
 from t2v_models.sampling.windows import Windows
@@ -65,7 +65,7 @@ def test_the_unet_computes_where_its_weights_are(gpu, windows, texts, dtype):
 
 @pytest.mark.slow
 def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu):
-    checkpoint = open_checkpoint(BUILT_IN)
+    checkpoint = open_checkpoint(BUILT_IN_FOLDER)
     parts = on_cuda(unet.build), on_cuda(autoencoder.build), None, None
     pipe = Pipeline(*parts, checkpoint.scheduler_config(), checkpoint.family)
     latents = pipe.encode_video(torch.rand(1, 16, 64, 64, 3))

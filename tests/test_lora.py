@@ -12,6 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from t2v_models.__main__ import main
+from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import (
     LAYOUTS,
     apply_loras,
@@ -25,7 +26,6 @@ from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_order
 from t2v_models.checkpoints.text_encoder import expected_shapes
 from t2v_models.errors import T2VError
-from t2v_models.loading import BUILT_IN
 from t2v_models.unet import UNet3D
 
 from .support.checkpoints import SMALL, TEXT, in_layout, random_tensors, unet_weights
@@ -246,12 +246,12 @@ def test_pefts_root_of_the_rank_is_known_and_alphas_of_single_modules_are_refuse
 
 
 def test_a_lora_is_merged_into_a_model_that_only_its_config_json_tells(tmp_path: Path) -> None:
-    config = open_checkpoint(BUILT_IN).config
-    shape = open_checkpoint(BUILT_IN).lazy_unet()["middle_block.1.transformer_blocks.0.attn1.to_q.weight"].shape
+    config = open_checkpoint(BUILT_IN_FOLDER).config
+    shape = open_checkpoint(BUILT_IN_FOLDER).lazy_unet()["middle_block.1.transformer_blocks.0.attn1.to_q.weight"].shape
     name = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"
     tensors = {"lora_up.weight": torch.randn(shape[0], 2), "lora_down.weight": torch.randn(2, shape[1])}
     save_file({f"{name}.{half}": tensor for half, tensor in tensors.items()}, tmp_path / "lora.safetensors")
-    convert(BUILT_IN, tmp_path / "out", "diffusers", loras=[(tmp_path / "lora.safetensors", 1.0)])
+    convert(BUILT_IN_FOLDER, tmp_path / "out", "diffusers", loras=[(tmp_path / "lora.safetensors", 1.0)])
     assert open_checkpoint(tmp_path / "out").config == config
 
 

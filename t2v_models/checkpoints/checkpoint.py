@@ -15,7 +15,7 @@ import torch
 from ..errors import T2VError
 from ..families import FAMILIES, Defaults, Family, family_called, family_for
 from ..unet import UNet3D, UNetConfig
-from . import diffusers_layout, text_encoder, vae
+from . import diffusers_layout, native, text_encoder, vae
 from .detect import Part, unet_config
 from .files import file_metadata, read_file
 from .folders import is_diffusers
@@ -26,7 +26,6 @@ from .locate import (
     config_beside,
     find_in_diffusers_folder,
     find_in_folder,
-    saved_config,
     tokenizer_in,
 )
 from .tensors import FLOAT8, LazyDict, as_lazy, load_all, main_dtype
@@ -85,11 +84,13 @@ class Checkpoint:
         self._found = found
         self._family = family
         self._unet: tuple[UNetConfig, Layout] | None = None
+        self.saved = native.saved_config(found.extra)
+        """The configuration that the nodes wrote into a saved model, see `native.saved_config`; {} for others."""
         if "unet" in found.parts:
-            saved = saved_config(found.extra)
-            found.configs["unet"] = found.configs.get("unet") or saved.get("unet", {})
-            if saved.get("scheduler"):
-                found.configs.setdefault("scheduler", saved["scheduler"])
+            found.configs["unet"] = native.unet_json(self.saved) or found.configs.get("unet", {})
+            scheduler = self.saved.get("scheduler")
+            if scheduler and isinstance(scheduler, dict):
+                found.configs.setdefault("scheduler", scheduler)
             hints = diffusers_layout.config_hints(found.configs["unet"])
             self._unet = unet_config(found.parts["unet"], path, hints)
 

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
 from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from ..errors import T2VError
 from .detect import Part, find_parts, is_of_images
 from .files import read_file
 from .folders import SUBFOLDERS, read_json, weights_in
+from .native import CONFIG_KEY
 from .tensors import LazyDict
 
 
@@ -96,29 +94,9 @@ def add_parts(found: Found, tensors: LazyDict, path: Path | None, *, spare: bool
         added.append(kind)
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
-        if last in ("scale_arr", "v_pred", "t2v_config") or name == "step":
+        if last in ("scale_arr", "v_pred", CONFIG_KEY) or name == "step":
             found.extra[last] = tensor
     return added
-
-
-def saved_config(extra: LazyDict) -> dict[str, dict[str, Any]]:
-    """The JSON that our nodes leave among the tensors when the host saves a model: "unet" and "scheduler"."""
-    tensor = extra.get("t2v_config")
-    if tensor is None or tensor.dtype != torch.uint8 or tensor.numel > 1 << 20:
-        return {}
-    try:
-        values = json.loads(bytes(tensor.load().flatten().tolist()))
-    except (ValueError, RecursionError):
-        return {}
-    if not isinstance(values, dict):
-        return {}
-    found = {name: value for name, value in values.items() if isinstance(value, dict)}
-    unet = found.get("unet", {})
-    for ours, theirs in (("head_dim", "attention_head_dim"), ("norm_groups", "norm_num_groups")):
-        unet.setdefault(theirs, unet.get(ours))
-    family = values.get("family")
-    settings = family if isinstance(family, dict) else {"family": family} if isinstance(family, str) else {}
-    return found | {"unet": unet | ({"t2v": settings} if settings else {})}
 
 
 def config_beside(path: Path) -> dict[str, Any]:

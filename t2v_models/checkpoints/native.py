@@ -1,11 +1,52 @@
-"""Our own names, as ComfyUI's ModelSave writes them."""
+"""Models that the nodes saved: our own names of tensors, and the configuration among them."""
 
 from __future__ import annotations
 
+import json
 import re
+from typing import Any
+
+import torch
 
 from . import ldm
 from .layouts import Layout, Shapes
+from .tensors import LazyDict
+
+CONFIG_KEY = "t2v_config"
+"""The tensor that holds the configuration of a saved model: the bytes of a JSON object."""
+
+
+def config_tensor(config: dict[str, Any]) -> torch.Tensor:
+    """Pack a configuration, see `saved_config`, into a tensor of bytes, (n,) uint8, to be saved as `CONFIG_KEY`."""
+    return torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
+
+
+def saved_config(tensors: LazyDict) -> dict[str, Any]:
+    """Read the configuration of a saved model; {} where the tensors hold none, or none that can be read.
+
+    Its keys: "unet" (the fields of a UNetConfig), "scheduler" (as in scheduler_config.json), "family" (the fields of a
+    Family; in older files its name), "scale_factor" (of the latents).
+    """
+    tensor = tensors.get(CONFIG_KEY)
+    if tensor is None or tensor.dtype != torch.uint8 or tensor.numel > 1 << 20:
+        return {}
+    try:
+        config = json.loads(bytes(tensor.load().flatten().tolist()))
+    except (ValueError, RecursionError):
+        return {}
+    return config if isinstance(config, dict) else {}
+
+
+def unet_json(config: dict[str, Any]) -> dict[str, Any]:
+    """Return a saved configuration in the words of a unet/config.json; {} where it is empty."""
+    if not config:
+        return {}
+    unet, family = config.get("unet"), config.get("family")
+    unet = dict(unet) if isinstance(unet, dict) else {}
+    for ours, theirs in (("head_dim", "attention_head_dim"), ("norm_groups", "norm_num_groups")):
+        unet.setdefault(theirs, unet.get(ours))
+    settings = family if isinstance(family, dict) else {"family": family} if isinstance(family, str) else {}
+    return unet | ({"t2v": settings} if settings else {})
 
 
 def infer(shapes: Shapes) -> dict:

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from .device import add_device, check_device
 
@@ -25,7 +26,9 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png "
         "and plot.png; stories go to stories.png. Where one group is named, those that are not named are left out.",
     )
-    parser.add_argument("--model", default="built-in", metavar="PATH", help='a model of this world; default "built-in"')
+    parser.add_argument(
+        "--model", default=BUILT_IN, metavar="PATH", help=f'a model of this world; default "{BUILT_IN}"'
+    )
     parser.add_argument("--plain", type=int, metavar="N", help="prompts with one object that moves straight (200)")
     parser.add_argument("--held-out", type=int, metavar="N", help="the same, combinations never trained on (60)")
     parser.add_argument("--other", type=int, metavar="N", help="diagonals, bounces, spins, grows, shrinks (60)")
@@ -150,7 +153,7 @@ def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any
 
     if args.truth:
         given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]
-        given += ["--model"] * (args.model != "built-in") + ["--stories"] * bool(args.stories)
+        given += ["--model"] * (args.model != BUILT_IN) + ["--stories"] * bool(args.stories)
         given += ["--schedulers"] * bool(args.schedulers)
         if given:
             raise T2VError(f"--truth draws clips of the world's own and makes none: leave {', '.join(given)} out.")

@@ -11,6 +11,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from .device import add_device, check_device
 
@@ -41,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "the extension: mp4, webm, gif, png (a picture, or a folder of them) …; several prompts get numbers",
     )
     parser.add_argument(
-        "--model", default="built-in", metavar="PATH", help='a model folder or file; "built-in" if left out'
+        "--model", default=BUILT_IN, metavar="PATH", help=f'a model folder or file; "{BUILT_IN}" if left out'
     )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same video (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps")

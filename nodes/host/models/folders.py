@@ -7,10 +7,8 @@ from pathlib import Path
 
 import folder_paths
 
+from ....t2v_models.builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from ....t2v_models.errors import T2VError
-
-BUILT_IN = "built-in"
-"""The name of the model that comes with this pack."""
 
 FROM_MODEL = "from model"
 """The choice for a text encoder or VAE that lies in or beside the model file."""
@@ -34,6 +32,8 @@ def model_names() -> list[str]:
 
 def model_path(name: str) -> Path:
     """Where a listed model is. Raises T2VError where it has gone."""
+    if name == BUILT_IN:
+        return BUILT_IN_FOLDER
     found = _models().get(name)
     if found is None:
         # Listed elsewhere under another label, or the list was made before the file came.

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import comfy.conds
@@ -18,6 +17,7 @@ import torch
 from torch import Tensor
 
 from ....t2v_models.checkpoints.layouts import canonical_shapes
+from ....t2v_models.checkpoints.native import CONFIG_KEY, config_tensor
 from ....t2v_models.checkpoints.tensors import DTYPES
 from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.guidance import MOTION_GUIDANCE
@@ -42,21 +42,22 @@ MEMORY_FACTOR = 0.9
 live activations; a fifth more for the workspaces of kernels. See benchmarks/memory_factor.py. An H100 took 0.71 in
 fp16, at 16x32x32 and 24x40x72 (benchmarks/unet_cuda.py)."""
 
-CONFIG_KEY = "t2v_config"
-"""Where a saved model keeps its configuration."""
-
 _SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
 """diffusers' names for noise schedules to the host's, where they differ."""
 
 
 class LatentFormat(comfy.latent_formats.SD15):
-    """Stable Diffusion's latents, in 4 or 5 dimensions. No TAESD: the host's previewer feeds it 4 dimensions only."""
+    """Latents of a VAE like Stable Diffusion's, in 4 or 5 dimensions.
 
-    def __init__(self, scale_factor: float = 0.18215, rgb_factors: list[list[float]] | None = None) -> None:
+    colours: a family's `latent_colours` for previews, else Stable Diffusion's. No TAESD: the host's previewer gives it
+    4 dimensions only.
+    """
+
+    def __init__(self, scale_factor: float = 0.18215, colours: Sequence[Sequence[float]] | None = None) -> None:
         super().__init__(scale_factor)
         self.taesd_decoder_name = None
-        if rgb_factors is not None:
-            self.latent_rgb_factors = rgb_factors
+        if colours is not None:
+            *self.latent_rgb_factors, self.latent_rgb_factors_bias = map(list, colours)
 
 
 def ldm_config(config: UNetConfig) -> dict[str, Any]:
@@ -86,10 +87,10 @@ class ModelConfig(comfy.supported_models_base.BASE):
     memory_usage_factor = MEMORY_FACTOR
 
     def __init__(self, config: UNetConfig, info: Any, scheduler: dict[str, Any], scale_factor: float) -> None:
-        super().__init__({**ldm_config(config), "t2v_config": config})
+        super().__init__({**ldm_config(config), "unet3d_config": config})
         self.family, self.defaults, self.scheduler = info.family, info.defaults, scheduler
         self.memory_usage_factor = MEMORY_FACTOR * config.channels[0] / 320
-        self.latent_format = LatentFormat(scale_factor)
+        self.latent_format = LatentFormat(scale_factor, info.family.latent_colours)
         self.velocity = scheduler.get("prediction_type", "epsilon") == "v_prediction"
         schedule = scheduler.get("beta_schedule", "scaled_linear")
         self.sampling_settings = {
@@ -125,18 +126,17 @@ class VideoModel(comfy.model_base.BaseModel):
         self.model_sampling = make_model_sampling(family_schedule(self.scheduler, self.family), model_config)
 
     def state_dict_for_saving(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """As the host saves it, and the configuration that shapes do not tell, as JSON in a tensor of bytes."""
+        """Return the weights as the host saves them, and the configuration that shapes do not give."""
         out = super().state_dict_for_saving(*args, **kwargs)
         scaled = is_scaled(self.model_sampling)
         family = self.family if scaled else dataclasses.replace(self.family, scale_base=None)
         config = {
             "unet": dataclasses.asdict(self.diffusion_model.config),
             "scheduler": {name: value for name, value in self.scheduler.items() if scaled or name != "scale_base"},
-            "defaults": dataclasses.asdict(self.defaults),
             "family": {"family": family.name, **dataclasses.asdict(family)},
             "scale_factor": self.latent_format.scale_factor,
         }
-        out[CONFIG_KEY] = torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
+        out[CONFIG_KEY] = config_tensor(config)
         return out
 
     def resize_cond_for_context_window(

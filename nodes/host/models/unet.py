@@ -31,9 +31,9 @@ class HostUNet3D(UNet3D):
     """What `comfy.model_base.BaseModel` makes and calls as its ``diffusion_model``."""
 
     def __init__(
-        self, *, t2v_config: UNetConfig, dtype: Any = None, device: Any = None, operations: Any = None, **_: Any
+        self, *, unet3d_config: UNetConfig, dtype: Any = None, device: Any = None, operations: Any = None, **_: Any
     ) -> None:
-        super().__init__(t2v_config, compat.with_fast_norms(operations), host_attention, dtype=dtype, device=device)
+        super().__init__(unet3d_config, compat.with_fast_norms(operations), host_attention, dtype=dtype, device=device)
         self.defaults: dict[str, float | None] = {}
         self._dtype = dtype
 

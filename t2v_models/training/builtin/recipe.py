@@ -14,13 +14,14 @@ import torch
 from torch import nn
 
 from ...atomic_files import write_text
+from ...builtin_model import BUILT_IN
 from ...errors import T2VError
 from ...families import family_for
 from ...pipeline import Pipeline
 from ...plots import losses
 from ...unet import UNet3D
 from ..loop import Schedule
-from . import autoencoder, decoder, text_encoder, unet
+from . import autoencoder, decoder, latent_colours, text_encoder, unet
 
 log = logging.getLogger(__name__)
 
@@ -149,7 +150,7 @@ def scheduler_config() -> dict[str, Any]:
 def defaults(vae: nn.Module) -> dict[str, Any]:
     """What the model tells of itself in its configuration."""
     return {
-        "family": "built-in",
+        "family": BUILT_IN,
         "title": "Moving shapes, built in",
         "licence": "CC0-1.0",
         "text_encoder": "its own, two layers",
@@ -164,6 +165,7 @@ def defaults(vae: nn.Module) -> dict[str, Any]:
         "scheduler": "ddim",
         "frame_levels": True,
         "speed_words": ["slowly", "fast"],
+        "latent_colours": latent_colours.fit(vae),
     }
 
 

@@ -30,8 +30,9 @@ def check_previews_show_the_colours_of_the_vae(host):
 
 
 def check_a_model_that_the_host_makes_anew_keeps_its_colours(host):
-    model = host.tiny()[0]
+    model = host.run("T2VModelLoader", "built-in", "default")[0]
     make, args = model.cached_patcher_init
     again = make(*args, disable_dynamic=True)
     assert again.model.latent_format.latent_rgb_factors == model.model.latent_format.latent_rgb_factors
+    assert again.model.latent_format.latent_rgb_factors != host.tiny()[0].model.latent_format.latent_rgb_factors
     assert again.cached_patcher_init == model.cached_patcher_init

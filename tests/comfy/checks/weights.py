@@ -280,7 +280,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
 def check_the_type_that_was_chosen_holds_where_weights_lie_in_another(host):
     unet = host.module("nodes.host.models.unet").HostUNet3D
     config = host.tiny()[0].model.diffusion_model.config
-    made = unet(t2v_config=config, dtype=torch.bfloat16, device="meta", operations=torch.nn)
+    made = unet(unet3d_config=config, dtype=torch.bfloat16, device="meta", operations=torch.nn)
     made.load_state_dict(dict(host.tiny()[0].model.diffusion_model.state_dict()), assign=True)
     assert made.out[2].weight.dtype == torch.float32
     assert made.dtype == torch.bfloat16
