@@ -5,7 +5,7 @@ import torch
 
 from t2v_models import load_pipeline
 from t2v_models.evaluation.stories import centres, flicker, tales
-from t2v_models.evaluation.workers import tell
+from t2v_models.evaluation.workers import make_story
 from t2v_models.films.film import Film
 from t2v_models.sampling.windows import Windows
 
@@ -23,7 +23,7 @@ def whole(film: Film) -> torch.Tensor:
 
 @pytest.fixture(scope="module")
 def told():
-    return [tell(tale, "built-in", "cpu", {"method": "coarse-to-fine"})[0] for tale in tales(8, seed=3)]
+    return [make_story(tale, "built-in", "cpu", {"method": "coarse-to-fine"})[0] for tale in tales(8, seed=3)]
 
 
 def test_scenes_of_stories_are_what_their_lines_say(told):

@@ -13,7 +13,7 @@ from t2v_models.films.settings import METHODS
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.schedulers import SCHEDULERS
 from t2v_models.sampling.windows import Windows
-from t2v_models.training.builtin import autoencoder, clips, text_encoder, unet
+from t2v_models.training.builtin import autoencoder, batches, clips, text_encoder, unet
 from t2v_models.training.muon import Muon, matrices
 
 from .support.fake_cuda import FakeCuda
@@ -78,16 +78,16 @@ def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu
 def test_a_step_of_training_computes_where_the_model_is(gpu):
     encoder = on_cuda(lambda: text_encoder.build_text_encoder(827))
     model = on_cuda(lambda: unet.WithPoses(unet.build()))
-    batch = unet.Batch(
+    batch = batches.Batch(
         clean=torch.randn(2, 4, 16, 8, 8),
         noise=torch.randn(2, 4, 16, 8, 8),
         timesteps=torch.ones(2, 16, dtype=torch.long),
         tokens=torch.ones(3, 77, dtype=torch.long),
-        at=torch.zeros(2, 16, dtype=torch.long),
-        faint=torch.ones(2, 16),
+        prompt_index=torch.zeros(2, 16, dtype=torch.long),
+        weight=torch.ones(2, 16),
         poses=torch.randn(2, 16, 2, 5),
     ).to("cuda")
-    assert unet.error(model, encoder, batch, unet.alphas_cumprod().to("cuda")).device.type == "cuda"
+    assert unet.batch_loss(model, encoder, batch, unet.alphas_cumprod().to("cuda")).device.type == "cuda"
     for matrix in matrices(model):
         matrix.grad = torch.ones_like(matrix)
     Muon(matrices(model)).step()

@@ -1,4 +1,4 @@
-"""The commands that train and evaluate: what evaluate finds, and what both refuse."""
+"""The commands that train and evaluate: their reports, and their errors for wrong arguments."""
 
 import csv
 import os
@@ -13,7 +13,7 @@ from t2v_models.evaluation import report
 from t2v_models.evaluation.workers import spread
 
 
-def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsys):
+def test_evaluate_scores_drawn_clips_as_right_and_writes_its_report(tmp_path, capsys):
     assert main(["evaluate", "--truth", "--plain", "4", "--pairs", "2", "--output", str(tmp_path / "out")]) == 0
     table = capsys.readouterr().out
     assert "plain" in table
@@ -22,7 +22,7 @@ def test_evaluate_checks_its_own_analysis_and_draws_its_pictures(tmp_path, capsy
         assert (tmp_path / "out" / name).stat().st_size > 100
 
 
-def test_a_process_that_the_system_ends_is_told_with_the_remedy():
+def test_killed_process_is_reported_with_a_remedy():
     with pytest.raises(T2VError, match=r"for want of memory: ask for a smaller --batch or fewer --jobs"):
         list(spread(os._exit, [1, 1], 2))
 
@@ -55,18 +55,18 @@ def test_a_process_that_the_system_ends_is_told_with_the_remedy():
         ["evaluate", "--plain", "1", "--device", "nowhere"],
     ],
 )
-def test_wrong_input_gets_one_sentence(arguments, tmp_path, monkeypatch, capsys):
+def test_wrong_arguments_get_one_sentence(arguments, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     Path("README.md").write_text("a file")
     assert main(arguments) == 2
     error = capsys.readouterr().err.strip()
     assert error
     assert "\n" not in error
-    assert [path.name for path in tmp_path.iterdir()] == ["README.md"], "nothing may be left behind"
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"], "no file may be left behind"
 
 
 @pytest.mark.slow
-def test_several_processes_find_what_one_finds(tmp_path, capsys):
+def test_several_processes_give_the_results_of_one(tmp_path, capsys):
     for jobs in "12":
         asked = ["--plain", "2", "--pairs", "2", "--unguided", "2", "--batch", "2", "--steps", "4"]
         assert main(["evaluate", *asked, "--jobs", jobs, "--output", str(tmp_path / jobs)]) == 0
@@ -79,7 +79,7 @@ def test_several_processes_find_what_one_finds(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("right", "wrong", "shown"), [(47, 24, 24), (90, 10, 10), (366, 18, 18), (2, 60, 46), (90, 60, 24)]
 )
-def test_the_contact_sheet_shows_as_many_wrong_ones_as_fit_and_some_right_ones(monkeypatch, right, wrong, shown):
+def test_contact_sheet_shows_wrong_videos_and_some_right_ones(monkeypatch, right, wrong, shown):
     rows = []
     monkeypatch.setattr(report, "strips", lambda given, path, columns: rows.extend(given))
     score, question = (lambda ok: SimpleNamespace(right={"all": ok})), SimpleNamespace(prompt="a red circle")

@@ -1,4 +1,4 @@
-"""Muon: what is orthogonal, which weights it is for, and that it learns faster than AdamW where that is known."""
+"""Muon: its steps are orthogonal, it trains matrices alone, and it learns faint directions faster than AdamW."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from t2v_models.training.muon import Muon, matrices, orthogonal
 
 
 @pytest.mark.parametrize(("rows", "columns"), [(48, 48), (48, 96), (96, 48)])
-def test_every_direction_of_a_step_comes_near_the_same_size(rows, columns):
+def test_all_singular_values_of_a_step_are_near_one(rows, columns):
     torch.manual_seed(0)
     u, _, v = torch.linalg.svd(torch.randn(3, rows, columns), full_matrices=False)
     sizes = torch.logspace(0, -1.5, min(rows, columns))
@@ -18,7 +18,7 @@ def test_every_direction_of_a_step_comes_near_the_same_size(rows, columns):
     assert torch.allclose(made, u @ torch.diag_embed(values.new_tensor([1.0] * len(sizes))) @ v, atol=0.4)
 
 
-def test_first_and_last_layers_norms_and_biases_are_left_to_adamw():
+def test_first_and_last_layers_norms_and_biases_are_not_for_muon():
     layers = [
         torch.nn.Conv2d(4, 48, 3),
         torch.nn.GroupNorm(8, 48),
@@ -29,7 +29,7 @@ def test_first_and_last_layers_norms_and_biases_are_left_to_adamw():
     assert matrices(model) == [layers[2].weight]
 
 
-def test_a_step_is_as_large_as_one_of_adamw():
+def test_step_has_the_size_of_adamw():
     torch.manual_seed(0)
     weight = torch.nn.Parameter(torch.zeros(48, 96, 3))
     weight.grad = torch.randn(48, 96, 3)
@@ -37,8 +37,8 @@ def test_a_step_is_as_large_as_one_of_adamw():
     assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.2e-2, rel=0.3)
 
 
-def test_directions_that_the_data_shows_little_of_are_learned_as_fast_as_others():
-    """A linear layer whose inputs differ a thousandfold in variance: AdamW leaves the faint ones behind."""
+def test_directions_of_low_variance_are_learned_faster_than_by_adamw():
+    """The inputs of a linear layer differ a thousandfold in variance; AdamW learns the smallest slowly."""
 
     def error(optimizer):
         torch.manual_seed(0)

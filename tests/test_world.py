@@ -1,4 +1,4 @@
-"""The built-in model's world: what is drawn is what is said, and the analysis tells right from wrong."""
+"""The world of moving shapes: frames agree with captions, and the analysis finds right and wrong clips."""
 
 from dataclasses import replace
 from itertools import pairwise
@@ -32,21 +32,21 @@ EVERYTHING = World(straight=0.3, diagonal=0.2, other=0.3, pairs=0.2)
 
 def clip(scene, frames=16, seed=0, size=64):
     """(t, h, w, 3) of one drawn scene."""
-    paths = [place(scene, frames, torch.Generator().manual_seed(seed))]
-    return render([scene], paths, size)[0].permute(0, 2, 3, 1)
+    trajectories = [place(scene, frames, torch.Generator().manual_seed(seed))]
+    return render([scene], trajectories, size)[0].permute(0, 2, 3, 1)
 
 
 def one(colour="red", shape="circle", motion="right", speed="", background="black"):
     return Scene((Item(colour, shape, motion, speed),), background)
 
 
-def test_the_same_seed_draws_the_same_clip_and_another_seed_another():
+def test_the_seed_determines_the_clip():
     scene = one()
     assert torch.equal(clip(scene, seed=3), clip(scene, seed=3))
     assert not torch.equal(clip(scene, seed=3), clip(scene, seed=4))
 
 
-def test_a_fifth_of_the_combinations_is_held_out_and_training_never_draws_one():
+def test_a_fifth_of_the_combinations_is_held_out_and_never_sampled():
     everything = combinations(MOTIONS, None)
     share = len(combinations(MOTIONS, True)) / len(everything)
     assert 0.17 < share < 0.23
@@ -57,7 +57,7 @@ def test_a_fifth_of_the_combinations_is_held_out_and_training_never_draws_one():
 
 
 @pytest.mark.parametrize("pair", [(OBJECT_COLOURS, SHAPES), (OBJECT_COLOURS, STRAIGHT), (SHAPES, STRAIGHT)])
-def test_every_pair_of_attributes_is_trained_on(pair):
+def test_training_shows_every_pair_of_attributes(pair):
     seen = {frozenset(c) for c in combinations(STRAIGHT)}
     for first in pair[0]:
         for second in pair[1]:
@@ -66,18 +66,18 @@ def test_every_pair_of_attributes_is_trained_on(pair):
 
 @pytest.mark.parametrize("motion", MOTIONS)
 @pytest.mark.parametrize("frames", [1, 2, 16, 24])
-def test_an_object_stays_inside_the_frame(motion, frames):
+def test_object_stays_inside_the_frame(motion, frames):
     scene = one(shape="star", motion=motion, speed="fast" if motion in STRAIGHT else "")
     for seed in range(5):
-        path = place(scene, frames, torch.Generator().manual_seed(seed))[0]
-        assert path.position.shape == (frames, 2)
-        assert (path.position - path.radius[:, None] > -0.02).all()
-        assert (path.position + path.radius[:, None] < 1.02).all()
+        trajectory = place(scene, frames, torch.Generator().manual_seed(seed))[0]
+        assert trajectory.position.shape == (frames, 2)
+        assert (trajectory.position - trajectory.radius[:, None] > -0.02).all()
+        assert (trajectory.position + trajectory.radius[:, None] < 1.02).all()
 
 
 @pytest.mark.parametrize("frames", [1, 2, 16, 24])
 @pytest.mark.parametrize("motions", [(a, b) for a in STRAIGHT for b in STRAIGHT])
-def test_of_two_objects_the_first_is_on_the_left_or_above_and_they_never_meet(motions, frames):
+def test_two_objects_never_meet_and_the_first_is_on_the_left_or_above(motions, frames):
     sideways = all(motion in ("left", "right") for motion in motions)
     for seed, speed in enumerate(["slowly", "", "fast"]):
         items = (Item("red", "circle", motions[0], speed), Item("blue", "star", motions[1], "fast"))
@@ -85,14 +85,14 @@ def test_of_two_objects_the_first_is_on_the_left_or_above_and_they_never_meet(mo
         axis = 1 if sideways else 0
         gap = (second.position - first.position)[:, axis] - first.radius - second.radius
         assert (gap > 0).all()
-        for item, path in zip(items, (first, second), strict=True):
-            assert (path.position - path.radius[:, None] > -0.02).all()
-            assert (path.position + path.radius[:, None] < 1.02).all()
-            way = (path.position[-1] - path.position[0]) @ torch.tensor(DIRECTIONS[item.motion])
-            assert frames == 1 or way > 0
+        for item, trajectory in zip(items, (first, second), strict=True):
+            assert (trajectory.position - trajectory.radius[:, None] > -0.02).all()
+            assert (trajectory.position + trajectory.radius[:, None] < 1.02).all()
+            advance = (trajectory.position[-1] - trajectory.position[0]) @ torch.tensor(DIRECTIONS[item.motion])
+            assert frames == 1 or advance > 0
 
 
-def test_what_spins_is_large_enough_for_its_turn_to_show():
+def test_spinning_objects_are_large():
     radii = [
         float(place(one(shape="star", motion="spins"), 16, torch.Generator().manual_seed(s))[0].radius[0])
         for s in range(20)
@@ -100,23 +100,23 @@ def test_what_spins_is_large_enough_for_its_turn_to_show():
     assert 0.2 <= min(radii) <= max(radii) <= 0.3
 
 
-def test_edges_are_smooth_and_motion_is_sub_pixel():
+def test_edges_are_smooth_and_motion_is_finer_than_a_pixel():
     scene = one("white", motion="right", speed="slowly")
     frames = clip(scene)
-    levels = frames[0, ..., 0].unique()
-    assert len(levels) > 8, "an edge without anti-aliasing has two levels"
+    values = frames[0, ..., 0].unique()
+    assert len(values) > 8, "an edge without anti-aliasing has two values"
     for before, after in pairwise(frames):
         assert not torch.equal(before, after), "an object slower than a pixel per frame must still move"
 
 
-def test_a_scene_looks_the_same_at_another_size():
+def test_scene_looks_the_same_at_another_size():
     scene = one("green", "square", "down", background="white")
     small, large = clip(scene, size=64), clip(scene, size=128)
     shrunk = large.unflatten(1, (64, 2)).unflatten(3, (64, 2)).mean(dim=(2, 4))
     assert (shrunk - small).abs().mean() < 0.005
 
 
-def test_every_colour_is_drawn_as_named():
+def test_every_colour_has_its_value():
     for colour in OBJECT_COLOURS:
         background = "black" if colour != "black" else "white"
         scene = one(colour, "square", "right", background=background)
@@ -125,7 +125,7 @@ def test_every_colour_is_drawn_as_named():
         assert torch.allclose(pixel, torch.tensor(COLOURS[colour]) / 255, atol=0.01)
 
 
-def test_captions_say_what_the_scene_shows():
+def test_captions_name_the_attributes_of_the_scene():
     scene = Scene((Item("red", "circle", "right"), Item("white", "star", "up", "fast")), "blue")
     assert describe(scene) == "a red circle moves right and a white star moves up fast on a blue background"
     random = torch.Generator().manual_seed(0)
@@ -139,7 +139,7 @@ def test_captions_say_what_the_scene_shows():
 
 
 @pytest.mark.slow
-def test_the_analysis_is_right_about_drawn_clips_of_every_kind():
+def test_analysis_scores_drawn_clips_of_every_group_as_right():
     asked = questions({"plain": 24, "held out": 8, "other": 27, "pairs": 12}, seed=5)
     for summary in summarise(answers(truth(asked), asked)):
         assert summary.right["all"] >= 0.96, summary
@@ -148,7 +148,7 @@ def test_the_analysis_is_right_about_drawn_clips_of_every_kind():
 
 
 def apart(scene):
-    """A clip whose object keeps to one half of the frame."""
+    """A clip whose object stays in one half of the frame."""
     for seed in range(100):
         frames = clip(scene, seed=seed)
         if any((half - frames[0, 0, 0]).abs().max() < 0.01 for half in frames.tensor_split(2, dim=2)):
@@ -166,44 +166,44 @@ WRONG = {
 
 
 @pytest.mark.parametrize("criterion", WRONG)
-def test_the_analysis_is_wrong_about_clips_of_something_else(criterion):
+def test_analysis_scores_other_clips_as_wrong(criterion):
     for seed in range(4):
         result = score(one(), clip(WRONG[criterion], seed=seed))
         assert not result.right[criterion]
         assert not result.right["all"]
 
 
-def test_noise_and_emptiness_are_never_right():
+def test_noise_and_plain_frames_are_never_right():
     noise = torch.rand(16, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     for frames in (noise, torch.zeros(16, 64, 64, 3), torch.ones(16, 64, 64, 3)):
         for motion in ("right", "still", "grows"):
             assert not score(one(motion=motion), frames).right["all"]
 
 
-def test_a_clip_played_backwards_moves_the_other_way():
+def test_reversed_clip_moves_in_the_opposite_direction():
     frames = clip(one(motion="right"))
     assert score(one(motion="right"), frames).right["all"]
     assert score(one(motion="left"), frames.flip(0)).right["all"]
     assert not score(one(motion="right"), frames.flip(0)).right["motion"]
 
 
-def test_two_pieces_of_one_colour_are_counted_as_two():
+def test_two_objects_of_one_colour_are_counted_as_two():
     frames = apart(one(motion="up"))
     assert score(one(motion="up"), frames).right["all"]
     assert not score(one(motion="up"), torch.maximum(frames, frames.flip(2))).right["count"]
 
 
 @pytest.mark.parametrize("motion", ["up", "still"])
-def test_an_object_that_is_gone_for_a_while_is_not_right(motion):
+def test_object_that_disappears_for_a_while_is_not_right(motion):
     frames = clip(one(motion=motion))
     empty = frames[:1, :1, :1].expand_as(frames)
-    for gone in (range(5, 8), range(12, 16)):
+    for missing in (range(5, 8), range(12, 16)):
         broken = frames.clone()
-        broken[list(gone)] = empty[list(gone)]
+        broken[list(missing)] = empty[list(missing)]
         assert not score(one(motion=motion), broken).right["count"]
 
 
-def test_a_second_object_that_comes_late_is_not_right():
+def test_second_object_that_appears_late_is_not_right():
     frames = apart(one(motion="up"))
     for colour in ("red", "blue"):
         other = apart(one(colour, motion="up")).flip(2)
@@ -211,19 +211,19 @@ def test_a_second_object_that_comes_late_is_not_right():
         assert not score(one(motion="up"), late).right["all"]
 
 
-def test_an_object_that_stands_then_jumps_does_not_move():
+def test_object_that_stands_and_jumps_does_not_move():
     frames = clip(one(motion="right", speed="fast"))
     jumping = frames[[0] * 8 + [15] * 8]
     assert not score(one(motion="right", speed="fast"), jumping).right["motion"]
 
 
-def test_what_turns_to_and_fro_does_not_spin():
+def test_object_that_turns_back_and_forth_does_not_spin():
     frames = clip(one(shape="square", motion="spins"))
     assert score(one(shape="square", motion="spins"), frames).right["all"]
     assert not score(one(shape="square", motion="spins"), frames[[0, 2] * 8]).right["motion"]
 
 
-def test_what_cannot_be_measured_is_not_measured_as_perfect():
+def test_values_that_cannot_be_measured_are_missing():
     (summary,) = summarise(
         answers(lambda prompts, seed: torch.zeros(len(prompts), 16, 64, 64, 3), questions({"plain": 2}))
     )
@@ -231,7 +231,7 @@ def test_what_cannot_be_measured_is_not_measured_as_perfect():
     assert " - " in table([summary])
 
 
-def test_a_wrong_speed_is_measured():
+def test_wrong_speed_is_measured():
     slow = clip(one(motion="right", speed="slowly"))
     assert score(one(motion="right", speed="slowly"), slow).speed_error < 0.05
     assert score(one(motion="right", speed="fast"), slow).speed_error > 0.5
@@ -245,7 +245,7 @@ def test_flicker_is_measured():
     assert 10 < score(scene, flickering).flicker < 15
 
 
-def test_questions_ask_about_everything_equally():
+def test_questions_contain_all_attributes_equally_often():
     asked = questions({"plain": 96}, seed=1)
     for values in (OBJECT_COLOURS, SHAPES, STRAIGHT):
         text = [describe(replace(q.scene, background="black")) for q in asked]

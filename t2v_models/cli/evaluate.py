@@ -95,7 +95,7 @@ def run(args: argparse.Namespace) -> str:
     from ..evaluation import report
     from ..evaluation.run import answers, batches, summarise, truth
     from ..evaluation.scoring import questions
-    from ..evaluation.workers import answer, spread, usual_jobs
+    from ..evaluation.workers import make_videos, spread, usual_jobs
 
     checked_seed(args.seed)
     checked_scale(1.0 if args.guidance is None else args.guidance)
@@ -127,7 +127,7 @@ def run(args: argparse.Namespace) -> str:
             made = ([each] for group, _ in rounds for each in answers(truth(group), group, batch=args.batch))
         else:
             parts = [(part, {**options, **changes}) for group, changes in rounds for part in batches(group, args.batch)]
-            made = spread(partial(answer, model=args.model, device=args.device), parts, jobs)
+            made = spread(partial(make_videos, model=args.model, device=args.device), parts, jobs)
         for part in made:
             given += part
             bar.update(len(part))
@@ -178,11 +178,11 @@ def _stories(args: argparse.Namespace, jobs: int) -> str:
     from tqdm import tqdm
 
     from ..evaluation import report, stories
-    from ..evaluation.workers import spread, tell
+    from ..evaluation.workers import make_story, spread
 
     asked = stories.tales(args.stories, seed=args.seed)
     call = {"steps": args.steps, "guidance_scale": args.guidance, "method": args.method}
-    made = spread(partial(tell, model=args.model, device=args.device, call=call), asked, jobs)
+    made = spread(partial(make_story, model=args.model, device=args.device, call=call), asked, jobs)
     given = list(tqdm(made, total=len(asked), desc="stories", unit=""))
     rows = [(" / ".join(verdict.tale.text.splitlines()), frames, verdict.whole) for verdict, frames in given]
     report.strips(rows, args.output / "stories.png")

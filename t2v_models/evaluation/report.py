@@ -1,4 +1,4 @@
-"""An evaluation as a table, a contact sheet and a plot."""
+"""The report of an evaluation: a table, a file of results, a contact sheet and a plot."""
 
 from __future__ import annotations
 
@@ -7,16 +7,18 @@ from pathlib import Path
 
 import torch
 
+from ..plots.canvas import GRID, INK, Axes, Canvas
 from ..shapes.world import SPEEDS
 from .run import Answer, Summary
 from .scoring import CRITERIA
 
 COLOURS = ((38, 84, 166), (214, 110, 38), (60, 140, 80), (150, 70, 160), (120, 120, 124), (190, 50, 60))
-INK, GRID, PAPER, WRONG = (40, 40, 46), (222, 222, 226), (255, 255, 255), (220, 30, 30)
+"""Of the criteria, in their order."""
+WRONG = (220, 30, 30)
 
 
 def table(summaries: list[Summary]) -> str:
-    """Lines of text: a group each, accuracies in per cent."""
+    """Return lines of text, one for each group, with accuracies in per cent."""
     head = ["group", "videos", *CRITERIA, "speed error", "flicker", "jitter"]
     rows = [
         [s.group, str(s.count)]
@@ -34,7 +36,7 @@ def table(summaries: list[Summary]) -> str:
 
 
 def write_csv(given: list[Answer], path: Path) -> None:
-    """Every video: prompt, seed, what was right, what was seen."""
+    """Write a line for each video: its prompt and seed, which criteria are right, and what is seen."""
     with open(path, "w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)
         writer.writerow(["group", "prompt", "seed", *CRITERIA, "speed", "speed error", "flicker", "jitter", "seen"])
@@ -54,7 +56,11 @@ def _short(value: float | None) -> str:
 
 
 def contact_sheet(given: list[Answer], path: Path, *, columns: int = 3, most: int = 48) -> None:
-    """A row of frames per video under its prompt, in red where something is wrong: right ones, then wrong ones."""
+    """Write an image with a row of frames for each video: right ones, then wrong ones, whose prompts are red.
+
+    Args:
+        most: rows in the image; about half of them are for wrong videos, and more if there are fewer right ones.
+    """
     wrong = [answer for answer in given if not answer.score.right["all"]]
     right = [answer for answer in given if answer.score.right["all"]]
     wrong = wrong[: max(most // 2, most - len(right))]
@@ -65,70 +71,66 @@ def contact_sheet(given: list[Answer], path: Path, *, columns: int = 3, most: in
 
 
 def strips(rows: list[tuple[str, torch.Tensor, bool]], path: Path, *, columns: int = 1) -> None:
-    """Rows of (text, frames (k, h, w, 3) in 0..1, whether it is right) as one picture; the text of wrong ones is red."""
-    from PIL import Image, ImageDraw, ImageFont
+    """Write an image of rows of frames.
 
+    Args:
+        rows: (text, frames (k, h, w, 3) in 0..1, whether they are right); the texts of wrong ones are red.
+    """
     frames = max(len(video) for _, video, _ in rows)
     height, width = rows[0][1].shape[1:3]
     cell = (frames * width + 12, height + 24)
-    image = Image.new("RGB", (columns * cell[0] + 12, -(-len(rows) // columns) * cell[1] + 12), PAPER)
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(11)
+    canvas = Canvas(columns * cell[0] + 12, -(-len(rows) // columns) * cell[1] + 12, font_size=11)
     for index, (text, video, right) in enumerate(rows):
         x, y = 12 + (index % columns) * cell[0], 6 + (index // columns) * cell[1]
-        strip = (torch.cat(list(video), 1).clamp(0, 1) * 255).round().byte().numpy()
-        draw.text((x, y + 2), text, INK if right else WRONG, font)
-        image.paste(Image.fromarray(strip), (x, y + 18))
-    image.save(path)
+        canvas.text((x, y + 2), text, INK if right else WRONG)
+        canvas.paste(torch.cat(list(video), 1), (x, y + 18))
+    canvas.save(path)
 
 
 def plot(summaries: list[Summary], given: list[Answer], path: Path) -> None:
-    """Accuracy by group and criterion above, measured speeds by adverb below, to a PNG."""
-    from PIL import Image, ImageDraw, ImageFont
+    """Write an image with accuracies by group and criterion above, and measured speeds by adverb below."""
+    canvas = Canvas(960, 720, font_size=14)
+    _draw_accuracies(canvas, summaries, Axes(60, 60, 940, 360, y=(0, 100)))
+    _draw_speeds(canvas, given, Axes(120, 450, 940, 680, x=(0, SPEEDS["fast"][1])))
+    canvas.save(path)
 
-    image = Image.new("RGB", (960, 720), PAPER)
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(14)
-    left, right = 60, 940
 
-    # 1. accuracies
-    top, bottom = 60, 360
-    draw.text((left, 12), "Right, per cent of the videos", INK, font)
+def _draw_accuracies(canvas: Canvas, summaries: list[Summary], axes: Axes) -> None:
+    canvas.text((axes.left, 12), "Right, per cent of the videos")
     for tick in range(0, 101, 20):
-        y = bottom - (bottom - top) * tick / 100
-        draw.line([(left, y), (right, y)], GRID)
-        draw.text((left - 40, y - 8), str(tick), INK, font)
-    block = (right - left) / max(len(summaries), 1)
-    bar = block * 0.8 / len(CRITERIA)
+        axes.grid_line(canvas, tick, str(tick), 40)
+    width = (axes.right - axes.left) / max(len(summaries), 1)
+    bar = width * 0.8 / len(CRITERIA)
     for i, summary in enumerate(summaries):
+        left = axes.left + i * width + width * 0.1
         for k, name in enumerate(CRITERIA):
-            x = left + i * block + block * 0.1 + k * bar
-            y = bottom - (bottom - top) * summary.right[name]
-            draw.rectangle([x, y, x + bar - 2, bottom], COLOURS[k])
-        draw.text((left + i * block + block * 0.1, bottom + 6), f"{summary.group} ({summary.count})", INK, font)
+            x, y = left + k * bar, axes.up(100 * summary.right[name])
+            canvas.rectangle((x, y), (x + bar - 2, axes.bottom), COLOURS[k])
+        canvas.text((left, axes.bottom + 6), f"{summary.group} ({summary.count})")
     for k, name in enumerate(CRITERIA):
-        x = left + 140 * k
-        draw.rectangle([x, 36, x + 12, 48], COLOURS[k])
-        draw.text((x + 18, 34), name, INK, font)
+        x = axes.left + 140 * k
+        canvas.rectangle((x, 36), (x + 12, 48), COLOURS[k])
+        canvas.text((x + 18, 34), name)
 
-    # 2. speeds
-    top, bottom = 450, 680
-    draw.text((left, top - 40), "Speed by adverb, frame widths per frame; the bands are what the words mean", INK, font)
-    highest = SPEEDS["fast"][1]
+
+def _draw_speeds(canvas: Canvas, given: list[Answer], axes: Axes) -> None:
+    label = axes.left - 100
+    title = "Speed by adverb, frame widths per frame; the bands are what the words mean"
+    canvas.text((label + 40, axes.top - 40), title)
     for row, (adverb, (low, high)) in enumerate(SPEEDS.items()):
-        y = top + (bottom - top) * (row + 0.5) / len(SPEEDS)
-        x0, x1 = (left + 60 + (right - left - 60) * value / highest for value in (low, high))
-        draw.rectangle([x0, y - 26, x1, y + 26], GRID)
-        draw.text((left - 40, y - 8), adverb or "(none)", INK, font)
-        speeds = [
-            a.score.speed
-            for a in given
-            if a.score.speed is not None
-            and len(a.question.scene.items) == 1
-            and a.question.scene.items[0].speed == adverb
-        ]
-        for i, speed in enumerate(speeds):
-            x = left + 60 + (right - left - 60) * min(speed / highest, 1)
-            z = y - 22 + 44 * ((i * 0.618) % 1)
-            draw.ellipse([x - 2, z - 2, x + 2, z + 2], COLOURS[0])
-    image.save(path)
+        y = axes.up(1 - (row + 0.5) / len(SPEEDS))
+        canvas.rectangle((axes.across(low), y - 26), (axes.across(high), y + 26), GRID)
+        canvas.text((label, y - 8), adverb or "(none)")
+        for i, speed in enumerate(_speeds(given, adverb)):
+            centre = axes.across(min(speed, axes.x[1])), y - 22 + 44 * ((i * 0.618) % 1)
+            canvas.dot(centre, 2, COLOURS[0])
+
+
+def _speeds(given: list[Answer], adverb: str) -> list[float]:
+    """The measured speeds of single objects with an adverb."""
+    speeds = []
+    for answer in given:
+        items = answer.question.scene.items
+        if answer.score.speed is not None and len(items) == 1 and items[0].speed == adverb:
+            speeds.append(answer.score.speed)
+    return speeds

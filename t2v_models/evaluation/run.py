@@ -1,4 +1,4 @@
-"""Ask a model for videos and score them."""
+"""Let a model make videos of prompts, and score them."""
 
 from __future__ import annotations
 
@@ -18,24 +18,25 @@ Generate = Callable[[list[str], int], torch.Tensor]
 
 @dataclass(frozen=True)
 class Answer:
-    """A question, what came of it, and a few of its frames (k, h, w, 3) in 0..1."""
+    """A question, the score of its video, and a few of its frames."""
 
     question: Question
     score: Score
     frames: torch.Tensor
+    """(k, h, w, 3) in 0..1."""
 
 
-def answers(generate: Generate, questions: Iterable[Question], *, batch: int = 8, kept: int = 6) -> Iterator[Answer]:
-    """Generate and score, a batch at a time; of each video `kept` frames are kept for the contact sheet."""
+def answers(generate: Generate, questions: Iterable[Question], *, batch: int = 8, shown: int = 6) -> Iterator[Answer]:
+    """Generate and score videos, a batch at a time; `shown` frames of each are kept for the contact sheet."""
     for part in batches(questions, batch):
         videos = generate([question.prompt for question in part], part[0].seed)
         for question, frames in zip(part, videos, strict=True):
-            chosen = torch.linspace(0, len(frames) - 1, min(kept, len(frames))).round().long()
+            chosen = torch.linspace(0, len(frames) - 1, min(shown, len(frames))).round().long()
             yield Answer(question, score(question.scene, frames), frames[chosen].clone())
 
 
 def batches(questions: Iterable[Question], size: int) -> Iterator[list[Question]]:
-    """So many at a time, or fewer: the seeds of a batch are consecutive, so it ends where they are not."""
+    """Yield up to `size` questions at a time; a batch also ends where seeds are not consecutive."""
     waiting = list(questions)
     while waiting:
         part = [q for i, q in enumerate(waiting[:size]) if q.seed == waiting[0].seed + i]
@@ -44,35 +45,35 @@ def batches(questions: Iterable[Question], size: int) -> Iterator[list[Question]
 
 
 def truth(questions: list[Question], frames: int = 16, size: int = 64) -> Generate:
-    """What a perfect model would answer: the scenes themselves, drawn. For checking the analysis."""
+    """Return a generator that draws the scenes themselves, as a perfect model would; it checks the analysis."""
     by_seed = {question.seed: question.scene for question in questions}
 
     def generate(prompts: list[str], seed: int) -> torch.Tensor:
         scenes = [by_seed[seed + i] for i in range(len(prompts))]
-        paths = [place(scene, frames, torch.Generator().manual_seed(seed + i)) for i, scene in enumerate(scenes)]
-        return render(scenes, paths, size).permute(0, 1, 3, 4, 2)
+        trajectories = [place(scene, frames, torch.Generator().manual_seed(seed + i)) for i, scene in enumerate(scenes)]
+        return render(scenes, trajectories, size).permute(0, 1, 3, 4, 2)
 
     return generate
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A group of answers in numbers."""
+    """The results of a group of questions."""
 
     group: str
     count: int
     right: dict[str, float]
-    """Share that is right, by criterion."""
+    """Share of right videos, by criterion."""
     speed_error: float | None
-    """Mean relative distance of the speed from what its adverb means; this and the next, None where none is known."""
+    """Mean of `Score.speed_error`. This and the next two are None if no video has such a value."""
     flicker: float | None
     """Mean change of a background pixel between frames, 0..255."""
     jitter: float | None
-    """Median over videos: second difference of the centre, in thousandths of the frame width."""
+    """Median over videos of the second difference of the centre, in thousandths of the frame width."""
 
 
 def summarise(given: Iterable[Answer]) -> list[Summary]:
-    """One summary per group, in the order in which the groups first appear."""
+    """Return one summary per group, in the order in which the groups first appear."""
     groups: dict[str, list[Score]] = {}
     for answer in given:
         groups.setdefault(answer.question.group, []).append(answer.score)

@@ -1,4 +1,4 @@
-"""Compare what a clip shows with what its prompt asked for."""
+"""Compare what a clip shows with its prompt."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from ..shapes.world import (
     SPEEDS,
     STRAIGHT,
     Item,
-    Lane,
     Scene,
+    Track,
     combinations,
-    lanes,
+    tracks,
 )
 from .analysis import Measured, measure
 
@@ -27,65 +27,65 @@ CRITERIA = ("colour", "shape", "motion", "background", "count", "all")
 
 @dataclass(frozen=True)
 class Score:
-    """Right or wrong by criterion, and what is measured on a scale."""
+    """Which criteria a clip meets, and what is measured on a scale."""
 
     right: dict[str, bool]
+    """By criterion."""
     speed_error: float | None
-    """How far the speed is outside what its adverb means, relative to the nearer end; None where nothing moves as it
-    shall."""
+    """Distance of the speed from the range of its adverb, relative to the nearer end; None if no motion is right."""
     speed: float | None
+    """Mean over the objects, in frame widths per frame; None if no motion is right."""
     flicker: float | None
+    """See `Measured.flicker`."""
     jitter: float | None
-    """None where nothing is seen."""
+    """Largest `Found.jitter`; None if no object is seen."""
     measured: Measured
 
 
 def score(scene: Scene, frames: torch.Tensor) -> Score:
-    """frames: (t, h, w, 3) in 0..1, measured and compared with a scene."""
+    """Measure frames (t, h, w, 3) in 0..1 and compare them with a scene."""
     seen = measure(frames)
-    found = {thing.colour: thing for thing in seen.objects}
-    matched = [found.get(item.colour) for item in scene.items]
+    by_colour = {found.colour: found for found in seen.objects}
+    matched = [by_colour.get(item.colour) for item in scene.items]
     right = {
-        "colour": all(matched) and len(found) == len(scene.items),
+        "colour": all(matched) and len(by_colour) == len(scene.items),
         "background": seen.background == scene.background,
-        # an object that is gone for a while, or comes twice, is no right one; a frame in twelve may be unclear
+        # an object must neither disappear for a while nor appear twice; one frame in twelve may be unclear
         "count": 12 * sum(count != len(scene.items) for count in seen.counts) <= len(seen.counts),
     }
     if not all(matched) and len(scene.items) == 1 and len(seen.objects) == 1:
         matched = [seen.objects[0]]  # of a wrong colour, but the only one: shape and motion can still be right
-    right["shape"] = all(
-        thing is not None and thing.shape == item.shape for thing, item in zip(matched, scene.items, strict=True)
-    )
+    pairs = list(zip(matched, scene.items, strict=True))
+    right["shape"] = all(found is not None and found.shape == item.shape for found, item in pairs)
     right["motion"] = all(
-        thing is not None and (thing.motion == item.motion or len(frames) == 1)
-        for thing, item in zip(matched, scene.items, strict=True)
+        found is not None and (found.motion == item.motion or len(frames) == 1) for found, item in pairs
     )
     right["all"] = all(right.values())
     errors, speeds = [], []
-    for thing, item, lane in zip(matched, scene.items, lanes(scene), strict=True):
-        if thing is not None and thing.motion == item.motion in DIRECTIONS and len(frames) > 1:
-            low, high = within(lane, item, len(frames), RADII[len(scene.items)])
-            errors.append(max(low - thing.speed, thing.speed - high, 0) / (low if thing.speed < low else high))
-            speeds.append(thing.speed)
-    jitter = max((thing.jitter for thing in seen.objects), default=None)
-    return Score(
-        right,
-        sum(errors) / len(errors) if errors else None,
-        sum(speeds) / len(speeds) if speeds else None,
-        seen.flicker,
-        jitter,
-        seen,
-    )
+    for (found, item), track in zip(pairs, tracks(scene), strict=True):
+        if found is not None and found.motion == item.motion in DIRECTIONS and len(frames) > 1:
+            low, high = speed_range(track, item, len(frames), RADII[len(scene.items)])
+            errors.append(max(low - found.speed, found.speed - high, 0) / (low if found.speed < low else high))
+            speeds.append(found.speed)
+    jitter = max((found.jitter for found in seen.objects), default=None)
+    return Score(right, _mean(errors), _mean(speeds), seen.flicker, jitter, seen)
 
 
-def within(lane: Lane, item: Item, frames: int, radii: tuple[float, float]) -> tuple[float, float]:
-    """The slowest and fastest that an adverb may mean where the object must stay inside its part of the frame: the
-    largest one need not be faster than it has room for, and the smallest one cannot be."""
+def _mean(values: list[float]) -> float | None:
+    return sum(values) / len(values) if values else None
+
+
+def speed_range(track: Track, item: Item, frames: int, radii: tuple[float, float]) -> tuple[float, float]:
+    """Return the slowest and fastest speed that an adverb may mean on a track.
+
+    The object must stay inside. So the largest object need not be faster than its room allows, and the smallest cannot
+    be.
+    """
     low, high = SPEEDS[item.speed]
 
     def reach(radius: float) -> float:
-        ways = zip(lane, DIRECTIONS[item.motion], strict=True)
-        return min((end - begin - 2 * radius) / abs(way) for (begin, end), way in ways if way) / (frames - 1)
+        axes = zip(track, DIRECTIONS[item.motion], strict=True)
+        return min((end - begin - 2 * radius) / abs(part) for (begin, end), part in axes if part) / (frames - 1)
 
     return min(low, reach(1.05 * radii[1])), min(high, reach(radii[0] / 2))
 
@@ -100,14 +100,17 @@ class Question:
 
     @property
     def prompt(self) -> str:
-        """The plain caption."""
+        """Plain caption of the scene."""
         return describe(self.scene)
 
 
 def questions(counts: dict[str, int], seed: int = 0) -> list[Question]:
-    """Prompts by group: "plain" and "held out" (world i), "other" (ii), "pairs" (iii).
+    """Return prompts in groups: "plain", "held out", "other" motions and "pairs" of objects.
 
-    Colours, shapes, motions, speeds and backgrounds take turns, so that each is asked about equally often.
+    Colours, shapes, motions, speeds and backgrounds alternate, so that each occurs equally often.
+
+    Args:
+        counts: number of prompts by group.
     """
     random = torch.Generator().manual_seed(seed)
     others = tuple(motion for motion in MOTIONS if motion not in STRAIGHT)
@@ -117,7 +120,7 @@ def questions(counts: dict[str, int], seed: int = 0) -> list[Question]:
         "other": combinations(others),
         "pairs": combinations(STRAIGHT),
     }
-    asked = []
+    asked: list[Question] = []
     for group, count in counts.items():
         order = _shuffled(pools[group], random, 2 * count)
         for index in range(count):
@@ -129,8 +132,8 @@ def questions(counts: dict[str, int], seed: int = 0) -> list[Question]:
                 adverb = tuple(SPEEDS)[(index + number) % 3] if motion in DIRECTIONS else ""
                 items.append(Item(colour, shape, motion, adverb))
             free = [name for name in BACKGROUNDS if all(name != item.colour for item in items)]
-            ground = "black" if index % 2 else free[(index // 2) % len(free)]
-            asked.append(Question(group, Scene(tuple(items), ground), 10_000 + len(asked)))
+            background = "black" if index % 2 else free[(index // 2) % len(free)]
+            asked.append(Question(group, Scene(tuple(items), background), 10_000 + len(asked)))
     return asked
 
 

@@ -1,4 +1,4 @@
-"""Videos and stories made and judged by several processes: on a processor, two with a core each do more than one with two."""
+"""Make and score videos in several processes: on a CPU, two of one thread each are faster than one of two threads."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ from .stories import Tale, Verdict, judge
 T = TypeVar("T")
 
 MOST = 8
-"""Processes at most: each holds the model."""
+"""Most processes; each of them holds the model."""
 
 _PIPELINES: dict[str, Any] = {}
-"""What this process has loaded."""
+"""Models that this process has loaded, by name."""
 
 
 def usual_jobs(device: str) -> int:
-    """How many processes suit a device: one for each core of a processor, one for a GPU."""
+    """Return the default number of processes: one for each core of a CPU, one for a GPU."""
     return 1 if torch.device(device).type != "cpu" else max(1, min(MOST, torch.get_num_threads()))
 
 
-def answer(asked: tuple[Sequence[Question], dict[str, Any]], model: str, device: str) -> list[Answer]:
-    """Make and score the videos of a batch. asked: the questions, and what the pipeline is called with besides."""
-    part, call = asked
+def make_videos(given: tuple[Sequence[Question], dict[str, Any]], model: str, device: str) -> list[Answer]:
+    """Make and score the videos of a batch. given: the questions, and the other arguments of the pipeline."""
+    part, call = given
     pipeline = _pipeline(model, device)
     return list(answers(lambda prompts, seed: pipeline(prompts, seed=seed, **call).frames, part, batch=len(part)))
 
 
-def tell(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tuple[Verdict, Tensor]:
-    """Make and judge a story; its verdict and every fourth frame. call: for the film."""
+def make_story(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tuple[Verdict, Tensor]:
+    """Make and evaluate a story; returns its verdict and every fourth frame. call: arguments of the film."""
     from ..films.film import Film
 
     frames = tale.length * len(tale.scenes)
@@ -51,10 +51,10 @@ def tell(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tuple[Ver
 
 
 def spread(work: Callable[[Any], T], given: Sequence[Any], jobs: int) -> Iterator[T]:
-    """``work(each)`` for all that is given, in order, by so many processes; by this one where that is enough.
+    """Yield ``work(each)`` for all that is given, in order, from several processes, or from this one if `jobs` is 1.
 
     Raises:
-        T2VError: where the system ends one of them.
+        T2VError: if the system ends one of the processes.
     """
     if jobs == 1 or len(given) < 2:
         yield from map(work, given)
@@ -72,7 +72,7 @@ def spread(work: Callable[[Any], T], given: Sequence[Any], jobs: int) -> Iterato
 
 
 def _pickled(work: Callable[[Any], Any], each: Any) -> bytes:
-    """Pickled here: torch would hand each tensor over in a shared file of its own, of which there are few."""
+    """Pickle the result here: torch would pass each tensor in a shared file of its own, and their number is limited."""
     return pickle.dumps(work(each))
 
 

@@ -1,1 +1,1 @@
-"""Pictures of timelines, losses and grids."""
+"""Images of timelines, losses and other measured values, drawn with Pillow alone."""

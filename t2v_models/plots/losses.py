@@ -1,4 +1,4 @@
-"""A loss curve as a picture, drawn with Pillow alone."""
+"""Loss curves of a training."""
 
 from __future__ import annotations
 
@@ -7,14 +7,22 @@ import math
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
-INK, GRID, PAPER = (40, 40, 46), (222, 222, 226), (255, 255, 255)
+from .canvas import Axes, Canvas
+
+LOSS, MEAN = (176, 196, 222), (30, 80, 180)
+"""Colours of the losses of single steps, and of their mean."""
+
+Curve = list[tuple[int, float]]
+"""(step, loss)."""
 
 
-def read_losses(folder: Path) -> list[tuple[int, float]]:
-    """(step, loss) of a stage; a step that was done twice, before and after an interruption, counts once, and one whose
-    loss is no number, or whose line was cut off, not at all."""
+def read_losses(folder: Path) -> Curve:
+    """Return the losses of a stage from its loss.csv, none if it has no such file.
+
+    Of a step that was done twice, before and after an interruption, the last loss counts. Lines that are cut off and
+    losses that are not finite are left out.
+    """
     path = folder / "loss.csv"
     if not path.exists():
         return []
@@ -26,8 +34,8 @@ def read_losses(folder: Path) -> list[tuple[int, float]]:
     return sorted((step, loss) for step, loss in losses.items() if math.isfinite(loss))
 
 
-def smoothed(values: Iterable[tuple[int, float]], decay: float = 0.97) -> list[tuple[int, float]]:
-    """The running mean of a noisy curve, unbiased at its start."""
+def smoothed(values: Iterable[tuple[int, float]], decay: float = 0.97) -> Curve:
+    """Return the running mean of a noisy curve, unbiased at its start."""
     out, total, weight = [], 0.0, 0.0
     for step, value in values:
         total, weight = decay * total + (1 - decay) * value, decay * weight + 1 - decay
@@ -35,40 +43,31 @@ def smoothed(values: Iterable[tuple[int, float]], decay: float = 0.97) -> list[t
     return out
 
 
-def draw_curves(curves: dict[str, list[tuple[int, float]]], path: Path, *, width: int = 900, height: int = 360) -> None:
-    """One panel per curve, a logarithmic loss over steps, to a PNG."""
-    from PIL import Image, ImageDraw, ImageFont
-
+def draw_curves(curves: dict[str, Curve], path: Path, *, width: int = 900, height: int = 360) -> None:
+    """Write an image with one panel per curve, which shows the loss on a logarithmic scale over the steps."""
     curves = {name: curve for name, curve in curves.items() if len(curve) > 1}
-    image = Image.new("RGB", (width, height * max(len(curves), 1)), PAPER)
-    draw = ImageDraw.Draw(image)
-    font = ImageFont.load_default(14)
+    canvas = Canvas(width, height * max(len(curves), 1), font_size=14)
     for row, (name, curve) in enumerate(curves.items()):
-        box = (70, row * height + 40, width - 20, (row + 1) * height - 40)
-        _panel(draw, font, box, name, curve)
-    image.save(path)
+        _draw_panel(canvas, 70, row * height + 40, width - 20, (row + 1) * height - 40, name, curve)
+    canvas.save(path)
 
 
-def _panel(draw: Any, font: Any, box: tuple[int, int, int, int], name: str, curve: list[tuple[int, float]]) -> None:
-    left, top, right, bottom = box
+def _draw_panel(canvas: Canvas, left: int, top: int, right: int, bottom: int, name: str, curve: Curve) -> None:
     mean = smoothed(curve)
-    logs = [math.log10(max(value, 1e-8)) for _, value in curve]
+    logs = [_log(value) for _, value in curve]
     low, high = min(logs), max(logs)
     high = high if high > low else low + 1
     first, last = curve[0][0], max(curve[-1][0], curve[0][0] + 1)
-
-    def at(step: int, value: float) -> tuple[float, float]:
-        x = left + (right - left) * (step - first) / (last - first)
-        y = bottom - (bottom - top) * (math.log10(max(value, 1e-8)) - low) / (high - low)
-        return x, y
-
-    draw.text((left, top - 28), f"{name}: loss {mean[-1][1]:.4f} after {curve[-1][0] + 1} steps", INK, font)
+    axes = Axes(left, top, right, bottom, (first, last), (low, high))
+    canvas.text((left, top - 28), f"{name}: loss {mean[-1][1]:.4f} after {curve[-1][0] + 1} steps")
     for tick in range(5):
         value = 10 ** (low + (high - low) * tick / 4)
-        y = at(first, value)[1]
-        draw.line([(left, y), (right, y)], GRID)
-        draw.text((left - 60, y - 8), f"{value:.3g}", INK, font)
+        axes.grid_line(canvas, _log(value), f"{value:.3g}", 60)
         step = first + (last - first) * tick // 4
-        draw.text((at(step, value)[0] - 12, bottom + 6), str(step), INK, font)
-    draw.line([at(*point) for point in curve], (176, 196, 222), 1)
-    draw.line([at(*point) for point in mean], (30, 80, 180), 2)
+        canvas.text((axes.across(step) - 12, bottom + 6), str(step))
+    canvas.line([axes.at(step, _log(value)) for step, value in curve], LOSS)
+    canvas.line([axes.at(step, _log(value)) for step, value in mean], MEAN, 2)
+
+
+def _log(value: float) -> float:
+    return math.log10(max(value, 1e-8))

@@ -1,1 +1,1 @@
-"""The moving-shapes world: its scenes, drawn and captioned."""
+"""The world of moving shapes: its scenes, their frames and their captions."""

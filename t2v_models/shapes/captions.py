@@ -1,4 +1,4 @@
-"""Say what a scene shows, in one plain way for measuring and in many ways for training."""
+"""Captions of scenes: one plain form for evaluation, and many wordings for training."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ NOUNS = {
     "star": ("star",),
 }
 VERBS = ("moves", "moves", "goes", "slides", "travels", "is moving", "moving", "is sliding", "going")
-WAYS = {
+DIRECTION_WORDS = {
     "right": ("right", "to the right", "rightwards"),
     "left": ("left", "to the left", "leftwards"),
     "up": ("up", "upwards", "to the top"),
     "down": ("down", "downwards", "to the bottom"),
 }
-OTHERS = {
+OTHER_MOTIONS = {
     "bounces": ("bounces", "is bouncing", "bounces up and down", "bouncing", "jumps up and down"),
     "spins": ("spins", "is spinning", "rotates", "turns", "spins around"),
     "grows": ("grows", "gets bigger", "is growing", "becomes larger", "grows larger"),
@@ -28,7 +28,7 @@ OTHERS = {
 }
 ADVERBS = {"slowly": ("slowly",), "fast": ("fast", "quickly")}
 SYNONYMS = {"purple": ("purple", "purple", "violet"), "gray": ("gray", "gray", "grey")}
-GROUNDS = (
+BACKGROUND_PHRASES = (
     "on a {} background",
     "on a {} background",
     "on a {} background",
@@ -40,24 +40,29 @@ OPENINGS = ("a video of {}", "there is {}", "a clip of {}", "{} in a video")
 
 
 def describe(scene: Scene) -> str:
-    """The plain caption: ``a red circle moves right slowly on a blue background``."""
+    """Return the plain caption, as in ``a red circle moves right slowly on a blue background``."""
     parts = []
     for item in scene.items:
         if item.motion in DIRECTIONS:
-            way = item.motion.replace("up ", "up and to the ").replace("down ", "down and to the ")
-            action = f"moves {way} {item.speed}".strip()
+            direction = item.motion.replace("up ", "up and to the ").replace("down ", "down and to the ")
+            action = f"moves {direction} {item.speed}".strip()
         else:
-            action = OTHERS[item.motion][0]
+            action = OTHER_MOTIONS[item.motion][0]
         parts.append(f"{_article(item.colour)} {item.colour} {item.shape} {action}")
     text = " and ".join(parts)
     return text if scene.background == "black" else f"{text} on a {scene.background} background"
 
 
 def paraphrase(scene: Scene, random: torch.Generator, *, vague: float = 0.1, noise: float = 0.04) -> str:
-    """One of the captions of a scene; some leave a thing open (`vague`) or hold a word from no world (`noise`)."""
+    """Return a random caption.
+
+    Args:
+        vague: share of objects whose caption omits the colour, the noun or the motion.
+        noise: share of captions with a made-up word.
+    """
     text = " and ".join(_sentence(item, random, vague) for item in scene.items)
     if scene.background != "black" or _chance(0.3, random):
-        text += " " + _pick(GROUNDS, random).format(_colour(scene.background, random))
+        text += " " + _pick(BACKGROUND_PHRASES, random).format(_colour(scene.background, random))
     if _chance(0.1, random):
         text = _pick(OPENINGS, random).format(text)
     if _chance(noise, random):
@@ -85,16 +90,16 @@ def _sentence(item: Item, random: torch.Generator, vague: float) -> str:
 
 def _action(item: Item, random: torch.Generator) -> str:
     if item.motion not in DIRECTIONS:
-        return _pick(OTHERS[item.motion], random)
-    ways = [_pick(WAYS[part], random) for part in item.motion.split()]
-    way = " and ".join(ways)
-    if len(ways) == 2 and _chance(0.2, random):
-        way = f"diagonally {way}"
+        return _pick(OTHER_MOTIONS[item.motion], random)
+    directions = [_pick(DIRECTION_WORDS[part], random) for part in item.motion.split()]
+    direction = " and ".join(directions)
+    if len(directions) == 2 and _chance(0.2, random):
+        direction = f"diagonally {direction}"
     verb = _pick(VERBS, random)
     if not item.speed:
-        return f"{verb} {way}"
+        return f"{verb} {direction}"
     adverb = _pick(ADVERBS[item.speed], random)
-    orders = (f"{verb} {way} {adverb}", f"{verb} {adverb} {way}", f"{adverb} {verb} {way}")
+    orders = (f"{verb} {direction} {adverb}", f"{verb} {adverb} {direction}", f"{adverb} {verb} {direction}")
     return orders[_index(3 if adverb.endswith("ly") and not verb.startswith("is") else 2, random)]
 
 
@@ -124,9 +129,9 @@ def _chance(probability: float, random: torch.Generator) -> bool:
 
 
 def vocabulary() -> list[str]:
-    """Every word that a caption can hold, and a few that a later world or a curious user may want; sorted."""
-    texts: list[str] = [*COLOURS, *BACKGROUNDS, *SHAPES, *MOTIONS, *VERBS, *GROUNDS, *OPENINGS]
-    for table in (NOUNS, WAYS, OTHERS, ADVERBS, SYNONYMS):
+    """Return every word of the captions, and some that a user may try, in alphabetical order."""
+    texts: list[str] = [*COLOURS, *BACKGROUNDS, *SHAPES, *MOTIONS, *VERBS, *BACKGROUND_PHRASES, *OPENINGS]
+    for table in (NOUNS, DIRECTION_WORDS, OTHER_MOTIONS, ADVERBS, SYNONYMS):
         for choices in table.values():
             texts += choices
     texts += [

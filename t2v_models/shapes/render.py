@@ -1,4 +1,4 @@
-"""Draw scenes: signed distances to each shape, blended over one pixel: smooth edges, sub-pixel motion."""
+"""Draw scenes from signed distances, blended over one pixel: edges are smooth and motion is finer than a pixel."""
 
 from __future__ import annotations
 
@@ -6,18 +6,21 @@ import math
 
 import torch
 
-from .world import COLOURS, SHAPES, Path, Scene
+from .world import COLOURS, SHAPES, Scene, Trajectory
 
 _TRIANGLE = 1.10
 _SQUARE = 0.84
 _STAR = 1.22
-"""Sizes relative to the circle's radius that make the four shapes look equally large."""
+"""Sizes relative to the circle's radius with which the four shapes look equally large."""
 
 
 def signed_distance(shape: torch.Tensor, x: torch.Tensor, y: torch.Tensor, radius: torch.Tensor) -> torch.Tensor:
-    """How far outside (inside: negative) its shape each point lies.
+    """Return the distance (n, h, w) of each point to the edge of its shape, negative inside.
 
-    shape: (n,), x, y: (n, h, w), radius: (n,) -> (n, h, w).
+    Args:
+        shape: (n,) index in `SHAPES`.
+        x: (n, h, w) position relative to the shape's centre; y likewise, pointing down.
+        radius: (n,) of the shape, in the same unit.
     """
     out = torch.empty_like(x)
     for index, draw in enumerate((_circle, _square, _triangle, _star)):
@@ -45,7 +48,7 @@ def _star(x: torch.Tensor, y: torch.Tensor, r: torch.Tensor) -> torch.Tensor:
 
 
 def _polygon(x: torch.Tensor, y: torch.Tensor, corners: list[tuple[float, float]], r: torch.Tensor) -> torch.Tensor:
-    """Exact distance to a polygon with corners at (angle, distance from the centre / r), counter-clockwise, y up."""
+    """Exact distance to a polygon; corners: (angle, distance from the centre / r), counter-clockwise with y up."""
     points = [(d * math.cos(a), -d * math.sin(a)) for a, d in corners]
     nearest = torch.full_like(x, 1e9)
     inside = torch.zeros_like(x, dtype=torch.bool)
@@ -59,9 +62,14 @@ def _polygon(x: torch.Tensor, y: torch.Tensor, corners: list[tuple[float, float]
     return torch.where(inside, -nearest.sqrt(), nearest.sqrt())
 
 
-def render(scenes: list[Scene], paths: list[list[Path]], size: int = 64) -> torch.Tensor:
-    """Frames (b, t, 3, size, size) in 0..1 of scenes whose paths have the same number of frames."""
-    frames = len(paths[0][0].radius)
+def render(scenes: list[Scene], trajectories: list[list[Trajectory]], size: int = 64) -> torch.Tensor:
+    """Return frames (b, t, 3, size, size) in 0..1.
+
+    Args:
+        trajectories: one for each object of each scene, all of t frames.
+        size: side of the frame in pixels.
+    """
+    frames = len(trajectories[0][0].radius)
     palette = {name: torch.tensor(rgb) / 255 for name, rgb in COLOURS.items()}
     image = torch.stack([palette[scene.background] for scene in scenes])[:, None, :, None, None]
     image = image.expand(-1, frames, -1, size, size).clone()
@@ -70,9 +78,9 @@ def render(scenes: list[Scene], paths: list[list[Path]], size: int = 64) -> torc
         rows = [row for row, scene in enumerate(scenes) if len(scene.items) > layer]
         shape = torch.tensor([SHAPES.index(scenes[row].items[layer].shape) for row in rows]).repeat_interleave(frames)
         colour = torch.stack([palette[scenes[row].items[layer].colour] for row in rows])
-        position = torch.cat([paths[row][layer].position for row in rows])
-        radius = torch.cat([paths[row][layer].radius for row in rows])
-        angle = torch.cat([paths[row][layer].angle for row in rows])[:, None, None]
+        position = torch.cat([trajectories[row][layer].position for row in rows])
+        radius = torch.cat([trajectories[row][layer].radius for row in rows])
+        angle = torch.cat([trajectories[row][layer].angle for row in rows])[:, None, None]
         x, y = centre[None, None, :] - position[:, :1, None], centre[None, :, None] - position[:, 1:, None]
         x, y = torch.broadcast_tensors(x, y)
         x, y = x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()

@@ -1,13 +1,14 @@
 """The world of the built-in model: coloured shapes that move over a plain background.
 
-A scene is drawn from a seed and knows the right answer to every question the evaluation asks. Lengths are in frame
-widths and speeds in frame widths per frame, so the same scene can be drawn at any size; y points down.
+A scene is sampled from a seed, and its attributes are the right answers for the evaluation. Lengths are in frame widths
+and speeds in frame widths per frame, so a scene can be drawn at any size; y points down.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cache
 
 import torch
 
@@ -49,44 +50,47 @@ RADII = {1: (0.13, 0.2), 2: (0.12, 0.16)}
 """Smallest and largest radius of an object by the number of objects in the scene."""
 
 SPINNING = (0.2, 0.3)
-"""Radii of what spins: on a grid of 8x8 latents the turn of a smaller one hardly shows."""
+"""Smallest and largest radius of a spinning object: on 8x8 latents a smaller one hardly changes as it turns."""
 
-TURN = 0.25
-"""Radians per frame of what spins: one pace. A shape looks the same again after a few frames, so where turns differ, even
-by a tenth, their average from pure noise is a circle in the last frames, and circles are what is drawn then."""
+SPIN = 0.25
+"""Radians per frame of a spinning object. The speed is fixed: where speeds differ by even a tenth, the shapes of later
+frames average to a circle, and the model then draws circles."""
 
 SMALL, LARGE = (0.07, 0.1), (0.24, 0.32)
-"""Radii that an object grows or shrinks from and to. A large object can be in few places only, so that growth shows
-before it is known where; to less than 0.22 it was drawn at one size after 4,000 steps."""
+"""Ranges of the smaller and the larger radius of an object that grows or shrinks. A large object fits in few places, so
+the model sees growth before it knows the place; with a larger radius under 0.22, it drew one size after 4,000 steps."""
 
 HARDER = ("star", "spins")
-"""Drawn twice as often as others, since they are learned last."""
+"""Shapes and motions that are sampled twice as often as others, because they are learned last."""
 
 NARROW = 0.38
-"""Width of the part of the frame that one of two objects has if it moves up or down and the other one sideways."""
+"""Width of an object's track if it moves up or down and the other object moves sideways."""
 
 LARGEST_ALONE = 0.36
-"""Largest radius in a single frame: a large object can be in few places, so its colour shows through any noise."""
+"""Largest radius in a single frame: a large object fits in few places, so its colour shows through any noise."""
 
 
 def held_out(colour: str, shape: str, motion: str) -> bool:
-    """True for the fifth of the combinations that training never shows.
+    """Return whether training never shows this combination, as for a fifth of all.
 
-    Every pair of attributes still appears: the model has seen red stars and stars that move left, never a red star
-    that does.
+    Training shows every pair of attributes: red stars, and stars that move left, but never a red star that moves left.
     """
     return (OBJECT_COLOURS.index(colour) + 2 * SHAPES.index(shape) + 3 * MOTIONS.index(motion)) % 5 == 2
 
 
 def combinations(motions: tuple[str, ...], held: bool | None = False) -> list[tuple[str, str, str]]:
-    """All (colour, shape, motion) of a world: the trained ones, the held-out ones (True) or both (None)."""
+    """Return all (colour, shape, motion) with these motions.
+
+    Args:
+        held: False for those that training shows, True for the held-out ones, None for both.
+    """
     everything = ((c, s, m) for c in OBJECT_COLOURS for s in SHAPES for m in motions if (s, m) != ("circle", "spins"))
     return [combination for combination in everything if held is None or held_out(*combination) == held]
 
 
 @dataclass(frozen=True)
 class Item:
-    """One object: what a caption can say about it, and nothing else."""
+    """The attributes of one object that a caption can name."""
 
     colour: str
     shape: str
@@ -96,24 +100,27 @@ class Item:
 
 @dataclass(frozen=True)
 class Scene:
-    """What a clip shows: one or two objects on a background."""
+    """One or two objects on a background."""
 
     items: tuple[Item, ...]
     background: str = "black"
 
 
 @dataclass
-class Path:
-    """Where one object is in every frame. position: (t, 2), radius: (t,), angle in radians: (t,)."""
+class Trajectory:
+    """Place, size and rotation of one object in every frame."""
 
     position: torch.Tensor
+    """(t, 2) x and y of the centre."""
     radius: torch.Tensor
+    """(t,)."""
     angle: torch.Tensor
+    """(t,) in radians, clockwise."""
 
 
 @dataclass(frozen=True)
 class World:
-    """Which scenes there are, and how often: the three stages of the built-in model's world."""
+    """The distribution of scenes; its shares need not sum to 1."""
 
     straight: float = 1.0
     """Share of scenes with one object that moves right, left, up or down."""
@@ -125,20 +132,20 @@ class World:
     """Share with one object and a bounce, a spin, a change of size or no motion."""
 
     spins: float = 0.0
-    """Share with one object that spins, besides those among the others: what turns is learned last of all."""
+    """Share with one object that spins, besides those in `other`: spinning is learned last."""
 
     pairs: float = 0.0
     """Share with two objects that move straight."""
 
     backgrounds: float = 0.6
-    """Share of scenes whose background is any colour but the usual black."""
+    """Share of scenes whose background colour is drawn from `BACKGROUNDS`; the others are black."""
 
     def sample(self, random: torch.Generator) -> Scene:
-        """One scene, never of a held-out combination."""
+        """Return a random scene without held-out combinations."""
         others = tuple(motion for motion in MOTIONS if motion not in DIRECTIONS)
-        kinds = ((STRAIGHT, 1), (DIAGONAL, 1), (others, 1), (("spins",), 1), (STRAIGHT, 2))
+        groups = ((STRAIGHT, 1), (DIAGONAL, 1), (others, 1), (("spins",), 1), (STRAIGHT, 2))
         shares = torch.tensor([self.straight, self.diagonal, self.other, self.spins, self.pairs])
-        motions, count = kinds[int(torch.multinomial(shares, 1, generator=random))]
+        motions, count = groups[int(torch.multinomial(shares, 1, generator=random))]
         choices = _combinations(motions)
         items: list[Item] = []
         while len(items) < count:
@@ -155,31 +162,28 @@ class World:
         return Scene(tuple(items), background)
 
 
-_CACHE: dict[tuple[str, ...], list[tuple[str, str, str]]] = {}
-
-
+@cache
 def _combinations(motions: tuple[str, ...]) -> list[tuple[str, str, str]]:
-    if motions not in _CACHE:
-        known = combinations(motions)
-        _CACHE[motions] = known + [combination for combination in known if set(HARDER) & set(combination)]
-    return _CACHE[motions]
+    """The trained combinations, the harder ones twice."""
+    trained = combinations(motions)
+    return trained + [combination for combination in trained if set(HARDER) & set(combination)]
 
 
 def _index(count: int, random: torch.Generator) -> int:
     return int(torch.randint(count, (), generator=random))
 
 
-Lane = tuple[tuple[float, float], tuple[float, float]]
-"""The part of the frame that an object keeps to: from where to where, in x and in y."""
+Track = tuple[tuple[float, float], tuple[float, float]]
+"""The part of the frame that an object stays in: (begin, end) in x and in y."""
 
-WHOLE: Lane = ((0.0, 1.0), (0.0, 1.0))
+WHOLE: Track = ((0.0, 1.0), (0.0, 1.0))
 
 
-def lanes(scene: Scene) -> list[Lane]:
-    """The part of the frame for each object of a scene.
+def tracks(scene: Scene) -> list[Track]:
+    """Return the part of the frame for each object of a scene.
 
-    Of two, the one named first is on the left; or above, where both move sideways. So nothing about where to draw which
-    is left to chance, and they never meet. Who moves sideways beside one that moves up or down has more of the width.
+    Of two objects, the first is on the left, or above if both move sideways. So the caption determines the layout, and
+    the objects never meet. An object that moves sideways beside one that moves up or down has more of the width.
     """
     if len(scene.items) == 1:
         return [WHOLE]
@@ -190,49 +194,66 @@ def lanes(scene: Scene) -> list[Lane]:
     return [((0.0, border), (0.0, 1.0)), ((border, 1.0), (0.0, 1.0))]
 
 
-def place(scene: Scene, frames: int, random: torch.Generator) -> list[Path]:
-    """Draw sizes, starting points and exact speeds for a scene: one Path per object.
+def place(scene: Scene, frames: int, random: torch.Generator) -> list[Trajectory]:
+    """Return a random trajectory for each object: its size, starting point and exact speed.
 
-    An object's whole way lies inside its part of the frame, and every way that does is equally likely: one that moves
-    right often starts on the left.
+    A trajectory lies inside the object's track, and all that do are equally likely: an object that moves right often
+    starts on the left.
     """
     radii = RADII[len(scene.items)]
-    return [_path(item, frames, radii, random, lane) for item, lane in zip(scene.items, lanes(scene), strict=True)]
+    return [_place(item, frames, radii, random, track) for item, track in zip(scene.items, tracks(scene), strict=True)]
 
 
-def _path(item: Item, frames: int, radii: tuple[float, float], random: torch.Generator, lane: Lane = WHOLE) -> Path:
-    def uniform(low: float, high: float) -> float:
-        return low + (high - low) * float(torch.rand((), generator=random))
-
-    begin, end = torch.tensor(lane).unbind(1)  # (2,) x and y
-    time = torch.arange(frames, dtype=torch.float32)
+def _place(item: Item, frames: int, radii: tuple[float, float], random: torch.Generator, track: Track) -> Trajectory:
+    begin, end = torch.tensor(track).unbind(1)  # (2,) x and y
     if frames == 1 and radii == RADII[1]:
         radii = (radii[0], LARGEST_ALONE)
     elif item.motion == "spins":
         radii = SPINNING
-    radius = torch.full((frames,), uniform(*radii))
-    angle = torch.zeros(frames)
-    offset = torch.zeros(frames, 2)
-    last = max(frames - 1, 1)
+    radius = torch.full((frames,), _uniform(*radii, random))
+    offset, angle = torch.zeros(frames, 2), torch.zeros(frames)
     if item.motion in DIRECTIONS:
-        low, high = SPEEDS[item.speed]
-        way = torch.tensor(DIRECTIONS[item.motion])
-        fits = float(((end - begin - 2.1 * radius[0]) / way.abs().clamp(min=1e-3)).min()) / last
-        speed = uniform(min(low, fits), min(high, fits))
-        offset = time[:, None] * way * speed
+        offset = _straight(item, frames, end - begin - 2.1 * radius[0], random)
     elif item.motion == "bounces":
-        height, period, phase = uniform(0.2, 0.4), uniform(6, 9), uniform(0, 1)
-        offset[:, 1] = -height * torch.sin(torch.pi * (time / period + phase)).abs()
+        offset[:, 1] = _bouncing(frames, random)
     elif item.motion == "spins":
-        # clockwise from upright, as everything else stands: nothing is left open that the text does not say
-        angle = time * TURN if frames > 1 else torch.full((1,), uniform(0, 2 * math.pi))
+        # clockwise from upright, as all other objects stand, so that the caption determines every frame
+        angle = _time(frames) * SPIN if frames > 1 else torch.full((1,), _uniform(0, 2 * math.pi, random))
     elif item.motion in ("grows", "shrinks"):
-        small, large = uniform(*SMALL), uniform(*LARGE)
-        radius = small + (large - small) * time / last
-        radius = radius if item.motion == "grows" else radius.flip(0)
-        if frames == 1:
-            radius = torch.full((1,), uniform(SMALL[0], LARGE[1]))
+        radius = _changing_radius(item.motion, frames, random)
     margin = 1.04 * radius.max()
-    low, high = begin + margin - offset.amin(0), end - margin - offset.amax(0)
-    start = low + (high - low).clamp(min=0) * torch.rand(2, generator=random)
-    return Path(start + offset, radius, angle)
+    lowest, highest = begin + margin - offset.amin(0), end - margin - offset.amax(0)
+    start = lowest + (highest - lowest).clamp(min=0) * torch.rand(2, generator=random)
+    return Trajectory(start + offset, radius, angle)
+
+
+def _straight(item: Item, frames: int, room: torch.Tensor, random: torch.Generator) -> torch.Tensor:
+    """(t, 2) offsets at a random speed of its adverb that fits into `room`, (2,) of x and y."""
+    slowest, fastest = SPEEDS[item.speed]
+    direction = torch.tensor(DIRECTIONS[item.motion])
+    fits = float((room / direction.abs().clamp(min=1e-3)).min()) / max(frames - 1, 1)
+    speed = _uniform(min(slowest, fits), min(fastest, fits), random)
+    return _time(frames)[:, None] * direction * speed
+
+
+def _bouncing(frames: int, random: torch.Generator) -> torch.Tensor:
+    """(t,) vertical offsets."""
+    height, period, phase = _uniform(0.2, 0.4, random), _uniform(6, 9, random), _uniform(0, 1, random)
+    return -height * torch.sin(torch.pi * (_time(frames) / period + phase)).abs()
+
+
+def _changing_radius(motion: str, frames: int, random: torch.Generator) -> torch.Tensor:
+    """(t,) radii; of a single frame, any size."""
+    small, large = _uniform(*SMALL, random), _uniform(*LARGE, random)
+    if frames == 1:
+        return torch.full((1,), _uniform(SMALL[0], LARGE[1], random))
+    radius = small + (large - small) * _time(frames) / (frames - 1)
+    return radius if motion == "grows" else radius.flip(0)
+
+
+def _time(frames: int) -> torch.Tensor:
+    return torch.arange(frames, dtype=torch.float32)
+
+
+def _uniform(low: float, high: float, random: torch.Generator) -> float:
+    return low + (high - low) * float(torch.rand((), generator=random))

@@ -1,1 +1,1 @@
-"""How the built-in model was made, stage by stage."""
+"""The training of the built-in model, stage by stage."""

@@ -3,21 +3,25 @@
 from __future__ import annotations
 
 import itertools
+from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from diffusers.models import AutoencoderKL
 
 
-def fit(vae: nn.Module) -> list[list[float]]:
-    """Fit the colours, -1..1, linearly to the scaled latents of images of two colours each, by least squares.
+def fit(vae: AutoencoderKL) -> list[list[float]]:
+    """Fit a linear map from scaled latents to colours in -1..1, by least squares over images of two colours each.
 
-    vae: diffusers' AutoencoderKL with 4 latent channels. Returns five rows of red, green and blue: one for each channel,
-    and the constant; see `Family.latent_colours`.
+    Returns five rows of red, green and blue: one for each of the 4 latent channels, and the constant; see
+    `Family.latent_colours`.
     """
     images = two_coloured()
     with torch.no_grad():
         sent = (2.0 * images.movedim(-1, 1) - 1.0).to(vae.device, vae.dtype)
-        latents = vae.encode(sent).latent_dist.mean.cpu().double() * vae.config.scaling_factor  # (n, 4, h, w)
+        latents = vae.encode(sent).latent_dist.mean.cpu().double() * vae.config["scaling_factor"]  # (n, 4, h, w)
     colours = torch.nn.functional.adaptive_avg_pool2d(images.movedim(-1, 1), latents.shape[-2:]).movedim(1, -1)
     known = latents.movedim(1, -1).flatten(0, -2)
     known = torch.cat([known, torch.ones(len(known), 1, dtype=torch.float64)], dim=1)

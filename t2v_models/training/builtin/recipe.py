@@ -1,4 +1,4 @@
-"""How the built-in model is made: autoencoder, text encoder, denoiser and its finish, decoder, and their folder."""
+"""The whole training of the built-in model: autoencoder, text encoder, UNet and its finish, decoder, and the export."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import nn
@@ -21,26 +22,32 @@ from ...pipeline import Pipeline
 from ...plots import losses
 from ...unet import UNet3D
 from ..loop import Schedule
-from . import autoencoder, decoder, latent_colours, text_encoder, unet
+from . import autoencoder, decoder, latent_colours, phases, text_encoder, unet
+
+if TYPE_CHECKING:
+    from diffusers.models import AutoencoderKL
+    from transformers import CLIPTextModel
 
 log = logging.getLogger(__name__)
+
+Module = TypeVar("Module", bound=nn.Module)
 
 FRAMES, SIZE, FPS, STEPS, GUIDANCE = 16, 64, 8, 20, 3.0
 
 AUTOENCODER = Schedule(1700, 2e-3, warmup=50, weight_decay=1e-3, average=0.995)
 TEXT = Schedule(800, 1e-3, warmup=50, average=0.99)
 DECODER = Schedule(4000, 1e-3, warmup=50, weight_decay=1e-3, average=0.995)
-DENOISER = Schedule(unet.STEPS, 1.5e-3, hold=0.88, average=0.9995, muon=True)
-"""Averaged over about the last 2,000 steps: of 100 diagonals, bounces, spins … more were right with such weights than with
-those of any one time."""
-FINISH = Schedule(unet.FINISH[-1].until, 8e-4, warmup=50, hold=0.3, average=0.999, muon=True)
+DENOISER = Schedule(phases.STEPS, 1.5e-3, hold=0.88, average=0.9995, muon=True)
+"""The weights are averaged over about the last 2,000 steps: of 100 diagonals, bounces, spins and others, more were right
+with the average than with the weights of any one step."""
+FINISH = Schedule(phases.FINISH[-1].until, 8e-4, warmup=50, hold=0.3, average=0.999, muon=True)
 
 STAGES = ("autoencoder", "text", "denoiser", "finish", "decoder")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Lengths of the stages; what the weights in `t2v_models/builtin` had is in their README.md."""
+    """The schedules of the stages. README.md in `t2v_models/builtin` says which ones its weights had."""
 
     autoencoder: Schedule = AUTOENCODER
     text: Schedule = TEXT
@@ -48,21 +55,30 @@ class Recipe:
     finish: Schedule = FINISH
     decoder: Schedule = DECODER
     clips: int = 8
-    """Clips of 16 frames in a step of the denoiser."""
+    """Clips of 16 frames in a step of the UNet."""
     pool: int = 480
     """Clips in a chunk of the pool."""
     denoised: int = 480
-    """Clips that the decoder learns from what the denoiser leaves."""
+    """Clips that are drawn and denoised for the decoder's training."""
 
     def scaled(self, factor: float) -> Recipe:
-        """The same in fewer steps, for a try."""
+        """Return a recipe with fewer steps, for a trial."""
         if factor == 1:
             return self
 
-        schedules = {name: getattr(self, name) for name in STAGES}
-        stages = {name: each.over(max(2, round(each.steps * factor))) for name, each in schedules.items()}
-        sizes = {"pool": max(20, round(self.pool * factor)), "denoised": max(2, round(self.denoised * factor))}
-        return replace(self, **stages, **sizes)
+        def scaled(schedule: Schedule) -> Schedule:
+            return schedule.over(max(2, round(schedule.steps * factor)))
+
+        return replace(
+            self,
+            autoencoder=scaled(self.autoencoder),
+            text=scaled(self.text),
+            denoiser=scaled(self.denoiser),
+            finish=scaled(self.finish),
+            decoder=scaled(self.decoder),
+            pool=max(20, round(self.pool * factor)),
+            denoised=max(2, round(self.denoised * factor)),
+        )
 
 
 def train_builtin(
@@ -74,41 +90,63 @@ def train_builtin(
     device: torch.device | str = "cpu",
     progress: bool = True,
 ) -> Path:
-    """Make the model from a seed and write it to `output`; a `work` folder with unfinished stages is gone on with.
+    """Train the model, write it to `output`, and return the path of the picture of its losses.
 
-    Returns the picture of the loss curves.
+    Args:
+        work: where the stages store their states; unfinished stages are resumed.
+        output: the diffusers folder of the model.
 
     Raises:
-        T2VError: where `work` was begun with another seed or recipe.
+        T2VError: if `work` was begun with another seed, recipe or version of the code.
     """
-    from transformers import CLIPTokenizer
-
     recipe = recipe or Recipe()
     begin(work, recipe, seed)
-    text_encoder.write_tokenizer(work / "tokenizer")
-    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
-    stages = {name: work / name for name in STAGES}
-    quiet = {"seed": seed, "progress": progress}
-    options = {**quiet, "device": device}
-    vae = autoencoder.train(stages["autoencoder"], recipe.autoencoder, batch=16, **options)
-    vae.requires_grad_(False)
-    encoder = text_encoder.train(stages["text"], tokenizer, recipe.text, **options)
-    size = {"size": recipe.clips, "chunk": recipe.pool}
-    parts = (vae, encoder, tokenizer)
-    model = unet.train(stages["denoiser"], *parts, recipe.denoiser, **size, **options)
-    again = {"model": model, "phases": unet.FINISH, "title": "finish"} | size | options | {"seed": seed + 10}
-    finished = unet.train(stages["finish"], *parts, recipe.finish, **again).unet.eval()
-    pipeline = Pipeline(finished, vae, encoder, tokenizer, scheduler_config(), family_for(unet.UNET, defaults(vae)))
-    vae = decoder.sharpen(pipeline, stages["decoder"], recipe.decoder, clips=recipe.denoised, **quiet)
+    pipeline = _train_parts(work, recipe, seed, device, progress)
+    vae = decoder.sharpen(
+        pipeline, work / "decoder", recipe.decoder, clips=recipe.denoised, seed=seed, progress=progress
+    )
     log.info("Reconstruction: %.1f dB.", autoencoder.psnr(vae))
-    export(output, vae.cpu(), finished.cpu(), encoder.cpu(), work / "tokenizer")
+    export(output, vae.cpu(), pipeline.unet.cpu(), pipeline.text_encoder.cpu(), work / "tokenizer")
     picture = work / "loss.png"
-    losses.draw_curves({name: losses.read_losses(folder) for name, folder in stages.items()}, picture)
+    losses.draw_curves({name: losses.read_losses(work / name) for name in STAGES}, picture)
     return picture
 
 
+def _train_parts(work: Path, recipe: Recipe, seed: int, device: torch.device | str, progress: bool) -> Pipeline:
+    """Train all parts but the decoder, which needs a pipeline of the others."""
+    from transformers import CLIPTokenizer
+
+    text_encoder.write_tokenizer(work / "tokenizer")
+    tokenizer = CLIPTokenizer.from_pretrained(work / "tokenizer")
+    vae = autoencoder.train(
+        work / "autoencoder", recipe.autoencoder, batch=16, seed=seed, device=device, progress=progress
+    )
+    vae.requires_grad_(False)
+    encoder = text_encoder.train(work / "text", tokenizer, recipe.text, seed=seed, device=device, progress=progress)
+    train_unet = partial(
+        unet.train,
+        vae=vae,
+        text_encoder=encoder,
+        tokenizer=tokenizer,
+        size=recipe.clips,
+        chunk=recipe.pool,
+        device=device,
+        progress=progress,
+    )
+    model = train_unet(work / "denoiser", schedule=recipe.denoiser, seed=seed)
+    model = train_unet(
+        work / "finish", schedule=recipe.finish, model=model, phases=phases.FINISH, title="finish", seed=seed + 10
+    )
+    family = family_for(unet.UNET, defaults(vae))
+    return Pipeline(model.unet.eval(), vae, encoder, tokenizer, scheduler_config(), family)
+
+
 def begin(work: Path, recipe: Recipe, seed: int) -> None:
-    """Make the work folder, or refuse one in which another training was begun: its stages would not fit together."""
+    """Make the work folder.
+
+    Raises:
+        T2VError: if another training was begun there, since its stages would not fit together.
+    """
     text, note = f"seed {seed}\n{recipe!r}\ncode {_code()}\n", work / "recipe.txt"
     unnoted = not note.exists() and any((work / name).exists() for name in STAGES)
     if unnoted or (note.exists() and note.read_text(encoding="utf-8") != text):
@@ -122,9 +160,9 @@ def begin(work: Path, recipe: Recipe, seed: int) -> None:
 
 
 def _code() -> str:
-    """A hash of what draws the clips: latents that are kept belong to the captions and poses that are drawn anew."""
+    """Hash of the code that draws the clips: stored latents belong to captions and poses that are drawn again."""
     here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in ("autoencoder", "clips", "decoder", "scene_changes", "unet")]
+    files = [here / f"{name}.py" for name in ("autoencoder", "batches", "clips", "decoder", "phases", "unet")]
     files += [here.parent / "loop.py"]
     files += [here.parents[1] / "shapes" / f"{name}.py" for name in ("captions", "render", "scene_changes", "world")]
     texts = [file.read_text(encoding="utf-8") for file in files]
@@ -132,7 +170,7 @@ def _code() -> str:
 
 
 def scheduler_config() -> dict[str, Any]:
-    """The noise schedule as a diffusers scheduler_config.json."""
+    """Return the noise schedule as the content of a diffusers scheduler_config.json."""
     return {
         "_class_name": "DDIMScheduler",
         "beta_start": unet.BETAS[0],
@@ -147,15 +185,15 @@ def scheduler_config() -> dict[str, Any]:
     }
 
 
-def defaults(vae: nn.Module) -> dict[str, Any]:
-    """What the model tells of itself in its configuration."""
+def defaults(vae: AutoencoderKL) -> dict[str, Any]:
+    """Return the model's own entries in the configuration of its UNet, see `families.Family`."""
     return {
         "family": BUILT_IN,
         "title": "Moving shapes, built in",
         "licence": "CC0-1.0",
         "text_encoder": "its own, two layers",
         "vae": "its own, 8x, 4 channels",
-        "vae_scale": vae.config.scaling_factor,
+        "vae_scale": vae.config["scaling_factor"],
         "frames": FRAMES,
         "width": SIZE,
         "height": SIZE,
@@ -169,8 +207,8 @@ def defaults(vae: nn.Module) -> dict[str, Any]:
     }
 
 
-def export(output: Path, vae: nn.Module, unet: UNet3D, encoder: nn.Module, tokenizer: Path) -> None:
-    """Write a diffusers folder with fp16 weights; README.md, the model card, is not touched."""
+def export(output: Path, vae: AutoencoderKL, unet: UNet3D, encoder: CLIPTextModel, tokenizer: Path) -> None:
+    """Write a diffusers folder with fp16 weights; the model card README.md stays as it is."""
     from ...checkpoints.convert import save_unet
 
     output.mkdir(parents=True, exist_ok=True)
@@ -190,8 +228,11 @@ def export(output: Path, vae: nn.Module, unet: UNet3D, encoder: nn.Module, token
     _write_json(output / "model_index.json", index)
 
 
-def save_text_encoder(model: nn.Module, folder: Path) -> None:
-    """A transformers folder in fp16, with the names that every version reads (version 5 leaves "text_model." out)."""
+def save_text_encoder(model: CLIPTextModel, folder: Path) -> None:
+    """Write a transformers folder in fp16.
+
+    Names begin with "text_model.", which all versions of transformers read; version 5 itself writes them without.
+    """
     from safetensors.torch import save_file
 
     model = half(model)
@@ -203,8 +244,8 @@ def save_text_encoder(model: nn.Module, folder: Path) -> None:
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
 
 
-def half(module: nn.Module) -> nn.Module:
-    """A copy in fp16; the module stays as it is."""
+def half(module: Module) -> Module:
+    """Return a copy in fp16."""
     import copy
 
     return copy.deepcopy(module).to(torch.float16)

@@ -1,4 +1,4 @@
-"""The text side: a small CLIP vocabulary in which every word of the world is one token, and a small CLIP text model."""
+"""Stage two: a small CLIP text encoder, with a vocabulary in which every word of the captions is one token."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -15,19 +15,25 @@ from ...shapes.captions import describe, paraphrase, vocabulary
 from ...shapes.world import BACKGROUNDS, MOTIONS, OBJECT_COLOURS, SHAPES, SPEEDS, Scene, World
 from ..loop import Schedule, fit
 
+if TYPE_CHECKING:
+    from transformers import CLIPTextModel
+
 START, END = "<|startoftext|>", "<|endoftext|>"
 LENGTH = 77
 
 
 def _bytes() -> list[str]:
-    """CLIP's alphabet: a printable character for each of the 256 bytes, in CLIP's order."""
+    """A printable character for each of the 256 bytes, in CLIP's order."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
     rest = [byte for byte in range(256) if byte not in printable]
     return [chr(byte) for byte in printable] + [chr(256 + index) for index in range(len(rest))]
 
 
 def merges(words: list[str]) -> list[tuple[str, str]]:
-    """Byte-pair merges, most frequent first, until each of the words is one token. Sennrich et al. 2016."""
+    """Return byte-pair merges, most frequent first, that make each word one token.
+
+    Source: Sennrich et al. 2016 (arXiv:1508.07909).
+    """
     split = [[*word[:-1], word[-1] + "</w>"] for word in words]
     found: list[tuple[str, str]] = []
     while any(len(parts) > 1 for parts in split):
@@ -44,7 +50,7 @@ def merges(words: list[str]) -> list[tuple[str, str]]:
 
 
 def write_tokenizer(folder: Path) -> int:
-    """Write vocab.json, merges.txt and the configs that CLIPTokenizer reads; returns the size of the vocabulary."""
+    """Write the files of a CLIPTokenizer; returns the size of its vocabulary."""
     folder.mkdir(parents=True, exist_ok=True)
     pairs = merges(vocabulary())
     letters = _bytes()
@@ -60,7 +66,7 @@ def write_tokenizer(folder: Path) -> int:
 
 
 def text_config(vocabulary_size: int) -> dict[str, Any]:
-    """The configuration of the CLIPTextModel that goes with a vocabulary of this size."""
+    """Return the arguments of a CLIPTextConfig for a vocabulary of this size."""
     return {
         "vocab_size": vocabulary_size,
         "hidden_size": 128,
@@ -76,8 +82,8 @@ def text_config(vocabulary_size: int) -> dict[str, Any]:
     }
 
 
-def build_text_encoder(vocabulary_size: int) -> nn.Module:
-    """An untrained CLIPTextModel."""
+def build_text_encoder(vocabulary_size: int) -> CLIPTextModel:
+    """Return an untrained CLIPTextModel."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
     return CLIPTextModel(CLIPTextConfig(**text_config(vocabulary_size)))
@@ -88,18 +94,18 @@ PLAIN = 0.3
 """Share of captions in the plain form."""
 ITEM = (OBJECT_COLOURS, SHAPES, MOTIONS, tuple(SPEEDS))
 QUESTIONS = (*ITEM, *ITEM, BACKGROUNDS)
-"""What is asked of a caption: both objects' attributes in their order (none is an answer too) and the background."""
+"""The attributes that a caption names: those of both objects in their order, and the background."""
 
 
 def answers(scene: Scene) -> list[int]:
-    """One class for each of QUESTIONS; the last class of a question is "there is none"."""
-    found: list[int] = []
+    """Return the class of each of `QUESTIONS`; the last class of a question means that there is no second object."""
+    classes: list[int] = []
     for item in (*scene.items, None)[:2]:
         values = (item.colour, item.shape, item.motion, item.speed) if item else (None,) * 4
-        found += [
-            len(known) if value is None else known.index(value) for known, value in zip(ITEM, values, strict=True)
+        classes += [
+            len(choices) if value is None else choices.index(value) for choices, value in zip(ITEM, values, strict=True)
         ]
-    return [*found, BACKGROUNDS.index(scene.background)]
+    return [*classes, BACKGROUNDS.index(scene.background)]
 
 
 def train(
@@ -110,15 +116,18 @@ def train(
     seed: int = 0,
     device: torch.device | str = "cpu",
     progress: bool = True,
-) -> nn.Module:
-    """Train a text encoder to say what a caption shows, from the mean of its 77 states; returns the encoder.
+) -> CLIPTextModel:
+    """Train a text encoder, whose mean state must give a caption's attributes; returns the encoder without its head.
 
-    A denoiser alone teaches its text encoder slowly, because most of its loss is not about the text. As in the models
-    this one stands for, the encoder has learned its words before, and stays as it is.
+    A UNet teaches its text encoder slowly, because most of its loss does not depend on the text. As in the published
+    models, the encoder is trained before the UNet and then stays as it is.
+
+    Args:
+        folder: where the state and the losses are stored; a folder with a state is resumed.
     """
     torch.manual_seed(seed)
     encoder = build_text_encoder(len(tokenizer))
-    sizes = [len(known) + 1 for known in QUESTIONS]
+    sizes = [len(choices) + 1 for choices in QUESTIONS]
     model = nn.ModuleDict({"encoder": encoder, "answer": nn.Linear(encoder.config.hidden_size, sum(sizes))}).to(device)
 
     def loss(step: int, random: torch.Generator) -> torch.Tensor:
@@ -126,9 +135,9 @@ def train(
         plain = torch.rand(len(scenes), generator=random) < PLAIN
         captions = [describe(s) if p else paraphrase(s, random) for s, p in zip(scenes, plain, strict=True)]
         states = encoder(tokenize(tokenizer, captions).to(device)).last_hidden_state
-        given = model["answer"](states.mean(1)).split(sizes, dim=1)
-        right = torch.tensor([answers(scene) for scene in scenes], device=device).T
-        errors = [nn.functional.cross_entropy(logits, wanted) for logits, wanted in zip(given, right, strict=True)]
+        logits = model["answer"](states.mean(1)).split(sizes, dim=1)
+        classes = torch.tensor([answers(scene) for scene in scenes], device=device).T
+        errors = [nn.functional.cross_entropy(each, wanted) for each, wanted in zip(logits, classes, strict=True)]
         return torch.stack(errors).mean()
 
     fit(model, loss, schedule, folder, seed=seed, title="text", progress=progress)
@@ -136,6 +145,6 @@ def train(
 
 
 def tokenize(tokenizer: Any, prompts: list[str]) -> torch.Tensor:
-    """(n, 77) token numbers."""
+    """Return the token ids (n, 77) of prompts."""
     options = {"padding": "max_length", "truncation": True, "max_length": tokenizer.model_max_length}
     return tokenizer(prompts, return_tensors="pt", **options).input_ids
