@@ -12,8 +12,8 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import importlib.abc
 import importlib.machinery
-import importlib.util
 import subprocess
 import sys
 import tempfile
@@ -26,8 +26,8 @@ import torch
 from .fixtures import Recording, lora_weight
 from .seeding import fill, manifest, normal
 
-MISSING = ("cv2", "omegaconf", "pytorch_lightning", "decord", "wandb", "open_clip", "kornia")
-"""Modules that the references import and their UNets do not need."""
+MISSING = ("cv2", "omegaconf", "pytorch_lightning", "decord", "wandb", "open_clip", "kornia", "torchvision")
+"""Modules that the references import, and that their UNets and samplers do not need."""
 
 COMMON: dict[str, Any] = {
     "in_channels": 4,
@@ -71,20 +71,32 @@ TURBO = {
 
 
 class Stub(types.ModuleType):
-    """A module whose every attribute is an empty class."""
+    """A module whose every attribute is an empty class that takes any arguments, and whose submodules are such, too."""
+
+    __path__: list[str] = []
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):
             raise AttributeError(name)
-        return type(name, (), {})
+        return type(name, (), {"__init__": lambda self, *args, **kwargs: None})
+
+
+class StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
+    """Finds a stub for every module that is missing here."""
+
+    def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
+        return importlib.machinery.ModuleSpec(name, self) if name.split(".")[0] in MISSING else None
+
+    def create_module(self, spec: importlib.machinery.ModuleSpec) -> Stub:
+        return Stub(spec.name)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        """Nothing to run."""
 
 
 def unet_class(checkout: Path) -> type[torch.nn.Module]:
     """UNetModel of a checkout."""
-    for name in MISSING:
-        if importlib.util.find_spec(name) is None:
-            sys.modules[name] = Stub(name)
-            sys.modules[name].__spec__ = importlib.machinery.ModuleSpec(name, None)
+    sys.meta_path.append(StubFinder())  # last: what is installed comes first
     sys.path.insert(0, str(checkout))
     return importlib.import_module("lvdm.modules.networks.openaimodel3d").UNetModel
 
@@ -127,6 +139,12 @@ def record(name: str, reference: type[torch.nn.Module], source: str, flags: dict
     print(f"{path.name}: {len(shapes)} weights, output of deviation {output.std():.2f}, {path.stat().st_size} bytes")
 
 
+def revision(checkout: Path) -> str:
+    """The commit of a checkout, in short."""
+    git = ["git", "-C", str(checkout), "rev-parse", "--short=12", "HEAD"]
+    return subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
+
+
 def merge_lora(unet: torch.nn.Module, rank: int = 4) -> list[list[int]]:
     """Merge a seeded LoRA as T2V-Turbo's own program does; the shapes of its file's tensors."""
     lora = importlib.import_module("utils.lora")
@@ -156,11 +174,9 @@ def main() -> None:
     parser.add_argument("path", type=Path, help="the checkout")
     arguments = parser.parse_args()
     reference = unet_class(arguments.path.resolve())
-    git = ["git", "-C", str(arguments.path), "rev-parse", "--short=12", "HEAD"]
-    revision = subprocess.run(git, capture_output=True, text=True, check=False).stdout.strip() or "unknown"
     torch.set_grad_enabled(False)
     for name, flags in references[arguments.reference].items():
-        record(name, reference, f"{arguments.reference} UNetModel at {revision}", flags)
+        record(name, reference, f"{arguments.reference} UNetModel at {revision(arguments.path)}", flags)
 
 
 if __name__ == "__main__":
