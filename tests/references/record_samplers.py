@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from .record import COMMON, VIDEOCRAFTER, revision, unet_class
-from .samplers import DYNAMICRAFTER, SEED, SHAPE, Run, SamplerRecording
+from .samplers import DYNAMICRAFTER, SEED, SHAPE, Run, SamplerRecording, calmed
 from .samplers import VIDEOCRAFTER as VIDEOCRAFTER_RUNS
 from .seeding import fill, manifest
 
@@ -97,6 +97,7 @@ def main() -> None:
         settings = SimpleNamespace(**({"scale": None, "fps": None, "velocity": False} | FAMILIES[family]))
         flags = VIDEOCRAFTER[family] if family in VIDEOCRAFTER else {"fs_condition": True, "default_fs": 24}
         unet = fill(unet_type(**(COMMON | flags)))
+        unet.load_state_dict(calmed(unet.state_dict()))
         diffusion = Diffusion(ddpm, unet, scale=settings.scale, velocity=settings.velocity, fps=settings.fps)
         diffusion.unet_fps = "fs" if settings.velocity else "fps"
         source = f"{arguments.reference} DDIMSampler at {revision(arguments.path)}"
