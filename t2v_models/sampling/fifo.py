@@ -1,7 +1,7 @@
-"""Endless video: a queue of frames, each one noise level behind the next.
+"""Endless video: a queue of frames, each one timestep noisier than the one before it.
 
-Every round brings every frame one level down, hands out the first, which is finished, and takes in a frame of noise at
-the end, so memory does not depend on the length. Source: Kim et al. 2024, FIFO-Diffusion (arXiv:2405.11473), with its
+Every round denoises every frame by one timestep, hands out the first, which is finished, and appends a frame of noise. So
+memory does not depend on the length. Source: Kim et al. 2024, FIFO-Diffusion (arXiv:2405.11473), with its
 lookahead denoising; written from the paper's equations.
 """
 
@@ -21,16 +21,16 @@ Predict = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 class Fifo:
-    """The frames that follow a clip, one by one, without end.
+    """An endless iterator over the frames that follow a clip.
 
     Args:
-        predict: the model's (guided) prediction for windows of frames with a noise level each.
-        clip: (1, c, t, h, w) clean frames to go on from, at least one; they stay as they are.
+        predict: the model's (guided) prediction for windows of frames, each at a timestep of its own.
+        clip: (1, c, t, h, w) clean frames to continue, at least one; they stay as they are.
         timesteps: (n,) from noisy to clean, see `t2v_models.sampling.timesteps.ddim_timesteps`; n is a multiple of half
             a window, and is the length of the queue.
         schedule: the model's.
-        window: frames that the model sees at once; an even number. Its first half is less noisy than the frames it is
-            asked about (lookahead), so each frame is denoised once per round.
+        window: frames in one call of the model; an even number. The first half is cleaner than the frames whose
+            prediction counts (lookahead), so each frame is denoised once per round.
         generator: of the noise (a CPU one).
         end: the timestep behind the last one: 0, or `t2v_models.sampling.schedule.CLEAN`.
 
@@ -59,7 +59,7 @@ class Fifo:
             )
         if clip.ndim != 5 or clip.shape[0] != 1 or not clip.shape[2]:
             raise T2VError(
-                f"The clip to go on from has shape {tuple(clip.shape)}: (1, c, t, h, w) is wanted, t at least 1."
+                f"The clip to continue has shape {tuple(clip.shape)}: (1, c, t, h, w) is wanted, t at least 1."
             )
         self.predict, self.clip, self.schedule, self.window, self.generator = predict, clip, schedule, window, generator
         self.timesteps = timesteps.flip(0)[None].to(clip.device)  # (1, n): the front of the queue is the cleanest
@@ -81,18 +81,18 @@ class Fifo:
                 return finished
 
     def state(self) -> dict[str, Tensor]:
-        """All that the frames to come depend on, besides the arguments."""
+        """Everything that the next frames depend on, besides the arguments, as tensors by name."""
         kept = {name: getattr(self, name) for name in ("queue", "done", "noises", "numbers")}
         return {**kept, "generator": self.generator.get_state()}
 
     def restore(self, state: dict[str, Tensor]) -> None:
-        """Go on from a `state`: the same frames follow, bit for bit."""
+        """Continue from a `state`: the next frames are equal bit for bit."""
         for name in ("queue", "done", "noises", "numbers"):
             setattr(self, name, state[name].to(self.clip.device))
         self.generator.set_state(state["generator"])
 
     def _round(self) -> Tensor:
-        """Every frame one level down; returns the front one, which is finished."""
+        """Denoise every frame by one timestep; returns the front one, which is finished, (1, c, 1, h, w)."""
         half, count, device = self.window // 2, self.timesteps.shape[1], self.clip.device
         line = torch.cat([self.done, self.queue], dim=2)
         line_timesteps = torch.cat([torch.zeros_like(self.timesteps[0, :half]), self.timesteps[0]])
@@ -103,7 +103,7 @@ class Fifo:
             torch.stack([line_timesteps[span] for span in spans]),
             torch.stack([line_numbers[span] for span in spans]).clamp(min=0),
         )[:, :, half:]
-        prediction = torch.cat(list(prediction.split(1)), dim=2)
+        prediction = torch.cat(torch.split(prediction, 1), dim=2)
         self.queue = ddim_step(self.queue, prediction, self.schedule, self.timesteps, self.following)
         for i, number in enumerate(self.numbers.tolist()):
             if number >= self.clip.shape[2]:

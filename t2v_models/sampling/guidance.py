@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 MOTION_GUIDANCE, MOTION_UNTIL = 0.05, 500
-"""What T2V-Turbo v2 is told at the noisy timesteps, down to this one; below it, 0. Li et al. 2024 (arXiv:2410.05677), and
-their predict.py."""
+"""T2V-Turbo v2's motion guidance, and the cleanest timestep that has it; cleaner ones have 0. Li et al. 2024
+(arXiv:2410.05677), and their predict.py."""
 
 
 def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
@@ -16,10 +16,14 @@ def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
 
 
 def rescale(guided: Tensor, cond: Tensor, amount: float) -> Tensor:
-    """Give each video back the contrast of its unguided prediction. guided, cond: (b, c, t, h, w) -> the same.
+    """Bring each video's guided prediction back to the contrast of the unguided one.
 
-    amount: 0 leaves `guided` as it is, 1 takes the standard deviation of `cond` over everything but the batch.
-    Source: Lin et al. 2023, section 3.4 (arXiv:2305.08891).
+    Args:
+        guided, cond: (b, c, t, h, w) outputs of the network, guided and for the prompt alone.
+        amount: 0 leaves `guided` as it is, 1 gives it the standard deviation of `cond` over all but the batch.
+
+    Returns:
+        Like `guided`. Source: Lin et al. 2023, section 3.4 (arXiv:2305.08891).
     """
     if not amount:
         return guided
@@ -29,6 +33,9 @@ def rescale(guided: Tensor, cond: Tensor, amount: float) -> Tensor:
 
 
 def motion_guidance(timesteps: Tensor, amount: float = MOTION_GUIDANCE) -> Tensor:
-    """(b,) what T2V-Turbo v2 is told at timesteps of (b,), or (b, t) of which each clip's noisiest counts."""
+    """T2V-Turbo v2's motion guidance at the timesteps of clips.
+
+    timesteps: (b,), or (b, frames), of which each clip's noisiest counts -> (b,) `amount` or 0.
+    """
     noisiest = timesteps.reshape(len(timesteps), -1).amax(1)
     return torch.where(noisiest >= MOTION_UNTIL, amount, 0.0)

@@ -15,7 +15,7 @@ FILTERS = ("butterworth", "gaussian", "ideal")
 
 
 def reschedule(noise: Tensor, window: int, stride: int, generator: torch.Generator) -> Tensor:
-    """FreeNoise: the frames after the first window repeat its noise, shuffled within each stride.
+    """FreeNoise: repeat the first window's noise in the frames after it, shuffled within each stride.
 
     Frames i … i + stride take the noise of the frames one window before, in random order, so distant frames stay
     related while every window of frames holds all the different noises.
@@ -27,6 +27,9 @@ def reschedule(noise: Tensor, window: int, stride: int, generator: torch.Generat
 
     Returns:
         (b, c, t, h, w), a new tensor.
+
+    Raises:
+        T2VError: for a stride that is no part of the window.
     """
     if not 1 <= stride <= window:
         raise T2VError(f"FreeNoise's stride is {stride} for a window of {window} frames: 1 to {window} is wanted.")
@@ -46,17 +49,22 @@ def low_pass(
     temporal: float = 0.25,
     order: int = 4,
 ) -> Tensor:
-    """FreeInit's filter over centred frequencies: 1 passes, 0 stops.
+    """FreeInit's low-pass filter over centred frequencies: 1 passes, 0 stops.
 
     d^2 = (spatial/temporal)^2 (2t/T - 1)^2 + (2h/H - 1)^2 + (2w/W - 1)^2; butterworth 1 / (1 + (d/spatial)^(2 order)),
     gaussian exp(-d^2 / (2 spatial^2)), ideal d <= 2 spatial.
 
     Args:
         shape: (t, h, w) of the video.
+        kind: "butterworth", "gaussian" or "ideal".
         spatial, temporal: normalised stop frequencies, 0..1; with 0 nothing passes.
+        order: steepness of the butterworth filter.
 
     Returns:
         (t, h, w), float32.
+
+    Raises:
+        T2VError: for another kind.
     """
     if kind not in FILTERS:
         raise T2VError(f"Filter {kind!r} is not known: choose one of {', '.join(FILTERS)}.")
@@ -75,13 +83,19 @@ def low_pass(
 
 
 def mix_frequencies(low: Tensor, high: Tensor, passing: Tensor) -> Tensor:
-    """The low frequencies of one video and the high ones of another. low, high: (b, c, t, h, w) -> the same.
+    """Join the low frequencies of one video and the high frequencies of another.
 
-    passing: (t, h, w) from `low_pass`.
+    Args:
+        low, high: (b, c, t, h, w).
+        passing: (t, h, w) from `low_pass`.
+
+    Returns:
+        (b, c, t, h, w) of low's type. Source: FreeInit, equation 8.
     """
     axes = (-3, -2, -1)
     passing = passing.to(low.device)
     low_spectrum = torch.fft.fftshift(torch.fft.fftn(low.float(), dim=axes), dim=axes)
     high_spectrum = torch.fft.fftshift(torch.fft.fftn(high.float(), dim=axes), dim=axes)
     mixed = low_spectrum * passing + high_spectrum * (1 - passing)
-    return torch.fft.ifftn(torch.fft.ifftshift(mixed, dim=axes), dim=axes).real.to(low.dtype)
+    video: Tensor = torch.fft.ifftn(torch.fft.ifftshift(mixed, dim=axes), dim=axes).real
+    return video.to(low.dtype)

@@ -1,4 +1,4 @@
-"""UniPC of order 2 as diffusers runs it; the host's own has order 3 and ends a little above zero noise."""
+"""UniPC of order 2 as diffusers runs it. ComfyUI's own has order 3 and ends a little above zero noise."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from typing import Any
 
 import torch
 from torch import Tensor
+
+Evaluation = tuple[Tensor, Tensor]
+"""A denoised sample and its sigma."""
 
 
 def sample_unipc(
@@ -16,14 +19,23 @@ def sample_unipc(
     callback: Any = None,
     disable: bool | None = None,
 ) -> Tensor:
-    """UniPC-2, data prediction, B2(h) = e^h - 1, in variance-exploding terms: x = x_0 + sigma noise.
+    """UniPC-2, data prediction, B2(h) = e^h - 1, for samples x = x_0 + sigma e as k-diffusion's samplers have them.
+
+    Args:
+        model: ``model(x, sigma, **extra_args)`` -> the denoised sample, like x.
+        x: (b, …) a sample at sigmas[0].
+        sigmas: (n + 1,) from noisy to clean.
+        callback: called after every evaluation with a dictionary of x, i, sigma, sigma_hat and denoised.
+
+    Returns:
+        The sample at the last sigma, like x.
 
     Source: Zhao et al. 2023 (arXiv:2302.04867).
     """
     extra_args = extra_args or {}
     ones = x.new_ones([x.shape[0]])
     last: tuple[Tensor, Tensor, Tensor, int] | None = None  # sample, denoised and sigma before the last step; its order
-    before: tuple[Tensor, Tensor] | None = None  # denoised and sigma one step earlier
+    before: Evaluation | None = None  # of one step earlier
     steps = len(sigmas) - 1
     for i in range(steps):
         denoised = model(x, sigmas[i] * ones, **extra_args)
@@ -38,8 +50,8 @@ def sample_unipc(
     return x
 
 
-def _predict(x: Tensor, denoised: Tensor, sigma: Tensor, next_sigma: Tensor, before: Any) -> Tensor:
-    """From sigma to next_sigma; order 2 where the denoised sample before is given."""
+def _predict(x: Tensor, denoised: Tensor, sigma: Tensor, next_sigma: Tensor, before: Evaluation | None) -> Tensor:
+    """The sample at next_sigma, like x; by order 2 where the evaluation before is given."""
     shrink = next_sigma / sigma - 1.0  # e^-h - 1
     out = (next_sigma / sigma) * x - shrink * denoised
     if before is not None:
@@ -50,9 +62,15 @@ def _predict(x: Tensor, denoised: Tensor, sigma: Tensor, next_sigma: Tensor, bef
 
 
 def _correct(
-    x: Tensor, start: Tensor, sigma: Tensor, order: int, before: Any, denoised: Tensor, next_sigma: Tensor
+    x: Tensor,
+    start: Tensor,
+    sigma: Tensor,
+    order: int,
+    before: Evaluation | None,
+    denoised: Tensor,
+    next_sigma: Tensor,
 ) -> Tensor:
-    """The step from sigma to next_sigma once more, now that the denoised sample at its end is known."""
+    """Repeat the step from sigma to next_sigma with the denoised sample at its end. All samples are like x."""
     step = (sigma / next_sigma).log()
     shrink = next_sigma / sigma - 1.0
     out = (next_sigma / sigma) * x - shrink * start
@@ -63,4 +81,5 @@ def _correct(
     ratio = ((sigma / before[1]).log() / step).cpu().double()
     rows = torch.stack([torch.ones(2, dtype=torch.float64), torch.stack([ratio, torch.ones_like(ratio)])])
     weight = torch.linalg.solve(rows, b).to(x)
-    return out - shrink * (weight[0] * (before[0] - start) / ratio.to(x) + weight[1] * (denoised - start))
+    corrected: Tensor = out - shrink * (weight[0] * (before[0] - start) / ratio.to(x) + weight[1] * (denoised - start))
+    return corrected

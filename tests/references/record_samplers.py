@@ -95,7 +95,7 @@ def main() -> None:
     runs = VIDEOCRAFTER_RUNS if arguments.reference == "videocrafter" else DYNAMICRAFTER
     for family in dict.fromkeys(run.family for run in runs):
         settings = SimpleNamespace(**({"scale": None, "fps": None, "velocity": False} | FAMILIES[family]))
-        flags = VIDEOCRAFTER[family] if family in VIDEOCRAFTER else {"fs_condition": True, "default_fs": 24}
+        flags = VIDEOCRAFTER.get(family, {"fs_condition": True, "default_fs": 24})
         unet = fill(unet_type(**(COMMON | flags)))
         unet.load_state_dict(calmed(unet.state_dict()))
         diffusion = Diffusion(ddpm, unet, scale=settings.scale, velocity=settings.velocity, fps=settings.fps)
