@@ -7,6 +7,7 @@ from importlib import import_module
 from typing import Any
 
 _PUBLIC = {
+    "Film": ".films.film",
     "UNet3D": ".unet",
     "UNetConfig": ".unet",
     "VideoReader": ".video",

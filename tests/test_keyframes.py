@@ -8,13 +8,13 @@ import torch
 
 from t2v_models.sampling.keyframes import (
     coarse_to_fine,
+    film_strides,
     key_numbers,
     loop_strides,
-    redone,
+    motion_jump_ratio,
+    refine_transitions,
     sample_between,
     segment_count,
-    strides,
-    unsteadiness,
 )
 from t2v_models.sampling.schedule import NoiseSchedule
 from t2v_models.sampling.timesteps import ddim_timesteps
@@ -28,7 +28,7 @@ CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 )
 def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
     """With key frames that hold their number, and straight lines between two ends, the right answer is known."""
-    assert len(strides(frames, window)) == levels
+    assert len(film_strides(frames, window)) == levels
     held, cost = [], 0
 
     def keys(numbers):
@@ -47,7 +47,7 @@ def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
         step = torch.linspace(0, 1, length, dtype=torch.float64)[None, None, :, None, None]
         return ends[:, :, :1] + (ends[:, :, 1:] - ends[:, :, :1]) * step
 
-    parts = list(coarse_to_fine(frames, strides(frames, window), keys, fill, batch=4))
+    parts = list(coarse_to_fine(frames, film_strides(frames, window), keys, fill, batch=4))
     assert torch.allclose(torch.cat(parts, dim=2).flatten(), torch.arange(frames, dtype=torch.float64))
     assert max(held, default=0) <= 4
     if frames >= 64:
@@ -83,7 +83,7 @@ def test_a_loop_from_coarse_to_fine_has_every_frame_once_and_its_last_gap_ends_a
 @pytest.mark.parametrize("frames", [17, 64, 100, 256, 1000, 3376])
 @pytest.mark.parametrize("coarsest", [1, 4, 16, 30, 250, 3376])
 def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, coarsest):
-    levels, usual = strides(frames, 16, coarsest), strides(frames, 16)
+    levels, usual = film_strides(frames, 16, coarsest), film_strides(frames, 16)
     assert levels[1:] == usual[1:]
     assert all(coarse % fine == 0 and coarse > fine for coarse, fine in itertools.pairwise(levels))
     for coarse, fine in itertools.pairwise(levels):
@@ -137,7 +137,7 @@ def test_clips_are_done_again_once_each_and_all_frames_stay_in_order(sizes, clip
         seen.append((first, first + clip.shape[2]))
         return clip + 0.5
 
-    made = list(redone(iter(frames.split(sizes, dim=2)), clips, again))
+    made = list(refine_transitions(iter(frames.split(sizes, dim=2)), clips, again))
     expected = frames.clone()
     for start, end in clips:
         expected[:, :, start:end] += 0.5
@@ -153,7 +153,7 @@ def test_a_frame_waits_for_no_clip_that_it_is_not_in():
             given.append(number)
             yield torch.full((1, 1, 1, 1, 1), float(number))
 
-    made = redone(parts(), [(8, 12)], lambda clip, first: clip)
+    made = refine_transitions(parts(), [(8, 12)], lambda clip, first: clip)
     for number in range(8):
         assert next(made).item() == number
         assert len(given) == number + 1
@@ -185,17 +185,17 @@ def spots(places, size=16):
 
 
 @pytest.mark.parametrize(("places", "wanted"), [([3, 5, 7, 9], 1), ([2, 4, 6, 12], 3), ([9, 7, 5, 3], 1)])
-def test_unsteadiness_is_the_longest_way_over_the_usual_one(places, wanted):
-    assert float(unsteadiness(spots(places))) == pytest.approx(wanted, rel=0.02)
+def test_the_motion_jump_ratio_is_the_longest_step_over_the_median_step(places, wanted):
+    assert float(motion_jump_ratio(spots(places))) == pytest.approx(wanted, rel=0.02)
 
 
 def test_a_change_of_colour_is_no_jump():
     clip = spots([3, 5, 7, 9])
     clip[:, 0, 2:] = 1 - clip[:, 0, 2:]
-    assert float(unsteadiness(clip)) == pytest.approx(1, rel=0.02)
+    assert float(motion_jump_ratio(clip)) == pytest.approx(1, rel=0.02)
 
 
 def test_what_stands_still_and_clips_of_two_frames_are_steady():
-    assert float(unsteadiness(spots([5, 5, 5, 5]))) <= 1
-    assert float(unsteadiness(spots([2, 12]))) == 1
-    assert unsteadiness(torch.zeros(3, 4, 5, 8, 8)).isfinite().all()
+    assert float(motion_jump_ratio(spots([5, 5, 5, 5]))) <= 1
+    assert float(motion_jump_ratio(spots([2, 12]))) == 1
+    assert motion_jump_ratio(torch.zeros(3, 4, 5, 8, 8)).isfinite().all()

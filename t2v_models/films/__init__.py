@@ -1,1 +1,1 @@
-"""Stories of any length, made by one of four methods."""
+"""Long videos of stories, made by one of four methods: `Film` in film.py is what users call."""

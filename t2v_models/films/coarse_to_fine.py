@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,100 +13,144 @@ from torch import Tensor
 from ..sampling.keyframes import (
     calls_between,
     coarse_to_fine,
+    film_strides,
     key_numbers,
     loop_strides,
-    redone,
+    motion_jump_ratio,
+    refine_transitions,
     sample_between,
     segment_count,
-    strides,
-    unsteadiness,
 )
 from ..sampling.story import Story
 from ..sampling.windows import fuse
-from .denoiser import Denoiser, Work
+from .guided_model import GuidedModel
+from .job import FilmJob
+from .work import Work
 
-if TYPE_CHECKING:
-    from .film import Film
+KEY_FRAMES_PER_SCENE = 4
+"""Key frames in the shortest scene of a story, as far as one window holds them: fewer do not show which way things go."""
+
+SKIPPED_STEPS = 0.2
+"""Share of the steps that is left out where a change of scene is made again: a little of what was there stays."""
+
+USUAL_SPEED_GAP = 3
+"""Gaps of at most so many frames are filled without a word for the speed. The words "fast" and "slowly" are 3 times the
+usual speed and 0.3 times: at a speed too high for the key frames, an object overshoots and comes back at a slant."""
+
+Numbers = Sequence[Sequence[int]]
+"""Of each clip the frames' numbers in the film."""
 
 
-KEYS_A_SCENE = 4
-"""Key frames that the shortest scene of a story gets, as far as one window holds them: fewer show no way to go."""
+def by_coarse_to_fine(job: FilmJob) -> Iterator[Tensor]:
+    """Make key frames first, then the frames between them.
 
-SKIPPED = 0.2
-"""Share of the steps that are left out where a change of scene is done once more: a little of what was there stays."""
+    1. Key frames lie so close that the shortest scene has `KEY_FRAMES_PER_SCENE` of them. Of several candidates the one
+       whose motion jumps least is taken, since later steps cannot mend a jump. A loop's key frames are one ring, denoised
+       in windows that begin at another frame at every step.
+    2. The gaps between key frames are filled by clips with fixed ends, stride by stride down to 1. A loop's last gap ends
+       at its first frame.
+    3. Between key frames things move fast for the model, in a gap slowly. So it gets a word for the speed, if it has
+       learned one, and a frame rate lower by the stride, if it has an embedding for that.
+    4. A model that takes known frames clean (noise levels per frame) fills gaps without guidance: the frames say more
+       than the text, and guidance would speed things up.
+    5. Around each change of scene one clip is noised and made again at full frame rate, so that one scene leads to the
+       next. A loop's change from its last scene to its first stays as it is: its beginning is handed out too early.
 
-NEAR = 3
-"""Gaps of so many frames are filled at the usual pace: fast is thrice the usual pace, and ten times slow. Filled at a
-faster pace than the key frames go, an object overshoots and comes back at a slant."""
-
-
-def by_coarse_to_fine(film: Film) -> Iterator[Tensor]:
-    """Key frames, then segments between fixed ends, then the changes of scene once more; what is finished is kept.
-
-    Key frames lie far apart, so between them things move fast; in a clip that fills a gap they move slowly. The model
-    is told so: by a word for the pace, where it understands one, and by the frame rate, where it knows that. Where the
-    model takes known frames clean, they tell it more than a text does, and guidance would only hurry it past them: there
-    only the key frames have it. Where a scene ends a model easily loses an object and takes it up elsewhere, and nothing
-    later can mend that: so the key frames are sketched a few times, and the sketch that moves most evenly is taken. A key
-    frame beside a change of scene can be a little of both scenes. So what lies around each change is noised and done
-    again as one clip at the film's own rate and the pace of its gaps, which shows how one scene leads to the next.
-
-    A loop's key frames are one window all around it, denoised from several beginnings: windows that follow each other
-    around a longer loop do not agree about where things are. Where its last scene leads to its first nothing is done
-    again: its beginning is handed out long before its end is there.
+    What is finished is kept in the job's store.
     """
-    settings, frames = film.settings, film.shape[2]
-    window, looped = settings.window, settings.window.looped
-    ring, rounds = window, []  # of a loop: how its key frames are seen, and from where at each step
-    family = film.pipeline.family
-    shortest = min(scene.end - scene.start for scene in film.story.scenes)
-    if looped:
-        levels = loop_strides(frames, window.length)
-        count = len(key_numbers(frames, levels[0], looped=True)) - 1
-        ring = replace(window, length=count, overlap=count * window.overlap // window.length, frames=count)
-        rounds = [ring.spans(i) for i in range(settings.steps)]
-    else:
-        levels = strides(frames, window.length, max(1, shortest / KEYS_A_SCENE))
-    paces = _paces(levels, *family.speed_words) if family.speed_words else [""] * len(levels)
-    denoisers = {
-        stride: film.denoiser(pace, stride, guided=stride == levels[0] or not family.frame_levels)
-        for stride, pace in zip(levels, paces, strict=True)
-    }
-    changes = _changes(film.story, window.length) if len(levels) > 1 else []
-    skipped = round(SKIPPED * settings.steps)
-    cost_of_keys = settings.sketches * (sum(map(len, rounds)) or settings.steps)
-    cost, cost_of_change = (
-        calls_between(steps, clean_levels=family.frame_levels, resample=settings.resample)
-        for steps in (settings.steps, settings.steps - skipped)
+    film = _CoarseToFine(job)
+    parts = coarse_to_fine(
+        job.shape[2], film.strides, film.key_frames, film.fill, batch=job.settings.batch, looped=film.looped
     )
-    segments = segment_count(frames, levels, looped=looped)
-    work = Work(film, cost_of_keys + segments * cost + len(changes) * cost_of_change)
+    yield from refine_transitions(parts, film.changes, film.regenerate)
 
-    def sample(
-        denoise: Denoiser,
+
+class _CoarseToFine:
+    """The plan of a film from coarse to fine, and the steps that make its clips."""
+
+    def __init__(self, job: FilmJob) -> None:
+        settings, frames, family = job.settings, job.shape[2], job.model.family
+        self.job, self.looped = job, settings.window.looped
+        self.clean_levels = family.frame_levels
+        self.strides = self._strides()
+        speeds = speed_words(self.strides, *family.speed_words) if family.speed_words else [""] * len(self.strides)
+        self.models = {
+            stride: job.guided_model(speed, stride, guided=stride == self.strides[0] or not family.frame_levels)
+            for stride, speed in zip(self.strides, speeds, strict=True)
+        }
+        self.changes = scene_changes(job.story, settings.window.length) if len(self.strides) > 1 else []
+
+        # a loop's key frames are one ring, seen in windows that begin elsewhere at every step
+        window, count = settings.window, len(key_numbers(frames, self.strides[0], looped=True)) - 1
+        self.ring = replace(window, length=count, overlap=count * window.overlap // window.length, frames=count)
+        self.rounds = [self.ring.spans(i) for i in range(settings.steps)] if self.looped else []
+
+        # the work, in clips that go through the model
+        self.skipped = round(SKIPPED_STEPS * settings.steps)
+        self.key_frames_cost = settings.candidates * (sum(map(len, self.rounds)) or settings.steps)
+        self.segment_cost = self._calls(settings.steps)
+        self.change_cost = self._calls(settings.steps - self.skipped)
+        segments = segment_count(frames, self.strides, looped=self.looped)
+        total = self.key_frames_cost + segments * self.segment_cost + len(self.changes) * self.change_cost
+        self.work = Work(job, total)
+
+    def _strides(self) -> list[int]:
+        frames, window = self.job.shape[2], self.job.settings.window.length
+        if self.looped:
+            return loop_strides(frames, window)
+        shortest = min(scene.end - scene.start for scene in self.job.story.scenes)
+        return film_strides(frames, window, max(1, shortest / KEY_FRAMES_PER_SCENE))
+
+    def _calls(self, steps: int) -> int:
+        return calls_between(steps, clean_levels=self.clean_levels, resample=self.job.settings.resample)
+
+    def key_frames(self, numbers: Sequence[int]) -> Tensor:
+        """The key frames with these numbers, (1, 4, n, h, w): of several candidates the steadiest."""
+        shape, count = self.job.shape, self.job.settings.candidates
+        model, nothing = self.models[self.strides[0]], torch.zeros(count, shape[1], len(numbers), *shape[3:])
+        known = torch.zeros(len(numbers), dtype=torch.bool)
+
+        def steadiest() -> Tensor:
+            clips = self._sample(model, nothing, known, [numbers] * count, [0])
+            closed = torch.cat([clips, clips[:, :, :1]], dim=2) if self.looped else clips
+            return clips[motion_jump_ratio(closed).argmin()][None]
+
+        return self.work.once("keys", steadiest, self.key_frames_cost)
+
+    def fill(self, ends: Tensor, numbers: Numbers, stride: int) -> Tensor:
+        """Clips of these frames between their ends, (b, 4, 2, h, w) -> (b, 4, n, h, w)."""
+        first, known = numbers[0][0], _ends(len(numbers[0]))
+        clean = ends.new_zeros(*ends.shape[:2], len(known), *ends.shape[3:])
+        clean[:, :, known] = ends
+        make = partial(self._sample, self.models[stride], clean, known, numbers, [stride, first])
+        return self.work.once(f"stride-{stride}-from-{first}", make, len(numbers) * self.segment_cost)
+
+    def regenerate(self, clip: Tensor, first: int) -> Tensor:
+        """The clip around a change of scene, made again between its ends: (1, 4, n, h, w), from frame `first` on."""
+        numbers, known = [range(first, first + clip.shape[2])], _ends(clip.shape[2])
+        make = partial(self._sample, self.models[1], clip, known, numbers, [0, first], repaint=True)
+        return self.work.once(f"change-from-{first}", make, self.change_cost)
+
+    def _sample(
+        self,
+        model: GuidedModel,
         clean: Tensor,
         known: Tensor,
-        numbers: Sequence[Sequence[int]],
+        numbers: Numbers,
         key: Sequence[int],
         repaint: bool = False,
     ) -> Tensor:
-        """Clips of those frames, `known` of which are there; all are, where they are done once more."""
-        generator, at = film.noise(*key), torch.tensor([list(each) for each in numbers])
-        at = at % frames if looped else at
-        around = iter([] if known.any() else rounds)
+        """Denoise clips of frames with these numbers.
 
-        def predict(x: Tensor, levels: Tensor) -> Tensor:
-            def part(span: list[int]) -> Tensor:
-                part = denoise(x[:, :, span].to(denoise.device), levels[:, span], at[:, span]).cpu()
-                work.add(len(x))
-                return part
+        clean: (b, 4, n, h, w), and known: (n,), see `sample_between`; key: of the noise, see `FilmJob.noise`.
+        """
+        generator, at = self.job.noise(*key), torch.tensor([list(each) for each in numbers])
+        at = at % self.job.shape[2] if self.looped else at
+        rounds = iter([] if known.any() else self.rounds)
 
-            spans = next(around, None)
-            if spans is None:
-                prediction = part(list(range(x.shape[2])))
-            else:
-                prediction = fuse(map(part, spans), spans, ring.weights, x.shape[2])
-            film.show(partial(denoise.clean, x, levels, prediction))
+        def predict(x: Tensor, timesteps: Tensor) -> Tensor:
+            prediction = self._predict(model, x, timesteps, at, next(rounds, None))
+            self.job.show(partial(model.clean, x, timesteps, prediction))
             return prediction
 
         return sample_between(
@@ -115,46 +158,27 @@ def by_coarse_to_fine(film: Film) -> Iterator[Tensor]:
             torch.randn(clean.shape, generator=generator),
             known,
             clean,
-            denoise.timesteps[skipped if repaint else 0 :],
-            denoise.schedule,
-            clean_levels=family.frame_levels,
+            model.timesteps[self.skipped if repaint else 0 :],
+            model.schedule,
+            clean_levels=self.clean_levels,
             repaint=repaint,
-            resample=settings.resample if known.any() else 0,
+            resample=self.job.settings.resample if known.any() else 0,
             generator=generator,
         )
 
-    def keys(numbers: Sequence[int]) -> Tensor:
-        nothing = torch.zeros(settings.sketches, film.shape[1], len(numbers), *film.shape[3:])
-        known = torch.zeros(len(numbers), dtype=torch.bool)
+    def _predict(
+        self, model: GuidedModel, x: Tensor, timesteps: Tensor, numbers: Tensor, spans: list[list[int]] | None
+    ) -> Tensor:
+        """The prediction for clips x, (b, 4, n, h, w), whole or in the ring's windows of these spans."""
 
-        def steadiest() -> Tensor:
-            sketches = sample(denoisers[levels[0]], nothing, known, [numbers] * settings.sketches, [0])
-            closed = torch.cat([sketches, sketches[:, :, :1]], dim=2) if looped else sketches
-            return sketches[unsteadiness(closed).argmin()][None]
+        def part(span: list[int]) -> Tensor:
+            prediction = model(x[:, :, span].to(model.device), timesteps[:, span], numbers[:, span]).cpu()
+            self.work.add(len(x))
+            return prediction
 
-        return work.once("keys", steadiest, cost_of_keys)
-
-    def fill(ends: Tensor, numbers: Sequence[Sequence[int]], stride: int) -> Tensor:
-        first = numbers[0][0]
-        known = _ends(len(numbers[0]))
-        clean = ends.new_zeros(*ends.shape[:2], len(known), *ends.shape[3:])
-        clean[:, :, known] = ends
-
-        def made() -> Tensor:
-            return sample(denoisers[stride], clean, known, numbers, [stride, first])
-
-        return work.once(f"stride-{stride}-from-{first}", made, len(numbers) * cost)
-
-    def repainted(clip: Tensor, first: int) -> Tensor:
-        numbers, known = [range(first, first + clip.shape[2])], _ends(clip.shape[2])
-
-        def made() -> Tensor:
-            return sample(denoisers[1], clip, known, numbers, [0, first], repaint=True)
-
-        return work.once(f"change-from-{first}", made, cost_of_change)
-
-    parts = coarse_to_fine(frames, levels, keys, fill, batch=settings.batch, looped=looped)
-    yield from redone(parts, changes, repainted)
+        if spans is None:
+            return part(list(range(x.shape[2])))
+        return fuse(map(part, spans), spans, self.ring.weights, x.shape[2])
 
 
 def _ends(frames: int) -> Tensor:
@@ -164,12 +188,12 @@ def _ends(frames: int) -> Tensor:
     return known
 
 
-def _changes(story: Story, window: int) -> list[tuple[int, int]]:
+def scene_changes(story: Story, window: int) -> list[tuple[int, int]]:
     """(first frame, the one after the last) of a clip around every change of scene: a window, or less in short scenes.
 
-    A frame's scene is the one whose text it has most of.
+    A frame belongs to the scene whose text has the largest share of it.
     """
-    _, lengths = story.blend().argmax(dim=1).unique_consecutive(return_counts=True)
+    _, lengths = torch.unique_consecutive(story.blend().argmax(dim=1), return_counts=True)
     clips, at = [], 0
     for before, after in pairwise(lengths.tolist()):
         at += before
@@ -179,9 +203,9 @@ def _changes(story: Story, window: int) -> list[tuple[int, int]]:
     return clips
 
 
-def _paces(levels: Sequence[int], slow: str, fast: str) -> list[str]:
-    """A word for the pace at each level: what is fast from key frame to key frame is slow, or usual, between them."""
-    words = [fast] if len(levels) > 1 else [""]
-    for coarse, fine in pairwise(levels):
-        words.append("" if words == [fast] and coarse <= NEAR * fine else slow)
+def speed_words(strides: Sequence[int], slow: str, fast: str) -> list[str]:
+    """A word for the speed at each stride: fast from key frame to key frame, and in the gaps slow, or none in short ones."""
+    words = [fast] if len(strides) > 1 else [""]
+    for coarse, fine in pairwise(strides):
+        words.append("" if words == [fast] and coarse <= USUAL_SPEED_GAP * fine else slow)
     return words

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -14,36 +13,17 @@ from ..sampling.noise import reschedule
 from ..sampling.schedule import CLEAN
 from ..sampling.windows import fuse
 from .coarse_to_fine import by_coarse_to_fine
-from .denoiser import Denoiser, Work
-
-if TYPE_CHECKING:
-    from .film import Film
-
+from .guided_model import GuidedModel
+from .job import FilmJob
+from .work import Work
 
 Predict = Callable[[Tensor, int, Work], Tensor]
-"""``predict(x, i, work)`` -> the prediction for x at step i, like x; the work for it is added."""
+"""``predict(x, i, work)`` -> the prediction for x at step i, like x; it adds its calls of the model to the work."""
 
 
-def _together(
-    film: Film, denoise: Denoiser, noise: Tensor, predict: Predict, clips: Callable[[int], int]
-) -> Iterator[Tensor]:
-    """All frames take every step together, step i by so many clips; the state after each can be taken up again."""
-    steps = range(len(denoise.timesteps))
-    work = Work(film, sum(map(clips, steps)))
-    kept = film.store.get("state")
-    first, x = (0, noise) if kept is None else (int(kept["step"]), kept["latents"])
-    work.reach(sum(map(clips, steps[:first])))
-    for i in steps[first:]:
-        prediction = predict(x, i, work)
-        film.show(partial(denoise.clean, x, denoise.timesteps[i].expand(1, x.shape[2]), prediction))
-        x = denoise.step(x, i, prediction)
-        film.store.put("state", latents=x, step=torch.tensor(i + 1))
-    yield from x.split(film.settings.window.length, dim=2)
-
-
-def _windows(film: Film) -> Iterator[Tensor]:
-    """Every step denoises all windows and averages them."""
-    settings, frames, denoise = film.settings, film.shape[2], film.denoiser()
+def by_windows(job: FilmJob) -> Iterator[Tensor]:
+    """Denoise overlapping windows at every step and average them. Source: Gen-L-Video, see `sampling.windows`."""
+    settings, frames, model = job.settings, job.shape[2], job.guided_model()
 
     def predict(x: Tensor, i: int, work: Work) -> Tensor:
         spans = settings.window.spans(i)
@@ -51,71 +31,93 @@ def _windows(film: Film) -> Iterator[Tensor]:
         def parts() -> Iterator[Tensor]:
             for start in range(0, len(spans), settings.batch):
                 group = torch.tensor(spans[start : start + settings.batch])  # (b, length)
-                clips = x[0][:, group].transpose(0, 1).to(denoise.device)
-                levels = denoise.timesteps[i].expand(group.shape)
-                predictions = denoise(clips, levels, group).cpu()
+                clips = x[0][:, group].transpose(0, 1).to(model.device)
+                predictions = model(clips, model.timesteps[i].expand(group.shape), group).cpu()
                 work.add(len(group))
-                yield from predictions.split(1)
+                yield from torch.split(predictions, 1)
 
         return fuse(parts(), spans, settings.window.weights, frames)
 
-    noise = torch.randn(film.shape, generator=film.noise(0))
-    yield from _together(film, denoise, noise, predict, lambda i: len(settings.window.spans(i)))
+    noise = torch.randn(job.shape, generator=job.noise(0))
+    yield from _step_by_step(job, model, noise, predict, lambda i: len(settings.window.spans(i)))
 
 
-def _free_noise(film: Film) -> Iterator[Tensor]:
-    """One pass over all frames, temporal attention in windows, noise that repeats itself in another order."""
-    window, denoise, generator = film.settings.window, film.denoiser(), film.noise(0)
+def by_free_noise(job: FilmJob) -> Iterator[Tensor]:
+    """Denoise all frames in one pass: temporal attention in windows, noise that repeats in another order.
+
+    Source: FreeNoise, see `sampling.noise`.
+    """
+    window, model, generator = job.settings.window, job.guided_model(), job.noise(0)
     stride = max(1, window.length - window.overlap)
     windowed = window.temporal()
     options = {"temporal_windows": windowed} if windowed else None
-    noise = reschedule(torch.randn(film.shape, generator=generator), window.length, stride, generator)
+    noise = reschedule(torch.randn(job.shape, generator=generator), window.length, stride, generator)
 
     def predict(x: Tensor, i: int, work: Work) -> Tensor:
-        prediction = denoise.at_once(x, i, options)
+        prediction = model.all_frames(x, i, options)
         work.add(1)
         return prediction
 
-    yield from _together(film, denoise, noise, predict, lambda i: 1)
+    yield from _step_by_step(job, model, noise, predict, lambda i: 1)
 
 
-def _endless(film: Film) -> Iterator[Tensor]:
-    """A first clip, made or given, then frame after frame; after every window of them the queue can be taken up again."""
-    settings, frames, denoise = film.settings, film.shape[2], film.denoiser()
-    length = settings.window.length
-    count = min(length, frames) if film.clip is None else len(film.clip)
-    first_steps = 0 if film.clip is not None else len(denoise.timesteps)
-    rounds = queue_length(denoise, length) + frames - count if count < frames else 0
-    work = Work(film, first_steps + rounds)
+def _step_by_step(
+    job: FilmJob, model: GuidedModel, noise: Tensor, predict: Predict, clips: Callable[[int], int]
+) -> Iterator[Tensor]:
+    """Take every step with all frames together, from the last step that the store has. clips: the work of step i."""
+    steps = range(len(model.timesteps))
+    work = Work(job, sum(map(clips, steps)))
+    stored = job.store.get("state")
+    first, x = (0, noise) if stored is None else (int(stored["step"]), stored["latents"])
+    work.reach(sum(map(clips, steps[:first])))
+    for i in steps[first:]:
+        prediction = predict(x, i, work)
+        job.show(partial(model.clean, x, model.timesteps[i].expand(1, x.shape[2]), prediction))
+        x = model.step(x, i, prediction)
+        job.store.put("state", latents=x, step=torch.tensor(i + 1))
+    yield from torch.split(x, job.settings.window.length, dim=2)
 
-    def beginning() -> Tensor:
-        if film.clip is not None:
-            return film.pipeline.encode_video(film.clip[None]).cpu()
-        x = torch.randn((*film.shape[:2], count, *film.shape[3:]), generator=film.noise(0))
-        for i in range(len(denoise.timesteps)):
-            prediction = denoise.at_once(x, i)
-            work.add(1)
-            film.show(partial(denoise.clean, x, denoise.timesteps[i].expand(1, count), prediction))
-            x = denoise.step(x, i, prediction)
-        return x
 
-    clip = work.once("beginning", beginning, first_steps)
+def by_endless(job: FilmJob) -> Iterator[Tensor]:
+    """Make or take a first clip, then frame after frame; the store has the queue after every window of them.
+
+    Source: FIFO-Diffusion, see `sampling.fifo`.
+    """
+    frames, model, length = job.shape[2], job.guided_model(), job.settings.window.length
+    count = min(length, frames) if job.clip is None else len(job.clip)
+    first_steps = 0 if job.clip is not None else len(model.timesteps)
+    rounds = queue_length(model, length) + frames - count if count < frames else 0
+    work = Work(job, first_steps + rounds)
+    clip = work.once("beginning", partial(_beginning, job, model, count, work), first_steps)
     yield clip
-    following = continue_clip(denoise, clip, length, film.noise(1), lambda: work.add(1))
+    following = continue_video(model, clip, length, job.noise(1), on_round=lambda: work.add(1))
     for first in range(count, frames, length):
         last = min(first + length, frames)
-        kept = film.store.get(f"from-{first}")
-        if kept is None:
+        stored = job.store.get(f"from-{first}")
+        if stored is None:
             part = []
             for _ in range(first, last):
                 part.append(next(following))
-                film.show(partial(torch.cat, part, dim=2))
-            kept = {"latents": torch.cat(part, dim=2)}
-            film.store.put(f"from-{first}", **kept, **following.state())
+                job.show(partial(torch.cat, part, dim=2))
+            stored = {"latents": torch.cat(part, dim=2)}
+            job.store.put(f"from-{first}", **stored, **following.state())
         else:
-            following.restore(kept)
+            following.restore(stored)
             work.reach(work.total - (frames - last))
-        yield kept["latents"]
+        yield stored["latents"]
+
+
+def _beginning(job: FilmJob, model: GuidedModel, frames: int, work: Work) -> Tensor:
+    """The latents of the clip that the film goes on from, or of a new one of so many frames."""
+    if job.clip is not None:
+        return job.model.encode_video(job.clip[None]).cpu()
+    x = torch.randn((*job.shape[:2], frames, *job.shape[3:]), generator=job.noise(0))
+    for i in range(len(model.timesteps)):
+        prediction = model.all_frames(x, i)
+        work.add(1)
+        job.show(partial(model.clean, x, model.timesteps[i].expand(1, frames), prediction))
+        x = model.step(x, i, prediction)
+    return x
 
 
 def half_of(window: int) -> int:
@@ -123,39 +125,51 @@ def half_of(window: int) -> int:
     return max(1, window // 2)
 
 
-def queue_length(denoise: Denoiser, window: int) -> int:
-    """Frames in the queue of `continue_clip`: the steps, rounded to half windows. So many rounds pass before the first."""
+def queue_length(model: GuidedModel, window: int) -> int:
+    """Frames in the queue of `continue_video`, and rounds before its first frame: the steps, rounded to half windows."""
     half = half_of(window)
-    return max(1, round(len(denoise.timesteps) / half)) * half
+    return max(1, round(len(model.timesteps) / half)) * half
 
 
-def continue_clip(
-    denoise: Denoiser, clip: Tensor, window: int, generator: torch.Generator, told: Callable[[], None] = lambda: None
+def continue_video(
+    model: GuidedModel,
+    clip: Tensor,
+    window: int,
+    generator: torch.Generator,
+    on_round: Callable[[], None] = lambda: None,
 ) -> Fifo:
-    """The frames that follow a clip, (1, 4, t, h, w) clean latents on the CPU, one by one, without end.
+    """Iterate over the frames that follow a clip, without end.
 
-    told: called after every round.
+    Args:
+        model: the model.
+        clip: (1, 4, t, h, w) clean latents on the CPU.
+        window: frames that the model sees at once; an odd number is rounded down.
+        generator: of the noise (a CPU one).
+        on_round: called after every call of the model.
+
+    Returns:
+        An iterator over (1, 4, 1, h, w), the next finished frame.
     """
 
-    def predict(x: Tensor, levels: Tensor, numbers: Tensor) -> Tensor:
-        prediction = denoise(x.to(denoise.device), levels, numbers).cpu()
-        told()
+    def predict(x: Tensor, timesteps: Tensor, numbers: Tensor) -> Tensor:
+        prediction = model(x.to(model.device), timesteps, numbers).cpu()
+        on_round()
         return prediction
 
     return Fifo(
         predict,
         clip,
-        denoise.schedule.timesteps(queue_length(denoise, window)),
-        denoise.schedule,
+        model.schedule.timesteps(queue_length(model, window)),
+        model.schedule,
         window=2 * half_of(window),
         generator=generator,
         end=CLEAN,
     )
 
 
-MAKE: dict[str, Callable[[Film], Iterator[Tensor]]] = {
-    "windows": _windows,
-    "free-noise": _free_noise,
+MAKE: dict[str, Callable[[FilmJob], Iterator[Tensor]]] = {
+    "windows": by_windows,
+    "free-noise": by_free_noise,
     "coarse-to-fine": by_coarse_to_fine,
-    "endless": _endless,
+    "endless": by_endless,
 }

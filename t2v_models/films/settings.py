@@ -1,4 +1,4 @@
-"""How a film is made: its method, windows, steps and seed."""
+"""How a film is made: methods, windows, steps and seed."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ LOOPS = ("windows", "coarse-to-fine")
 
 @dataclass(frozen=True)
 class Settings:
-    """How a film is made."""
+    """How a film is made, besides its method."""
 
     steps: int
     guidance_scale: float
@@ -30,11 +30,11 @@ class Settings:
     """Windows or segments that are denoised together; as many of them go through the UNet at once as fit."""
     resample: int = 2
     """Rounds per step in which known and new frames come to agree, for models without noise levels per frame."""
-    sketches: int = 4
-    """Clips of key frames of which "coarse-to-fine" takes the steadiest."""
+    candidates: int = 4
+    """Sets of key frames of which "coarse-to-fine" takes the steadiest."""
 
 
 def usual_windows(own: int, frames: int, *, looped: bool = False) -> Windows:
-    """Windows of the model's own length, or the film's if that is less, each half into the next."""
+    """Windows of the model's own length, or of the film's if that is shorter, each half into the next."""
     length = min(own, frames)
     return Windows(length, length // 2, looped=looped)

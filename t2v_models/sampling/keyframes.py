@@ -83,16 +83,14 @@ def calls_between(steps: int, *, clean_levels: bool, resample: int) -> int:
     return steps if clean_levels else steps + resample * (steps - 1)
 
 
-def unsteadiness(clips: Tensor) -> Tensor:
-    """How far the longest way from one frame to the next is beyond the usual one: 1 for a motion that never jumps.
+def motion_jump_ratio(clips: Tensor) -> Tensor:
+    """Ratio of the longest step of the motion to the median step, (b,): 1 where nothing ever jumps.
 
-    What counts is where each frame differs from what fills most of it, not how; so a change of colour is no jump.
+    A step is how far the centre of what differs from the background moves from one frame to the next; how it differs does
+    not matter, so a change of colour is no jump. A median step below half a latent pixel counts as half a pixel.
 
     Args:
         clips: (b, c, t, h, w), latents or pictures.
-
-    Returns:
-        (b,) the longest way over the median one; what is shorter than half a place of the latents counts as that.
     """
     b, _, t, h, w = clips.shape
     ground = clips.flatten(3).median(dim=3).values[..., None, None]
@@ -100,18 +98,23 @@ def unsteadiness(clips: Tensor) -> Tensor:
     share = share / share.sum(dim=2, keepdim=True).clamp(min=1e-9)
     y, x = torch.meshgrid(torch.arange(h), torch.arange(w), indexing="ij")
     centres = share @ torch.stack([y, x], -1).reshape(-1, 2).to(share)  # (b, t, 2)
-    ways = centres.diff(dim=1).norm(dim=2)
-    return ways.amax(1) / ways.median(1).values.clamp(min=0.5) if t > 2 else ways.new_ones(b)
+    steps: Tensor = centres.diff(dim=1).norm(dim=2)
+    return steps.amax(1) / steps.median(1).values.clamp(min=0.5) if t > 2 else steps.new_ones(b)
 
 
-def strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
-    """Distances between the frames of each level, coarse to fine, down to 1; each is a multiple of the next.
+def film_strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
+    """Distances between frames at each level of the hierarchy, from coarse to 1; each is a multiple of the next.
 
-    A clip between two frames of one level has at most `window` frames of the next, and the last one passes the end by
-    as little as can be: 16-frame windows over 64 frames give [13, 1], over 3376 frames [225, 15, 1].
+    A clip between two frames of one stride has at most `window` frames of the next, and the last clip passes the end by
+    as little as possible: 16-frame windows over 64 frames give [13, 1], over 3376 frames [225, 15, 1].
 
-    coarsest: key frames lie no farther apart than this, as far as one window can hold them: `coarsest` 4 gives [5, 1]
-        over 64 frames.
+    Args:
+        frames: of the whole film.
+        window: frames that the model sees at once.
+        coarsest: the largest distance between key frames, as far as one window can hold them: 4 gives [5, 1] over 64.
+
+    Raises:
+        T2VError: for windows of fewer than 3 frames, which leave nothing to fill in.
     """
     steps, gaps = [1], frames - 1
     if gaps > window - 1 and window < 3:
@@ -127,66 +130,67 @@ def strides(frames: int, window: int, coarsest: float = math.inf) -> list[int]:
 
 
 def loop_strides(frames: int, window: int) -> list[int]:
-    """The same for a loop: one window of key frames all around it, then what lies between them and after the last.
+    """`film_strides` for a loop: one window of key frames all around it, then the gaps between them and after the last.
 
-    Neighbours of a level are that far apart at most, as evenly as whole frames allow: see `spread`.
+    Neighbours are at most a stride apart, as evenly as whole frames allow: see `even_frames`.
     """
     between = math.ceil(frames / min(window, frames))
-    return [1] if between == 1 else [between, *strides(between + 1, window)]
+    return [1] if between == 1 else [between, *film_strides(between + 1, window)]
 
 
-def spread(first: int, last: int, stride: int) -> list[int]:
-    """Frame numbers from the first to the last, as few and as even as are at most `stride` apart."""
+def even_frames(first: int, last: int, stride: int) -> list[int]:
+    """Frame numbers from the first to the last: as few as are at most `stride` apart, evenly spaced."""
     count = math.ceil((last - first) / stride)
     return [first + (last - first) * i // count for i in range(count + 1)]
 
 
 def gap_count(frames: int, stride: int) -> int:
-    """How many there are between every stride-th frame, to the last frame or past it: segments to fill."""
+    """Number of gaps between every stride-th frame, up to the last frame or past it."""
     return math.ceil((frames - 1) / stride)
 
 
 def key_numbers(frames: int, stride: int, *, looped: bool = False) -> list[int]:
     """Every stride-th frame, until the last frame is reached or passed; of a loop, until the first is reached again."""
     if looped:
-        return spread(0, frames, stride)
+        return even_frames(0, frames, stride)
     return list(range(0, frames - 1 + stride, stride)) if frames > 1 else [0]
 
 
-def segment_count(frames: int, levels: Sequence[int], *, looped: bool = False) -> int:
-    """How many clips `coarse_to_fine` fills, all levels together."""
+def segment_count(frames: int, strides: Sequence[int], *, looped: bool = False) -> int:
+    """Number of clips that `coarse_to_fine` fills, of all strides together."""
     if not looped:
-        return sum(gap_count(frames, stride) for stride in levels[:-1])
-    count, numbers = 0, key_numbers(frames, levels[0], looped=True)
-    for stride in levels[1:]:
+        return sum(gap_count(frames, stride) for stride in strides[:-1])
+    count, numbers = 0, key_numbers(frames, strides[0], looped=True)
+    for stride in strides[1:]:
         pairs = list(pairwise(numbers))
         count += sum(last - first > stride for first, last in pairs)
-        numbers = [number for pair in pairs for number in spread(*pair, stride)[:-1]] + [frames]
+        numbers = [number for pair in pairs for number in even_frames(*pair, stride)[:-1]] + [frames]
     return count
 
 
 def coarse_to_fine(
-    frames: int, levels: Sequence[int], keys: KeyFrames, fill: Fill, *, batch: int = 4, looped: bool = False
+    frames: int, strides: Sequence[int], keys: KeyFrames, fill: Fill, *, batch: int = 4, looped: bool = False
 ) -> Iterator[Tensor]:
-    """The frames of a long video in order, as soon as they are finished.
+    """Yield the frames of a long video in order, as soon as they are finished.
 
     Args:
         frames: of the whole video.
-        levels: from `strides`, or `loop_strides`.
-        keys, fill: make a clip, and the clips between two frames each; segments do not depend on each other.
+        strides: from `film_strides`, or `loop_strides`.
+        keys: makes the clip of key frames.
+        fill: makes the clips between two frames each; they do not depend on each other.
         batch: segments that are filled together.
         looped: the video begins again where it ends: the last key frame is followed by the first, as number `frames`.
 
     Yields:
-        (1, c, n, h, w), n from 1 to a clip's frames; together exactly `frames`. No more than `batch` segments of every
-        level are held at a time.
+        (1, c, n, h, w), n from 1 to a clip's frames; together exactly `frames`. At most `batch` segments of every stride
+        are held at a time.
     """
-    numbers = key_numbers(frames, levels[0], looped=looped)
+    numbers = key_numbers(frames, strides[0], looped=looped)
     if looped:
         clip = keys(numbers[:-1])
-        parts = _to_last(torch.cat([clip, clip[:, :, :1]], dim=2), numbers, levels[1:], fill, batch, frames + 1)
+        parts = _without_last(torch.cat([clip, clip[:, :, :1]], dim=2), numbers, strides[1:], fill, batch, frames + 1)
     else:
-        parts = _refine(keys(numbers), numbers, levels[1:], fill, batch, frames)
+        parts = _with_last(keys(numbers), numbers, strides[1:], fill, batch, frames)
     left = frames
     for part in parts:
         part = part[:, :, :left]
@@ -196,18 +200,18 @@ def coarse_to_fine(
             return
 
 
-def _refine(
+def _with_last(
     clip: Tensor, numbers: list[int], finer: Sequence[int], fill: Fill, batch: int, frames: int
 ) -> Iterator[Tensor]:
-    """From the first frame of a clip at those numbers to its last, at full rate."""
-    yield from _to_last(clip, numbers, finer, fill, batch, frames)
+    """Yield every frame from the first of a clip, whose frames have those numbers, to its last."""
+    yield from _without_last(clip, numbers, finer, fill, batch, frames)
     yield clip[:, :, -1:]
 
 
-def _to_last(
+def _without_last(
     clip: Tensor, numbers: list[int], finer: Sequence[int], fill: Fill, batch: int, frames: int
 ) -> Iterator[Tensor]:
-    """The same without the last frame, which is the next clip's first."""
+    """Yield every frame from the first of a clip to the one before its last, which is the next clip's first."""
     if len(numbers) == 1:
         return
     if not finer:
@@ -215,40 +219,40 @@ def _to_last(
         return
     pairs = [pair for pair in pairwise(numbers) if pair[0] < frames - 1]  # what begins at the end is not filled
     for start in range(0, len(pairs), batch):
-        segments = [spread(*pair, finer[0]) for pair in pairs[start : start + batch]]
+        segments = [even_frames(*pair, finer[0]) for pair in pairs[start : start + batch]]
         ends = [clip[:, :, start + i : start + i + 2] for i in range(len(segments))]
         for filled, segment in zip(_filled(ends, segments, fill, finer[0]), segments, strict=True):
-            yield from _to_last(filled, segment, finer[1:], fill, batch, frames)
+            yield from _without_last(filled, segment, finer[1:], fill, batch, frames)
     if len(pairs) < len(numbers) - 1:
         yield clip[:, :, len(pairs) : len(pairs) + 1]
 
 
 def _filled(ends: list[Tensor], segments: list[list[int]], fill: Fill, stride: int) -> list[Tensor]:
-    """Each segment's clip; those of a length are filled together, neighbours are there already."""
+    """Fill the segments, those of one length together; a segment of two neighbours is its own clip."""
     clips = dict(enumerate(ends))
     for length in sorted({len(segment) for segment in segments} - {2}):
         which = [i for i, segment in enumerate(segments) if len(segment) == length]
         filled = fill(torch.cat([ends[i] for i in which]), [segments[i] for i in which], stride)
-        clips |= dict(zip(which, filled.split(1), strict=True))
+        clips |= dict(zip(which, torch.split(filled, 1), strict=True))
     return [clips[i] for i in range(len(ends))]
 
 
-def redone(
-    parts: Iterable[Tensor], clips: Sequence[tuple[int, int]], again: Callable[[Tensor, int], Tensor]
+def refine_transitions(
+    parts: Iterable[Tensor], clips: Sequence[tuple[int, int]], regenerate: Callable[[Tensor, int], Tensor]
 ) -> Iterator[Tensor]:
-    """The parts of a video in order, with some clips of it done again as soon as all their frames are there.
+    """Yield the parts of a video in order, with some clips of it made again as soon as all their frames are there.
 
     Args:
         parts: (b, c, n, h, w) each.
-        clips: (first frame, the one after the last) of each, in order, none into another.
-        again: ``again(clip, first)`` -> the clip, with its frames as they shall be.
+        clips: (first frame, the one after the last) of each, in order, without overlap.
+        regenerate: ``regenerate(clip, first)`` -> the new clip, of the same shape.
     """
     waiting, first, held = list(clips), 0, None
     for part in parts:
         held = part if held is None else torch.cat([held, part], dim=2)
         while waiting and first + held.shape[2] >= waiting[0][1]:
             start, end = (number - first for number in waiting.pop(0))
-            yield torch.cat([held[:, :, :start], again(held[:, :, start:end], first + start)], dim=2)
+            yield torch.cat([held[:, :, :start], regenerate(held[:, :, start:end], first + start)], dim=2)
             first, held = first + end, held[:, :, end:]
         ready = waiting[0][0] - first if waiting else held.shape[2]
         ready = min(ready, held.shape[2])

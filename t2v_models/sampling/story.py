@@ -67,34 +67,36 @@ class Story:
         """(frames, scenes): how much of each scene's text each frame has; rows sum to 1."""
         return _blend(self.scenes, self.frames)
 
-    def at_pace(self, word: str, known: Sequence[str]) -> Story:
-        """The same with a word for the pace before each scene that has none of the `known` ones."""
+    def with_speed(self, word: str, known: Sequence[str]) -> Story:
+        """A story with a word for the speed put before each scene's text, unless that has one of the `known` words."""
         if not word:
             return self
 
-        def told(scene: Scene) -> Scene:
-            said = set(known) & set(re.findall(r"\w+", scene.text.lower()))
-            return scene if said or not scene.text else replace(scene, text=f"{word} {scene.text}")
+        def hastened(scene: Scene) -> Scene:
+            has_one = set(known) & set(re.findall(r"\w+", scene.text.lower()))
+            return scene if has_one or not scene.text else replace(scene, text=f"{word} {scene.text}")
 
-        return replace(self, scenes=tuple(told(scene) for scene in self.scenes))
+        return replace(self, scenes=tuple(hastened(scene) for scene in self.scenes))
 
-    def told(self, encode: Callable[[Sequence[str]], Tensor], *, negative: bool = False) -> Told:
-        """The embeddings that the frames look at. encode: texts -> (texts, n, d).
+    def encode(self, encode_text: Callable[[Sequence[str]], Tensor], *, negative: bool = False) -> FrameContexts:
+        """Encode the scenes' texts into the contexts of all frames.
 
-        negative: of what is kept away from; where no negative line holds, of the empty text.
+        Args:
+            encode_text: texts -> (texts, n, d).
+            negative: encode the negative lines instead; where none holds, the empty text.
         """
         scenes = self.negatives if negative else self.scenes
-        embeddings = encode(["", *(scene.text for scene in scenes)])
+        embeddings = encode_text(["", *(scene.text for scene in scenes)])
         weight = torch.tensor([1.0, *(scene.weight for scene in scenes)]).to(embeddings)[:, None, None]
         texts = embeddings[:1] + weight * (embeddings - embeddings[:1])
         blend = _blend(scenes, self.frames, filled=not negative) if scenes else torch.zeros(self.frames, 0)
         rest = (1 - blend.sum(dim=1, keepdim=True)).clamp(min=0)
-        return Told(texts, torch.cat([rest, blend], dim=1).to(texts))
+        return FrameContexts(texts, torch.cat([rest, blend], dim=1).to(texts))
 
 
 @dataclass(frozen=True)
-class Told:
-    """A story's embeddings: few texts, and each frame's share of them."""
+class FrameContexts:
+    """The text context of every frame: a few embeddings, and each frame's share of them."""
 
     texts: Tensor
     """(s, n, d): the empty text and the scenes'."""
@@ -103,7 +105,7 @@ class Told:
     """(frames, s)."""
 
     def at(self, numbers: Tensor) -> Tensor:
-        """The context of clips of any frames. numbers: (b, t); past the end the last frame's text holds on.
+        """The contexts of clips of any frames. numbers: (b, t) frame numbers; past the end the last frame's text holds.
 
         Returns (b, t, n, d), or (b, n, d) where the frames of every clip share one text.
         """
@@ -113,14 +115,15 @@ class Told:
         return torch.einsum("... s, s n d -> ... n d", shares, self.texts)
 
 
-def same_form(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Two contexts in one form: (b, n, d) both, or (b, t, n, d) both where either changes over the frames.
+def same_tokens(contexts: Sequence[Tensor]) -> list[Tensor]:
+    """Contexts (…, n, d) with as many tokens each: repeated up to a common multiple, which leaves attention as it is."""
+    tokens = math.lcm(*(each.shape[-2] for each in contexts))
+    return [each.repeat(*[1] * (each.ndim - 2), tokens // each.shape[-2], 1) for each in contexts]
 
-    Of texts that differ in length the tokens are repeated until they do not: attention comes out the same.
-    """
-    if negative.shape[-2] != positive.shape[-2]:
-        n = math.lcm(negative.shape[-2], positive.shape[-2])
-        negative, positive = (c.repeat(*[1] * (c.ndim - 2), n // c.shape[-2], 1) for c in (negative, positive))
+
+def same_form(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Two contexts of one shape: (b, n, d) both, or (b, t, n, d) both where either changes over the frames."""
+    negative, positive = same_tokens([negative, positive])
     if negative.ndim == positive.ndim:
         return negative, positive
     one, other = (c if c.ndim == 4 else c[:, None].expand(-1, frames, -1, -1) for c in (negative, positive))
@@ -159,41 +162,53 @@ def with_negative(text: str, negative: str) -> str:
 
 def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]:
     """One line -> its scene (end -1 where it has no span) and whether it is negative."""
-    head, colon, text = re.match(r"([^:：]*)([:：]?)(.*)", line, re.DOTALL).groups()
-    if not colon or not _HEAD.match(head.strip()):
-        span = re.match(_SPAN.pattern + r"(?!\w)", line, re.IGNORECASE)  # and not as in "2-3 friends" or "1920-1930s"
-        if not colon and span and (span[2] or span[4]) and _frames(span[3], span[4], frames, fps) <= frames + 0.5:
-            raise T2VError(
-                f"Line {number} of the story begins with {span[0].strip()!r} and has no colon before its text: {EXAMPLE!r}."
-            )
-        if colon and _NEARLY.match(head):
-            raise T2VError(f"Line {number} of the story begins with {head.strip()!r}, which is no span: {EXAMPLE!r}.")
+    head, *rest = re.split("[:：]", line, maxsplit=1)
+    if not rest or not _HEAD.match(head.strip()):
+        _check_text(line, head if rest else None, number, frames, fps)
         return Scene(line, 0, -1), False
-    span, fade, weight, negative = (0.0, -1.0), 0.0, 1.0, False
+    scene, negative = Scene(rest[0].strip(), 0, -1), False
     for part in (each.strip().lower() for each in head.split(",")):
-        if match := _SPAN.fullmatch(part):
-            first, first_unit, last, unit = match.groups()
-            span = (_frames(first, first_unit or unit, frames, fps), _frames(last, unit, frames, fps))
-            if span[1] <= span[0]:
-                raise T2VError(
-                    f"Line {number} of the story goes from {re.sub(_DASH, ' to ', part)}: it must end after "
-                    f"it starts, as in {EXAMPLE!r}."
-                )
-            if span[1] > frames + 0.5:
-                raise T2VError(
-                    f"Line {number} of the story ends at frame {span[1]:g}, but the clip has {frames} "
-                    f"frames ({frames / fps:g} s): end it earlier, as in {EXAMPLE!r}, or make the clip longer."
-                )
+        if span := _SPAN.fullmatch(part):
+            start, end = _span(span, number, frames, fps)
+            scene = replace(scene, start=start, end=end)
         elif part.startswith("fade"):
-            match = _TIME.fullmatch(part[4:].strip())
-            fade = _frames(match[1], match[2], frames, fps) if match else 0.0
+            fade = _TIME.fullmatch(part[4:].strip())
+            scene = replace(scene, fade=_frames(fade[1], fade[2], frames, fps) if fade else 0.0)
         elif part.startswith("weight"):
-            weight = float(part[6:])
-            if weight > MOST_WEIGHT:
-                raise T2VError(f"Line {number} of the story has weight {weight:g}: 0 to {MOST_WEIGHT} is possible.")
+            scene = replace(scene, weight=float(part[6:]))
+            if scene.weight > MOST_WEIGHT:
+                raise T2VError(f"Line {number} of the story has weight {scene.weight:g}: 0 to {MOST_WEIGHT} is possible.")
         elif part == "negative":
             negative = True
-    return Scene(text.strip(), *span, fade, weight), negative
+    return scene, negative
+
+
+def _check_text(line: str, head: str | None, number: int, frames: int, fps: float) -> None:
+    """T2VError where a line without a span looks as if one was meant. head: what stands before its colon, if it has one."""
+    span = re.match(_SPAN.pattern + r"(?!\w)", line, re.IGNORECASE)  # and not as in "2-3 friends" or "1920-1930s"
+    if head is None and span and (span[2] or span[4]) and _frames(span[3], span[4], frames, fps) <= frames + 0.5:
+        raise T2VError(
+            f"Line {number} of the story begins with {span[0].strip()!r} and has no colon before its text: {EXAMPLE!r}."
+        )
+    if head is not None and _NEARLY.match(head):
+        raise T2VError(f"Line {number} of the story begins with {head.strip()!r}, which is no span: {EXAMPLE!r}.")
+
+
+def _span(match: re.Match[str], number: int, frames: int, fps: float) -> tuple[float, float]:
+    """First frame and the one after the last, of a match of `_SPAN`."""
+    first, first_unit, last, unit = match.groups()
+    start, end = _frames(first, first_unit or unit, frames, fps), _frames(last, unit, frames, fps)
+    if end <= start:
+        raise T2VError(
+            f"Line {number} of the story goes from {re.sub(_DASH, ' to ', match[0])}: it must end after "
+            f"it starts, as in {EXAMPLE!r}."
+        )
+    if end > frames + 0.5:
+        raise T2VError(
+            f"Line {number} of the story ends at frame {end:g}, but the clip has {frames} "
+            f"frames ({frames / fps:g} s): end it earlier, as in {EXAMPLE!r}, or make the clip longer."
+        )
+    return start, end
 
 
 def _frames(number: str, unit: str, frames: int, fps: float) -> float:

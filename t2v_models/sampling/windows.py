@@ -119,6 +119,8 @@ def fuse(
             shape[dim] = frames
             total = part.new_zeros(shape)
         total.index_add_(dim, index, part * share)
+    if total is None:
+        raise ValueError("No window is given to fuse.")
     return total
 
 
@@ -192,7 +194,7 @@ class Windows:
             return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
 
         def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:
-            count = together(self.length, *x.shape[3:], x.device)
+            count = together(self.length, x.shape[3], x.shape[4], x.device)
             groups = (spans[at : at + count] for at in range(0, len(spans), count))
             parts = (part for group in groups for part in _together(unet, group, x, timesteps, context, conditions))
             return fuse(parts, spans, self.weights, self.frames)
@@ -215,14 +217,14 @@ def _together(
     def rows(value: Tensor, frames: bool) -> Tensor:
         """(r b, ...) -> (r k b, ...), each window with its own frames where the second dimension counts them."""
         each = value[:, at] if frames else value[:, None].expand(-1, k, *value.shape[1:])
-        return each.unflatten(0, (-1, b)).transpose(1, 2).flatten(0, 2)
+        return torch.unflatten(each, 0, (-1, b)).transpose(1, 2).flatten(0, 2)
 
-    told = {
-        name: rows(value, False) if isinstance(value, Tensor) and value.ndim else value
+    repeated = {
+        name: rows(value, value.ndim == 4) if isinstance(value, Tensor) and value.ndim else value
         for name, value in conditions.items()
     }
     clips = rows(x.transpose(1, 2), True).transpose(1, 2)
-    levels = rows(timesteps.expand(b) if timesteps.ndim < 2 else timesteps, timesteps.ndim == 2)
-    prediction = unet(clips, levels, rows(context, context.ndim == 4), **told)
-    for part in prediction.unflatten(0, (-1, k, b)).unbind(1):
+    times = rows(timesteps.expand(b) if timesteps.ndim < 2 else timesteps, timesteps.ndim == 2)
+    prediction = unet(clips, times, rows(context, context.ndim == 4), **repeated)
+    for part in torch.unflatten(prediction, 0, (-1, k, b)).unbind(1):
         yield part.flatten(0, 1)

@@ -1,0 +1,190 @@
+"""What a caller asks of a model, checked once, with the model's defaults where nothing was asked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, TypedDict
+
+from .arguments import (
+    ModelFacts,
+    checked_rate,
+    checked_scale,
+    checked_seed,
+    checked_shape,
+    checked_steps,
+)
+from .errors import T2VError
+from .sampling.story import Story, parse_story, with_negative
+from .sampling.windows import Windows
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from .families import Family
+
+
+class Options(TypedDict, total=False):
+    """What clips and films are asked for alike; without a value, or where it is None, the model's default holds."""
+
+    frames: int | None
+    width: int | None
+    height: int | None
+    fps: float | None
+    steps: int | None
+    guidance_scale: float | None
+    seed: int
+
+
+class ClipOptions(Options, total=False):
+    """What only clips are asked for, besides: see `Pipeline.__call__`."""
+
+    guidance_rescale: float | None
+    scheduler: str | None
+    eta: float | None
+    video: Tensor | None
+    strength: float
+    latents: Tensor | None
+    story: str | None
+    windows: Windows | None
+
+
+class ClipModel(ModelFacts, Protocol):
+    """What a request for clips needs to know of a model."""
+
+    @property
+    def family(self) -> Family:
+        """How the model was trained."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """What clips and films are asked for alike, with nothing left open."""
+
+    shape: tuple[int, ...]
+    """Of the latents: (videos, 4, frames, height/8, width/8)."""
+    fps: float
+    """Frames per second of the result."""
+    fps_condition: float | None
+    """The frame rate that the UNet is given, if it takes one: the caller's, else the model's own for this."""
+    steps: int
+    guidance_scale: float
+    seed: int
+    """Of the first video; the next has seed + 1 and so on."""
+
+    @classmethod
+    def checked(
+        cls,
+        model: ModelFacts,
+        videos: int = 1,
+        *,
+        frames: int | None = None,
+        width: int | None = None,
+        height: int | None = None,
+        fps: float | None = None,
+        steps: int | None = None,
+        guidance_scale: float | None = None,
+        seed: int = 0,
+    ) -> Request:
+        """Check the values, and put the model's defaults for None.
+
+        Raises:
+            T2VError: for values that no video can be made with.
+        """
+        own = model.defaults
+        return cls(
+            shape=checked_shape(model, videos, frames, width, height),
+            fps=checked_rate(own.fps if fps is None else fps),
+            fps_condition=own.fps_condition if fps is None else fps,
+            steps=checked_steps(own.steps if steps is None else steps),
+            guidance_scale=checked_scale(own.guidance_scale if guidance_scale is None else guidance_scale),
+            seed=checked_seed(seed, videos),
+        )
+
+
+@dataclass(frozen=True)
+class ClipRequest(Request):
+    """What `Pipeline.__call__` is asked for, with nothing left open."""
+
+    prompts: tuple[str, ...]
+    """One for each video."""
+    negatives: tuple[str, ...]
+    """The negative prompts, one for each video."""
+    story: Story | None
+    """The text of every frame, instead of the one prompt."""
+    guidance_rescale: float
+    scheduler: str
+    eta: float
+    video: Tensor | None
+    """(b, t, h, w, 3), 0..1, to start from."""
+    strength: float
+    latents: Tensor | None
+    """Standard normal noise of the request's shape, instead of the seed's."""
+    windows: Windows | None
+    """Over the clip's frames."""
+
+    @classmethod
+    def of_prompts(
+        cls,
+        model: ClipModel,
+        prompt: str | Sequence[str],
+        negative_prompt: str | Sequence[str],
+        *,
+        guidance_rescale: float | None = None,
+        scheduler: str | None = None,
+        eta: float | None = None,
+        video: Tensor | None = None,
+        strength: float = 1.0,
+        latents: Tensor | None = None,
+        story: str | None = None,
+        windows: Windows | None = None,
+        **options: Any,
+    ) -> ClipRequest:
+        """Check the arguments of `Pipeline.__call__`, which describes them; `options` as in `Request.checked`.
+
+        Raises:
+            T2VError: for values that no video can be made with.
+        """
+        prompts, negatives = _texts(prompt, negative_prompt, story)
+        if video is not None:
+            if video.ndim != 5 or video.shape[0] != len(prompts) or video.shape[-1] != 3:
+                raise T2VError(f"video has shape {tuple(video.shape)}: ({len(prompts)}, t, h, w, 3) is wanted.")
+            options |= dict(zip(("frames", "height", "width"), video.shape[1:4], strict=True))
+        common = Request.checked(model, len(prompts), **options)
+        if not 0 < strength <= 1:
+            raise T2VError(f"strength is {strength}: more than 0 and at most 1 is wanted.")
+        if latents is not None and tuple(latents.shape) != common.shape:
+            raise T2VError(f"latents has shape {tuple(latents.shape)}: {common.shape} is wanted.")
+        frames = common.shape[2]
+        return cls(
+            **vars(common),
+            prompts=prompts,
+            negatives=negatives,
+            story=None if story is None else parse_story(with_negative(story, negatives[0]), frames, common.fps),
+            guidance_rescale=model.family.guidance_rescale if guidance_rescale is None else guidance_rescale,
+            scheduler=scheduler or model.defaults.scheduler,
+            eta=model.family.eta if eta is None else eta,
+            video=video,
+            strength=strength,
+            latents=latents,
+            windows=None if windows is None else windows.over(frames),
+        )
+
+
+def _texts(
+    prompt: str | Sequence[str], negative_prompt: str | Sequence[str], story: str | None
+) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """The prompts and their negative prompts, as many of each as videos; T2VError where they do not fit each other."""
+    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
+    negatives = (negative_prompt,) * len(prompts) if isinstance(negative_prompt, str) else tuple(negative_prompt)
+    if not prompts:
+        raise T2VError("No prompt is given: at least one is wanted.")
+    if story is not None and any(prompts):
+        raise T2VError(
+            "A prompt and a story are given: a clip takes all its texts from the story, so leave one of them out."
+        )
+    if story is not None and not len(prompts) == len(negatives) == 1:
+        raise T2VError(f"{len(negatives)} negative prompts for one story: give one.")
+    if len(negatives) != len(prompts):
+        raise T2VError(f"{len(negatives)} negative prompts for {len(prompts)} prompts: give one, or one for each.")
+    return prompts, negatives
