@@ -241,7 +241,7 @@ class Film(io.ComfyNode):
         **settings,
     ) -> io.NodeOutput:
         window = Windows(context_length, context_overlap, fuse_method, closed_loop)
-        settings |= {"window": window, "guidance_scale": cfg, "sketches": candidates}
+        settings |= {"window": window, "guidance_scale": cfg, "candidates": candidates}
         return io.NodeOutput(*film.make(model, clip, story, **settings))
 
 
@@ -280,4 +280,6 @@ class ContinueVideo(io.ComfyNode):
     def execute(
         cls, model, positive: list, negative: list, latent: dict, frames: int, seed: int, steps: int, cfg: float
     ) -> io.NodeOutput:
-        return io.NodeOutput(film.go_on(model, positive, negative, latent, frames, seed=seed, steps=steps, cfg=cfg))
+        return io.NodeOutput(
+            film.continue_latent(model, positive, negative, latent, frames, seed=seed, steps=steps, cfg=cfg)
+        )

@@ -61,11 +61,11 @@ class Story(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, story: str, frames: int, fps: float, **scenes: list) -> io.NodeOutput:
-        told = parse_story(story, frames, fps)
+        parsed = parse_story(story, frames, fps)
         wired = [scenes[name] for name in sorted(scenes) if scenes[name] is not None]
         if wired:
-            positive = stories.from_conditionings(wired, told)
+            positive = stories.from_conditionings(wired, parsed)
         else:
-            positive = stories.from_text(clip, told)
-        negative = stories.from_text(clip, told, negative=True)
-        return io.NodeOutput(positive, negative, draw_story(told, fps)[None])
+            positive = stories.from_text(clip, parsed)
+        negative = stories.from_text(clip, parsed, negative=True)
+        return io.NodeOutput(positive, negative, draw_story(parsed, fps)[None])

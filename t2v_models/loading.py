@@ -1,4 +1,4 @@
-"""A pipeline from "built-in" or from files: each part as diffusers or transformers have it, with a checkpoint's weights."""
+"""Loading a pipeline from "built-in" or from files: diffusers' and transformers' modules with a checkpoint's weights."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 CLIP = "openai/clip-vit-large-patch14"
 TOKENIZER_SETTINGS = ("tokenizer_config", "special_tokens_map")
-"""The files that say what a tokenizer fills texts up with."""
+"""The files that say with which token texts are padded."""
 
 
 def load_pipeline(
     model: str | Path = BUILT_IN, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
 ) -> Pipeline:
-    """A pipeline from "built-in" or from anything that `t2v_models.inspect` knows and that has all its parts.
+    """Load a pipeline: "built-in", or any model that `t2v_models.inspect` can read and that has all its parts.
 
     Args:
         model: "built-in", or the path of a model folder or checkpoint.
@@ -32,7 +32,7 @@ def load_pipeline(
 
     Raises:
         T2VError: where a part (UNet, text encoder, VAE) is missing.
-        FileNotFoundError: where the path is.
+        FileNotFoundError: where there is nothing at the path.
     """
     from .checkpoints import load_unet, open_checkpoint
 
@@ -40,12 +40,12 @@ def load_pipeline(
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     checkpoint = open_checkpoint(BUILT_IN_FOLDER if str(model) == BUILT_IN else Path(model))
     missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
-    if missing:
+    family = checkpoint.family
+    if missing or family is None:
         raise T2VError(
             f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put all "
             "files into one folder and give that."
         )
-    family = checkpoint.family
     if family.image:
         raise T2VError(
             f"{model} is {family.title}, which wants a first image, and the pipeline gives it none yet: choose a "
@@ -75,7 +75,7 @@ def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
 
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(checkpoint.vae_config())
-    return _filled(vae, checkpoint.vae(), dtype, device)
+    return _filled(vae, checkpoint.vae() or {}, dtype, device)
 
 
 def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
@@ -84,14 +84,17 @@ def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: tor
 
     with torch.device("meta"):
         encoder = CLIPTextModel(CLIPTextConfig(**checkpoint.text_encoder_config()))
-    return _filled(encoder, checkpoint.text_encoder(), dtype, device)
+    return _filled(encoder, checkpoint.text_encoder() or {}, dtype, device)
 
 
 def load_tokenizer(path: Path | None, width: int = 0) -> Any:
-    """transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none.
+    """Load transformers' CLIPTokenizer from its folder; CLIP's own where the model brings none.
 
-    width: of the text encoder. OpenCLIP's, from 1024, learned texts that are filled up with zeros, CLIP's with their end;
-    a folder may say which.
+    width: of the text encoder. OpenCLIP's, from 1024 on, were trained on texts padded with token 0, CLIP's on texts padded
+        with the end token; a folder's settings may say which.
+
+    Raises:
+        T2VError: where the files are missing or damaged.
     """
     from transformers import CLIPTokenizer
 
@@ -111,12 +114,12 @@ def load_tokenizer(path: Path | None, width: int = 0) -> Any:
     specified = path is not None and any((path / f"{name}.json").is_file() for name in TOKENIZER_SETTINGS)
     if width >= 1024 and not specified:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
-    tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless where no configuration tells it
+    tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless without a configuration
     return tokenizer
 
 
 def _filled(module: torch.nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Any:
-    """A module of the meta device with its weights; a buffer that is not saved is made as its class makes it."""
+    """Put weights into a module of the meta device; a buffer that is not saved is made as its class makes it."""
     names = module.state_dict().keys()
     if not any(name.startswith("text_model.") for name in names):  # transformers 5 has dropped this level
         weights = {name.removeprefix("text_model."): weight for name, weight in weights.items()}

@@ -47,7 +47,7 @@ class Pipeline:
     """Text to video with one model; made by `t2v_models.load_pipeline`.
 
     Attributes: unet (`UNet3D`), vae (diffusers' AutoencoderKL), text_encoder (transformers' CLIPTextModel), tokenizer,
-    scheduler_config, family, defaults (the family's).
+    schedule (`NoiseSchedule`), family, defaults (the family's).
     """
 
     def __init__(

@@ -3,10 +3,9 @@
 import pytest
 import torch
 
-from t2v_models import load_pipeline
+from t2v_models import Film, load_pipeline
 from t2v_models.evaluation.stories import centres, flicker, tales
 from t2v_models.evaluation.workers import make_story
-from t2v_models.films.film import Film
 from t2v_models.sampling.windows import Windows
 
 pytestmark = pytest.mark.slow

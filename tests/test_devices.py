@@ -5,10 +5,9 @@ from contextlib import nullcontext
 import pytest
 import torch
 
-from t2v_models import load_pipeline
+from t2v_models import Film, load_pipeline
 from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import open_checkpoint
-from t2v_models.films.film import Film
 from t2v_models.films.settings import METHODS
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.schedulers import SCHEDULERS

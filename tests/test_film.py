@@ -5,10 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from t2v_models import load_pipeline
+from t2v_models import Film, load_pipeline
 from t2v_models.errors import T2VError
-from t2v_models.films.film import Film
-from t2v_models.films.methods import continue_clip
+from t2v_models.films.methods import continue_video
 from t2v_models.films.settings import LOOPS, METHODS
 from t2v_models.sampling.windows import Windows
 
@@ -34,11 +33,11 @@ def test_every_method_makes_every_frame(pipeline, method, frames):
 
 @pytest.mark.parametrize("method", ["windows", "free-noise", "coarse-to-fine", "endless"])
 def test_a_film_no_longer_than_its_window_is_the_pipelines_own_video(pipeline, method):
-    film = Film(pipeline, STORY, frames=4, method=method, sketches=1, **CALL)
-    noise = torch.randn(film.shape, generator=film.noise(0))
+    film = Film(pipeline, STORY, frames=4, method=method, candidates=1, **CALL)
+    noise = torch.randn(film.shape, generator=film.job.noise(0))
     call = {key: value for key, value in CALL.items() if key != "window"}
     video = pipeline(story=STORY, frames=4, **call, latents=noise, decode=False)
-    ends_on_alpha = pipeline.scheduler_config["set_alpha_to_one"]
+    ends_on_alpha = pipeline.schedule.config["set_alpha_to_one"]
     assert not ends_on_alpha  # the film ends on the clean latent, the reference schedule a little before
     assert (latents(film) - video.latents).abs().max() < 0.05 * video.latents.std()
 
@@ -110,8 +109,8 @@ def test_progress_is_told_at_every_step_up_to_the_last_in_a_film_that_is_gone_on
 def test_a_film_shows_what_becomes_of_its_frames_while_it_is_made(pipeline, method):
     seen, told = [], []
     watch = {"preview": seen.append, "progress": lambda done, total: told.append(len(seen))}
-    made = latents(Film(pipeline, "a red circle", frames=11, method=method, sketches=1, **watch, **CALL))
-    assert torch.equal(made, latents(Film(pipeline, "a red circle", frames=11, method=method, sketches=1, **CALL)))
+    made = latents(Film(pipeline, "a red circle", frames=11, method=method, candidates=1, **watch, **CALL))
+    assert torch.equal(made, latents(Film(pipeline, "a red circle", frames=11, method=method, candidates=1, **CALL)))
     assert told[3] > 0, "there is something to be seen soon"
     assert all(look.ndim == 5 and look.shape[1] == 4 and torch.isfinite(look).all() for look in seen)
     last = seen[-1][:1]
@@ -147,7 +146,7 @@ def test_a_film_that_breaks_says_so_at_once_and_keeps_nothing_broken(pipeline, t
 
 def test_large_clips_go_through_the_model_one_by_one(pipeline, monkeypatch):
     whole = latents(Film(pipeline, STORY, frames=11, **CALL))
-    monkeypatch.setattr("t2v_models.films.denoiser.together", lambda *shape: 1)
+    monkeypatch.setattr("t2v_models.films.guided_model.together", lambda *shape: 1)
     assert torch.allclose(latents(Film(pipeline, STORY, frames=11, **CALL)), whole, atol=1e-4)
 
 
@@ -176,13 +175,13 @@ def test_a_part_that_cannot_be_read_is_made_again(pipeline, tmp_path):
     )
 
 
-@pytest.mark.parametrize("change", ["scheduler_config", "family"])
+@pytest.mark.parametrize("change", ["schedule", "family"])
 def test_a_film_that_another_noise_schedule_began_is_not_gone_on_with(pipeline, tmp_path, monkeypatch, change):
     next(iter(Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path).latents()))
     if change == "family":
         monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=True))
     else:
-        monkeypatch.setattr(pipeline, change, {**pipeline.scheduler_config, "prediction_type": "epsilon"})
+        monkeypatch.setattr(pipeline, "schedule", replace(pipeline.schedule, prediction_type="epsilon"))
     with pytest.raises(T2VError, match="other settings"):
         Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path)
 
@@ -190,7 +189,7 @@ def test_a_film_that_another_noise_schedule_began_is_not_gone_on_with(pipeline, 
 def test_a_short_continuation_is_denoised_in_windows_of_the_models_length(pipeline):
     call = {name: value for name, value in CALL.items() if name not in ("window", "width", "height")}
     film = Film(pipeline, STORY, clip=torch.rand(1, 32, 32, 3), frames=3, **call)
-    assert film.settings.window.length == pipeline.defaults.frames > 4
+    assert film.job.settings.window.length == pipeline.defaults.frames > 4
 
 
 def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path):
@@ -212,14 +211,12 @@ def test_what_makes_no_loop_says_so(pipeline, method):
         Film(pipeline, STORY, method=method, **{**CALL, "frames": 9, "window": Windows(4, 2, looped=True)})
 
 
-def test_what_films_do_not_take_is_refused_and_their_latents_are_had_undecoded(pipeline):
-    with pytest.raises(T2VError, match="no scheduler and no strength"):
-        pipeline(STORY, method="windows", scheduler="euler", strength=0.5, frames=9)
-    with pytest.raises(T2VError, match="2 prompts"):
-        pipeline(["a", "b"], method="windows", frames=9)
-    call = {**CALL, "windows": CALL["window"], "frames": 9, "decode": False}
-    del call["window"]
-    assert torch.cat(list(pipeline(STORY, method="windows", **call)), dim=2).shape == (1, 4, 9, 4, 4)
+def test_arguments_of_clips_are_refused_by_films_and_those_of_films_by_clips(pipeline):
+    with pytest.raises(TypeError, match="scheduler"):
+        Film(pipeline, STORY, scheduler="euler", frames=9)
+    with pytest.raises(TypeError, match="method"):
+        pipeline(STORY, method="windows", frames=9)
+    assert latents(Film(pipeline, STORY, method="windows", frames=9, **CALL)).shape == (1, 4, 9, 4, 4)
 
 
 def test_a_consumer_of_a_film_keeps_its_gradients(pipeline):
@@ -230,12 +227,12 @@ def test_a_consumer_of_a_film_keeps_its_gradients(pipeline):
 def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
     film = Film(pipeline, "a red circle", frames=4, **CALL)
     with torch.no_grad():
-        denoise = film.denoiser()
+        model = film.job.guided_model()
     clip = torch.randn(1, 4, 3, 4, 4, generator=torch.Generator().manual_seed(0))
     runs = []
     with torch.no_grad():
         for _ in range(2):
-            following = continue_clip(denoise, clip, 4, torch.Generator().manual_seed(5))
+            following = continue_video(model, clip, 4, torch.Generator().manual_seed(5))
             runs.append(torch.cat([next(following) for _ in range(3)], dim=2))
     assert torch.equal(*runs)
     assert runs[0].shape == (1, 4, 3, 4, 4)
@@ -256,9 +253,8 @@ def test_a_wrong_value_is_refused_with_what_is_wanted(pipeline, wrong, message):
         list(Film(pipeline, "a red circle", **{**CALL, "frames": 9, **wrong}).latents())
 
 
-def test_the_pipeline_yields_a_films_frames_as_they_are_finished(pipeline):
-    call = {key: value for key, value in CALL.items() if key != "window"}
-    parts = pipeline(story=STORY, method="coarse-to-fine", frames=10, windows=Windows(4, 2), **call)
+def test_a_film_yields_frames_as_they_are_finished(pipeline):
+    parts = Film(pipeline, STORY, method="coarse-to-fine", frames=10, **CALL).frames()
     assert next(parts).shape[1:] == (32, 32, 3)
     assert sum(len(part) for part in parts) < 10
 

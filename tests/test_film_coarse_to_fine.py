@@ -1,13 +1,13 @@
-"""Films from coarse to fine: key frames and their sketches, loops, changes of scene, pace and guidance."""
+"""Films from coarse to fine: key frames and their candidates, loops, changes of scene, speed and guidance."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 
+from t2v_models import Film
 from t2v_models.errors import T2VError
-from t2v_models.films.coarse_to_fine import _changes
-from t2v_models.films.film import Film
+from t2v_models.films.coarse_to_fine import scene_changes
 from t2v_models.sampling.story import parse_story
 from t2v_models.sampling.windows import Windows
 
@@ -30,14 +30,14 @@ def pipeline(tmp_path_factory):
     ],
 )
 def test_clips_around_changes_of_scene_are_in_order_and_apart(story, changes):
-    found = _changes(parse_story(story, 64, 8), 16)
+    found = scene_changes(parse_story(story, 64, 8), 16)
     assert found == changes
 
 
 def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
     film = Film(pipeline, "a red circle", frames=10, method="coarse-to-fine", **CALL)
     kept = {}
-    film.store.once = lambda name, make: kept.setdefault(name, make())
+    film.job.store.once = lambda name, make: kept.setdefault(name, make())
     made = latents(film)
     keys = kept["keys"]
     assert keys.shape[2] == 4
@@ -53,9 +53,9 @@ def test_a_loop_of_any_length_is_filled_in_around_key_frames_that_see_each_other
     seen = []
     forward = pipeline.unet.forward
     monkeypatch.setattr(pipeline.unet, "forward", lambda x, *args, **kw: seen.append(x) or forward(x, *args, **kw))
-    call = {"method": "coarse-to-fine", "sketches": 1, **CALL, "window": Windows(4, 2, looped=True)}
+    call = {"method": "coarse-to-fine", "candidates": 1, **CALL, "window": Windows(4, 2, looped=True)}
     film, kept = Film(pipeline, story, frames=frames, **call), {}
-    film.store.once = lambda name, make: kept.setdefault(name, make())
+    film.job.store.once = lambda name, make: kept.setdefault(name, make())
     made = latents(film)
     assert made.shape[2] == frames
     keys = kept["keys"]
@@ -69,28 +69,28 @@ def test_a_loop_of_any_length_is_filled_in_around_key_frames_that_see_each_other
     assert not torch.equal(*rings), "the same key frames, begun elsewhere"
 
 
-def test_of_several_sketches_the_steadiest_becomes_the_key_frames(pipeline, monkeypatch):
+def test_of_several_candidates_the_steadiest_becomes_the_key_frames(pipeline, monkeypatch):
     seen = []
 
     def second(clips):
         seen.append(clips)
         return torch.tensor([2.0, 1.0, 3.0])[: len(clips)]
 
-    def keys(sketches):
-        settings = {"method": "coarse-to-fine", "sketches": sketches}
+    def keys(candidates):
+        settings = {"method": "coarse-to-fine", "candidates": candidates}
         film, kept = Film(pipeline, "a red circle", frames=10, **settings, **CALL), {}
-        film.store.once = lambda name, make: kept.setdefault(name, make())
+        film.job.store.once = lambda name, make: kept.setdefault(name, make())
         latents(film)
         return kept["keys"]
 
-    monkeypatch.setattr("t2v_models.films.coarse_to_fine.unsteadiness", second)
+    monkeypatch.setattr("t2v_models.films.coarse_to_fine.motion_jump_ratio", second)
     three, one = keys(3), keys(1)
     assert [len(clips) for clips in seen] == [3, 1]
     assert torch.equal(three, seen[0][1:2])
-    assert torch.allclose(one, seen[0][:1], atol=1e-4), "the first sketch is the only one of a film that has no more"
+    assert torch.allclose(one, seen[0][:1], atol=1e-4), "the first candidate is the only one of a film that has no more"
     assert not torch.allclose(three, one, atol=0.1)
-    with pytest.raises(T2VError, match="0 sketches"):
-        Film(pipeline, "a red circle", frames=10, sketches=0, **CALL)
+    with pytest.raises(T2VError, match="0 candidates"):
+        Film(pipeline, "a red circle", frames=10, candidates=0, **CALL)
 
 
 @pytest.mark.slow
@@ -99,14 +99,14 @@ def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_st
 
     def made(story=story):
         film, kept = Film(pipeline, story, frames=16, method="coarse-to-fine", **CALL), {}
-        film.store.once = lambda name, make: kept.setdefault(name, make())
+        film.job.store.once = lambda name, make: kept.setdefault(name, make())
         return latents(film), kept
 
     film, kept = made()
     changes = {name: clip for name, clip in kept.items() if name.startswith("change")}
     assert {name: clip.shape[2] for name, clip in changes.items()} == {"change-from-5": 4, "change-from-10": 4}
     assert not any(name.startswith("change") for name in made("a red circle")[1])
-    monkeypatch.setattr("t2v_models.films.coarse_to_fine._changes", lambda story, window: [])
+    monkeypatch.setattr("t2v_models.films.coarse_to_fine.scene_changes", lambda story, window: [])
     before, _ = made()
     for first in (5, 10):
         assert torch.equal(film[:, :, first : first + 4], changes[f"change-from-{first}"])
@@ -115,7 +115,7 @@ def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_st
 
 
 def hear(pipeline, monkeypatch):
-    """The list that the texts go to from now on, of a model that knows words for paces."""
+    """The list that the texts go to from now on, of a model that has learned words for speeds."""
     heard = []
     monkeypatch.setattr(pipeline, "family", replace(pipeline.family, speed_words=("slowly", "fast")))
     encode = pipeline.encode_text
@@ -124,7 +124,7 @@ def hear(pipeline, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("frames", "window", "strides", "paces"),
+    ("frames", "window", "strides", "speeds"),
     [
         (10, Windows(4, 2), (3, 1), ("fast ", "")),
         (46, Windows(10, 5), (5, 1), ("fast ", "slowly ")),
@@ -132,24 +132,24 @@ def hear(pipeline, monkeypatch):
         (28, Windows(4, 2), (9, 3, 1), ("fast ", "", "slowly ")),
     ],
 )
-def test_key_frames_are_told_to_move_fast_what_lies_near_as_usual_and_what_lies_far_between_slowly(
-    pipeline, monkeypatch, frames, window, strides, paces
+def test_key_frames_are_asked_to_move_fast_short_gaps_as_usual_and_long_gaps_slowly(
+    pipeline, monkeypatch, frames, window, strides, speeds
 ):
     heard = hear(pipeline, monkeypatch)
     call = {**CALL, "window": window}
     film = Film(pipeline, "a red circle moves right", frames=frames, method="coarse-to-fine", fps=63, **call)
     list(film.latents())
-    assert [texts[1] for texts in heard if len(texts) > 1] == [f"{pace}a red circle moves right" for pace in paces]
-    assert [film.denoiser(stride=stride).fps for stride in strides] == [63 / stride for stride in strides]
+    assert [texts[1] for texts in heard if len(texts) > 1] == [f"{speed}a red circle moves right" for speed in speeds]
+    assert [film.job.guided_model(stride=stride).fps for stride in strides] == [63 / stride for stride in strides]
 
 
-def test_around_a_change_of_scene_things_go_at_the_pace_of_what_lies_between_key_frames(pipeline, monkeypatch):
+def test_clips_around_a_change_of_scene_have_the_speed_word_of_the_finest_gaps(pipeline, monkeypatch):
     heard = hear(pipeline, monkeypatch)
     story = "0-8f: a red circle moves right\n8f-19f: a red circle moves up"
     film = Film(pipeline, story, frames=19, method="coarse-to-fine", **{**CALL, "window": Windows(4, 2)})
     list(film.latents())
-    told = [text for texts in heard for text in texts if "up" in text]
-    assert told == [f"{pace}a red circle moves up" for pace in ("fast ", "", "slowly ")]
+    texts = [text for texts in heard for text in texts if "up" in text]
+    assert texts == [f"{speed}a red circle moves up" for speed in ("fast ", "", "slowly ")]
 
 
 @pytest.mark.slow
@@ -159,12 +159,12 @@ def test_a_model_that_takes_known_frames_clean_is_guided_at_key_frames_only(pipe
         call = {**CALL, "guidance_scale": guidance_scale, "frames": 19, "method": "coarse-to-fine"}
         film, kept = Film(pipeline, "0-8f: a red circle\n8f-19f: a blue square", **call), {}
         # the same key frames for all: what lies between them is compared
-        film.store.once = lambda name, make: kept.setdefault(name, keys if name == "keys" else make())
+        film.job.store.once = lambda name, make: kept.setdefault(name, keys if name == "keys" else make())
         return latents(film), make_keys(film)
 
     def make_keys(film):
         found = []
-        film.store.once = lambda name, make: found.append(make()) or found[-1]
+        film.job.store.once = lambda name, make: found.append(make()) or found[-1]
         next(film.latents())
         return found[0]
 

@@ -4,8 +4,8 @@ from fractions import Fraction
 
 import pytest
 
+from t2v_models import Film
 from t2v_models.__main__ import main
-from t2v_models.films.film import Film
 from t2v_models.video import VideoReader
 
 QUICK = ["--frames", "3", "--steps", "2"]
@@ -68,7 +68,7 @@ def test_a_loop_leads_from_its_end_to_its_beginning(tmp_path, monkeypatch, more,
     monkeypatch.setattr(Film, "finish", lambda film: made.append(film))
     assert generate(tmp_path, "a red circle", "--loop", "--frames", "5", *more) == 0
     assert len(read(tmp_path / "video.mp4")) == 5
-    assert [film.settings.window.looped for film in made] == [True]
+    assert [film.job.settings.window.looped for film in made] == [True]
     assert [film.method for film in made] == [method]
 
 
@@ -100,8 +100,8 @@ def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
         (["a", "--steps", "0", "--method", "windows"], ["0", "1 to 1000"]),
         (["a", "--method", "nonsense"], ["nonsense", "windows"]),
         (["a", "--resume"], ["--resume", "--method"]),
-        (["a", "--sketches", "2"], ["--sketches", "--method"]),
-        (["a", "--sketches", "2", "--method", "windows"], ["--sketches", "coarse-to-fine"]),
+        (["a", "--candidates", "2"], ["--candidates", "--method"]),
+        (["a", "--candidates", "2", "--method", "windows"], ["--candidates", "coarse-to-fine"]),
         (["a", "--loop", "--method", "endless"], ["--loop", "windows or coarse-to-fine"]),
         (["a", "--loop", "--continue", "{folder}/clip.mp4"], ["--loop and --continue", "leave one out"]),
         (["a", "--loop", "--frames", "-1"], ["frames", "at least 1"]),
@@ -168,7 +168,7 @@ def test_films_of_several_prompts_are_kept_until_all_are_written(tmp_path, monke
     latents, made = Film.latents, []
 
     def stopped(self):
-        made.append(self.store.get("part") is not None)
+        made.append(self.job.store.get("part") is not None)
         if len(made) == 2:
             raise KeyboardInterrupt
         yield from latents(self)

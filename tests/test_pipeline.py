@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from t2v_models import load_pipeline
+from t2v_models import Film, load_pipeline
 from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
@@ -42,7 +42,7 @@ def diffusers_pipelines(folders):
 def test_latents_and_frames_equal_diffusers_for_the_same_seed(folders, diffusers_pipelines, kind, scheduler):
     theirs = diffusers_pipelines[kind]
     ours = load_pipeline(folders[kind])
-    theirs.scheduler = build_scheduler(scheduler, ours.scheduler_config)
+    theirs.scheduler = build_scheduler(scheduler, ours.schedule.config)
     theirs.set_progress_bar_config(disable=True)
     call = {"num_frames": 3, "width": 64, "height": 48, "num_inference_steps": 4, "guidance_scale": 5.0}
     prompts = ("a red circle moves right", "blue")
@@ -63,7 +63,7 @@ def test_latents_and_frames_equal_diffusers_for_the_same_seed(folders, diffusers
 
 def test_guidance_of_one_needs_no_negative_prompt_and_equals_diffusers(folders, diffusers_pipelines):
     theirs = diffusers_pipelines["epsilon"]
-    theirs.scheduler = build_scheduler("ddim", load_pipeline(folders["epsilon"]).scheduler_config)
+    theirs.scheduler = build_scheduler("ddim", load_pipeline(folders["epsilon"]).schedule.config)
     latents = theirs(
         "a blue square",
         num_frames=2,
@@ -80,18 +80,26 @@ def test_guidance_of_one_needs_no_negative_prompt_and_equals_diffusers(folders, 
     assert ours.frames.numel() == 0
 
 
-@pytest.mark.parametrize("method", [None, "windows"])
-def test_a_negative_prompt_that_nothing_listens_to_is_said_to_be_so(pipeline, caplog, method):
-    call = {**CALL, "steps": 1, "decode": False, "method": method}
-    for scale, said in ((1.0, 1), (5.0, 0)):
-        caplog.clear()
-        result = pipeline("a", "blue", **{**call, "guidance_scale": scale})
-        list(result if method else ())
-        assert [record.getMessage() for record in caplog.records].count(NOT_USED) == said
-        caplog.clear()
-        result = pipeline(story="a\nnegative: blue", **{**call, "guidance_scale": scale})
-        list(result if method else ())
-        assert [record.getMessage() for record in caplog.records].count(NOT_USED) == said
+@pytest.mark.parametrize("kind", ["clip", "film"])
+def test_an_unused_negative_prompt_is_logged(pipeline, caplog, kind):
+    def make(text, negative, **call):
+        if kind == "film":
+            return list(Film(pipeline, text, negative, **call).latents())
+        return pipeline(
+            "" if negative == "" else text, negative, story=None if negative else text, decode=False, **call
+        )
+
+    for scale, logged in ((1.0, 1), (5.0, 0)):
+        for texts in (("a", "blue"), ("a\nnegative: blue", "")):
+            caplog.clear()
+            make(*texts, **{**CALL, "steps": 1, "guidance_scale": scale})
+            assert [record.getMessage() for record in caplog.records].count(NOT_USED) == logged
+
+
+def test_a_prompt_and_a_story_together_are_refused(pipeline):
+    for prompt in ("a red circle", ["", "a"]):
+        with pytest.raises(T2VError, match="A prompt and a story are given"):
+            pipeline(prompt, story="0-50%: a / 50%-100%: b", **CALL)
 
 
 @pytest.mark.parametrize("family", ["zeroscope-v2-xl", "zeroscope-v2-576w"])

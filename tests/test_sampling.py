@@ -193,11 +193,11 @@ def test_a_fade_reaches_the_scene_before_it_only():
     blend = parse_story("0-4s: a\n4s-5s: b\n5s-8s, fade 2s: c", 64, 8).blend()
     assert torch.equal(blend[:32, 0], torch.ones(32))
     assert not blend[32:, 0].any()
-    told = parse_story("a\n0-2s, negative: x\n3s-8s, fade 3s, negative: y", 64, 8).told(
+    contexts = parse_story("a\n0-2s, negative: x\n3s-8s, fade 3s, negative: y", 64, 8).encode(
         lambda texts: torch.eye(len(texts))[:, None], negative=True
     )
-    x = told.blend[:, 1]
-    assert torch.equal(x, (torch.arange(64) < 16).float() * (1 - told.blend[:, 2]))
+    x = contexts.blend[:, 1]
+    assert torch.equal(x, (torch.arange(64) < 16).float() * (1 - contexts.blend[:, 2]))
 
 
 def test_lines_without_spans_share_the_clip():
@@ -211,20 +211,20 @@ def test_a_frames_text_is_its_scenes_embedding_and_weight_moves_it_from_the_empt
         return torch.stack([table[text] for text in texts])
 
     everything = torch.arange(8)[None]
-    context = parse_story("0-4: a\n4-8, weight 1.5: b", 8, 8).told(encode).at(everything)[0]
+    context = parse_story("0-4: a\n4-8, weight 1.5: b", 8, 8).encode(encode).at(everything)[0]
     assert torch.equal(context[:4], torch.ones(4, 2, 3))
     assert torch.equal(context[4:], torch.full((4, 2, 3), -1.5))
-    negative = parse_story("0-8: a\n4-8, negative: b", 8, 8).told(encode, negative=True).at(everything)[0]
+    negative = parse_story("0-8: a\n4-8, negative: b", 8, 8).encode(encode, negative=True).at(everything)[0]
     assert torch.equal(negative[3:5], torch.stack([table[""], table["b"]]))
 
 
 def test_frames_that_share_a_text_share_its_embedding_and_the_last_text_holds_on():
     story = parse_story("0-16: a\n16-64: b", 64, 8)
-    told = story.told(lambda texts: torch.randn(len(texts), 3, 5, generator=torch.Generator().manual_seed(0)))
+    contexts = story.encode(lambda texts: torch.randn(len(texts), 3, 5, generator=torch.Generator().manual_seed(0)))
     keys = torch.arange(0, 80, 8)[None]
-    assert told.at(keys).shape == (1, 10, 3, 5)
-    assert torch.equal(told.at(keys)[0, :2], told.at(torch.tensor([[0, 15]])).expand(2, 3, 5))
-    assert told.at(torch.tensor([[16, 63, 90]])).shape == (1, 3, 5)
+    assert contexts.at(keys).shape == (1, 10, 3, 5)
+    assert torch.equal(contexts.at(keys)[0, :2], contexts.at(torch.tensor([[0, 15]])).expand(2, 3, 5))
+    assert contexts.at(torch.tensor([[16, 63, 90]])).shape == (1, 3, 5)
 
 
 @pytest.mark.parametrize(
@@ -301,7 +301,7 @@ def test_t2v_turbo_takes_every_nth_of_the_steps_it_was_distilled_at(family, ends
         assert theirs[-1] == end
 
 
-def test_motion_guidance_is_told_in_the_noisy_half():
+def test_motion_guidance_acts_in_the_noisy_half():
     assert motion_guidance(torch.tensor([999, 500, 499, 0])).tolist() == pytest.approx([0.05, 0.05, 0, 0])
     assert motion_guidance(torch.tensor([[0, 999], [0, 300]]), 0.1).tolist() == pytest.approx([0.1, 0])
 
@@ -319,22 +319,22 @@ def test_repeated_tokens_leave_attention_as_it_is():
 
 def test_a_pace_is_said_before_every_scene_that_says_none():
     story = parse_story("a red circle moves right / a blue box moves up slowly\nnegative: blurry", 8, 8)
-    told = story.at_pace("fast", ("slowly", "fast"))
-    assert [scene.text for scene in told.scenes] == ["fast a red circle moves right", "a blue box moves up slowly"]
-    assert told.negatives == story.negatives
-    assert story.at_pace("", ()) is story
+    hastened = story.with_speed("fast", ("slowly", "fast"))
+    assert [scene.text for scene in hastened.scenes] == ["fast a red circle moves right", "a blue box moves up slowly"]
+    assert hastened.negatives == story.negatives
+    assert story.with_speed("", ()) is story
 
 
-def test_a_scene_that_says_its_pace_is_told_no_other():
+def test_a_scene_that_says_its_speed_gets_no_other_word():
     known = ("slowly", "fast")
-    story = parse_story("0-50%: a star moves up slowly. / 50%-100%: a star moves up", 8, 8).at_pace("fast", known)
+    story = parse_story("0-50%: a star moves up slowly. / 50%-100%: a star moves up", 8, 8).with_speed("fast", known)
     assert [scene.text for scene in story.scenes] == ["a star moves up slowly.", "fast a star moves up"]
 
 
 def test_what_fades_in_to_be_kept_away_from_is_little_at_first():
     story = parse_story("a\n4-8f, fade 4f, negative: b", 8, 8)
-    told = story.told(lambda texts: torch.arange(float(len(texts)))[:, None, None], negative=True)
-    shares = told.blend[:, 1]
+    contexts = story.encode(lambda texts: torch.arange(float(len(texts)))[:, None, None], negative=True)
+    shares = contexts.blend[:, 1]
     assert torch.allclose(shares, torch.tensor([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]))
 
 

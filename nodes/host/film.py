@@ -1,4 +1,4 @@
-"""The library's films with a host's MODEL and CLIP: the parts that `t2v_models.films.film` asks of a pipeline."""
+"""The library's films with a host's MODEL and CLIP: `HostPipeline` is a `t2v_models.films.model.FilmModel`."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +16,13 @@ import folder_paths
 import torch
 from torch import Tensor
 
-from ...t2v_models.arguments import checked_shape
 from ...t2v_models.errors import T2VError
-from ...t2v_models.films.denoiser import Denoiser
 from ...t2v_models.films.film import Film
-from ...t2v_models.films.methods import continue_clip, queue_length
-from ...t2v_models.films.settings import Settings
-from ...t2v_models.fingerprint import fingerprint, sampled, settled
-from ...t2v_models.sampling.story import Told
+from ...t2v_models.films.guided_model import GuidedModel
+from ...t2v_models.films.methods import continue_video, queue_length
+from ...t2v_models.fingerprint import sample_bytes, schedule_digest, weights_digest
+from ...t2v_models.sampling.conditions import Conditions
+from ...t2v_models.sampling.story import FrameContexts
 from ...t2v_models.sampling.windows import Windows, together
 from . import stories
 from .compat import on_device, unpatched
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 FINISHED = "finished"
 """A file that says so in a film's folder."""
 
-_INSTALLED = (controlnet.KEY, guidance.KEY, checks.KEY)
+_OWN_WRAPPERS = (controlnet.KEY, guidance.KEY, checks.KEY)
 """Our own wrappers, which every MODEL has."""
 
 _UNUSED = (
@@ -57,20 +57,18 @@ _HOOKED = "carries hooks, which the UNet would lose: load that LoRA by T2V LoRA 
 
 
 class HostUNet:
-    """A MODEL's UNet under the library's call; its weights come to the device through the host."""
+    """A MODEL's UNet; its weights come to the device through the host."""
 
     def __init__(self, model: Any) -> None:
         self.patcher, self.inner = model, video_model(model)
-        self.config = self.inner.diffusion_model.config
         self.dtype = model.get_model_object("manual_cast_dtype") or self.inner.get_dtype()
-
         self.room: tuple[int, ...] = ()
-        """Shape of the latents that it is called with at most."""
+        """Shape of the largest latents that it is called with."""
         self.ready = False
 
     @property
-    def told(self) -> dict[str, float]:
-        """What T2VModelConditioning has set."""
+    def overrides(self) -> dict[str, float]:
+        """The values that T2VModelConditioning has set."""
         return self.patcher.model_options.get("transformer_options", {}).get("t2v_values", {})
 
     def load(self) -> None:
@@ -80,62 +78,79 @@ class HostUNet:
         self.ready = True
 
     def __call__(
-        self, x: Tensor, levels: Tensor, context: Tensor, *, options: dict[str, Any] | None = None, **values: Any
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        conditions: Conditions,
+        options: dict[str, Any] | None = None,
     ) -> Tensor:
-        """x: (b, 4, t, h, w), levels: (b,) or (b, t), context: (k b, …), values: see `conditions` -> (k b, 4, t, h, w)."""
+        """x: (b, 4, t, h, w), timesteps: (b,) or (b, t), context: (k b, …) -> (k b, 4, t, h, w)."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         if not self.ready:
             self.load()
         given = self.patcher.model_options.get("transformer_options", {})
         given = {key: value for key, value in given.items() if key != FREE_NOISE}  # films have windows of their own
-        given["t2v_values"] = {**values, **self.told, **({"fps": values["fps"]} if "fps" in values else {})}
+        given["t2v_values"] = {name: value for name, value in vars(conditions).items() if value is not None}
         given["cond_or_uncond"] = [1, 0] if len(context) > len(x) else [0]  # for core's patches, as are the sigmas
-        given["sigmas"] = self.inner.model_sampling.sigma(levels.view(len(x), -1).amax(1))
+        given["sigmas"] = self.inner.model_sampling.sigma(timesteps.view(len(x), -1).amax(1))
         device = self.patcher.load_device
         with on_device(device):
             return self.inner.diffusion_model(
-                x.to(device),
-                levels.to(device),
-                context=context.to(device, x.dtype),
+                x.to(device, self.dtype),
+                timesteps,
+                context=context.to(device, self.dtype),
                 transformer_options={**given, **(options or {})},
             )
 
 
 class HostPipeline:
-    """What `Film` and `Denoiser` ask of a pipeline."""
+    """A MODEL and a CLIP as a `FilmModel`."""
 
     def __init__(self, model: Any, clip: Any) -> None:
         self.unet, self.clip = HostUNet(model), clip
         inner = self.unet.inner
-        self.family, self.defaults = inner.family, inner.defaults
-        self.scheduler_config = model.get_model_object("scheduler")
-        self.schedule = family_schedule(self.scheduler_config, self.family)
+        self.config, self.family, self.defaults = inner.diffusion_model.config, inner.family, inner.defaults
+        self.schedule = family_schedule(model.get_model_object("scheduler"), self.family)
         if not is_scaled(model.get_model_object("model_sampling")):
             self.schedule = self.schedule.without_scale()
         self.device = model.load_device
         passed_over = [key for key in _UNUSED if model.model_options.get(key)]
-        passed_over += [key for kind in model.wrappers.values() for key in kind if key not in _INSTALLED]
+        passed_over += [key for kind in model.wrappers.values() for key in kind if key not in _OWN_WRAPPERS]
         if passed_over:
             log.warning(
                 "Films are denoised without what other nodes have set for samplers: %s.", ", ".join(passed_over)
             )
 
-    def conditions(self, levels: Tensor, fps: float | None, guidance_scale: float) -> dict[str, Any]:
-        """What this UNet has an embedding for, besides the text."""
-        told = {"fps": fps} if self.unet.config.fps_embedding and fps else {}
-        return told | ({"guidance": guidance_scale} if self.unet.config.guidance_dim else {})
+    def conditions(self, fps: float | None, guidance_scale: float) -> Conditions:
+        """Those of these values that the UNet has an embedding for; T2VModelConditioning's guidance comes before ours."""
+        own, overrides = Conditions.of(self.config, fps, guidance_scale), self.unet.overrides
+        return replace(
+            own,
+            guidance=overrides.get("guidance", own.guidance),
+            motion_guidance=overrides.get("motion_guidance", own.motion_guidance),
+        )
 
-    def check_finite(self, prediction: Tensor) -> None:
-        """Stop at the first step whose result is not a number."""
+    def predict(
+        self,
+        x: Tensor,
+        timesteps: Tensor,
+        context: Tensor,
+        conditions: Conditions,
+        options: dict[str, Any] | None = None,
+    ) -> Tensor:
+        """Call the UNet once; the result is in float32. T2VError at the first that is not finite."""
+        prediction = self.unet(x, timesteps.to(self.device), context, conditions, options).float()
         check_finite(self.unet.inner, prediction)
+        return prediction
 
-    def encode_text(self, texts: list[str]) -> Tensor:
-        """(n, tokens, d)."""
+    def encode_text(self, texts: Sequence[str]) -> Tensor:
+        """Texts -> (texts, n, d)."""
         self.unet.ready = False  # the text encoder may take its place on the device
         return stories.encode(self.clip, texts).to(self.device)
 
     def unknowable(self) -> list[str]:
-        """What other nodes have put into the models and no `identity` can tell, as it is code: FreeU and its like."""
+        """What other nodes have put into the models and `identity` does not cover, since it is code: FreeU and its like."""
         given = self.unet.patcher.model_options.get("transformer_options", {})
         names = [name for key in ("patches", "patches_replace") for name, code in given.get(key, {}).items() if code]
         names += ["optimized_attention_override"] if given.get("optimized_attention_override") else []
@@ -146,9 +161,10 @@ class HostPipeline:
         return names
 
     def identity(self) -> str:
-        """Another for other weights, LoRAs included, for another layer of CLIP and other values of T2VModelConditioning."""
+        """A digest of the weights, with LoRAs, of CLIP's layer and of the values of T2VModelConditioning."""
         dtypes = self.unet.dtype, self.unet.inner.get_dtype()  # weights may still lie in the file's
-        about = (dtypes, sorted(self.unet.told.items()), getattr(self.clip, "layer_idx", None), settled(self))
+        layer = getattr(self.clip, "layer_idx", None)
+        about = (dtypes, sorted(self.unet.overrides.items()), layer, schedule_digest(self.schedule, self.family))
         digest = hashlib.sha256(repr(about).encode())
         for patcher in self._patchers():
             digest.update(_weights(patcher).encode())
@@ -160,19 +176,29 @@ class HostPipeline:
     def _patchers(self) -> list[Any]:
         return [self.unet.patcher, *([self.clip.patcher] if self.clip is not None else [])]
 
-    def checked_shape(self, count: int, frames: int | None, width: int | None, height: int | None) -> tuple[int, ...]:
-        """(count, 4, frames, height/8, width/8); 0 or None is the model's own."""
-        return checked_shape(self, count, frames or None, width or None, height or None)
-
 
 def make(
     model: Any, clip: Any, story: str, *, window: Windows, resume: bool, fps: float, **settings: Any
 ) -> tuple[dict[str, Tensor], float]:
-    """A LATENT (1, 4, frames, h, w) of a whole film, and its frame rate."""
+    """Make a film of a story.
+
+    Args:
+        model, clip: of the host.
+        story: see `t2v_models.sampling.story`.
+        window: how the frames are denoised.
+        resume: keep what is finished, and go on from it.
+        fps: the frame rate; 0 is the model's own, as it is of width and height.
+        settings: of `Film`, besides.
+
+    Returns:
+        A LATENT (1, 4, frames, h, w), and the frame rate.
+    """
     stories.check_clip(clip)
     if clip.add_hooks_to_dict({}):
         raise T2VError(f"The CLIP that T2VFilm was given {_HOOKED}")
     pipeline = HostPipeline(model, clip)
+    resume = resume and _resumable(pipeline)
+    folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
     bar, look = comfy.utils.ProgressBar(1), preview.sheets(model)
 
     def show(latents: Tensor) -> None:
@@ -180,25 +206,22 @@ def make(
         if image is not None:
             bar.update_absolute(bar.current, preview=image)
 
-    if resume and (unknowable := pipeline.unknowable()):
-        log.warning(
-            "The film is made without a way to resume it: what other nodes have set on the model (%s) cannot be told "
-            "from what they set another time.",
-            ", ".join(unknowable),
-        )
-        resume = False
-    folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
-    told = {"progress": bar.update_absolute, "preview": show}
-    film = Film(pipeline, story, window=window, fps=fps or None, resume=folder, **told, **settings)
-    film.condition = pipeline.unet.told.get("fps", film.condition)
+    asked = {name: value for name, value in settings.items() if value or name not in ("width", "height")}
+    film = Film(
+        pipeline,
+        story,
+        window=window,
+        fps=fps or None,
+        fps_condition=pipeline.unet.overrides.get("fps"),
+        resume=folder,
+        progress=bar.update_absolute,
+        preview=show,
+        **asked,
+    )
     at_once = film.shape[2] if film.method == "free-noise" else min(window.length, film.shape[2])
-    pipeline.unet.room = _room(film.settings.batch, film.shape, at_once, pipeline.device)
+    pipeline.unet.room = _room(film.job.settings.batch, film.shape, at_once, pipeline.device)
     check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
-    latents = torch.empty(film.shape)
-    at = 0
-    for part in film.latents():
-        latents[:, :, at : at + part.shape[2]] = part
-        at += part.shape[2]
+    latents = _filled(film)
     if folder is not None:
         for mark in folder.parent.glob(f"*/{FINISHED}"):  # when another is finished, those are saved or not wanted
             if mark.parent != folder:
@@ -207,7 +230,28 @@ def make(
     return _latent(pipeline, latents), film.fps
 
 
-def go_on(
+def _resumable(pipeline: HostPipeline) -> bool:
+    """Whether a stopped film would go on as it began; logs why not."""
+    unknowable = pipeline.unknowable()
+    if unknowable:
+        log.warning(
+            "The film is made without a way to resume it: what other nodes have set on the model (%s) cannot be told "
+            "from what they set another time.",
+            ", ".join(unknowable),
+        )
+    return not unknowable
+
+
+def _filled(film: Film) -> Tensor:
+    """A film's latents, (1, 4, frames, h, w); its parts take their place at once, so that none is held twice."""
+    latents, at = torch.empty(film.shape), 0
+    for part in film.latents():
+        latents[:, :, at : at + part.shape[2]] = part
+        at += part.shape[2]
+    return latents
+
+
+def continue_latent(
     model: Any,
     positive: list,
     negative: list,
@@ -218,20 +262,20 @@ def go_on(
     steps: int,
     cfg: float,
 ) -> dict[str, Tensor]:
-    """The clip and as many frames more. latent: (1, 4, t, h, w) -> (1, 4, t + frames, h, w)."""
+    """Add frames to a clip. latent: (1, 4, t, h, w) -> (1, 4, t + frames, h, w)."""
     samples = to_clips(latent)["samples"].float().cpu()
     if samples.shape[0] != 1:
         raise T2VError(f"{samples.shape[0]} clips are wired: one is wanted, LatentFromBatch takes one out.")
     pipeline = HostPipeline(model, None)
-    window = Windows(pipeline.defaults.frames)
-    settings = Settings(steps, cfg, seed, window)
-    rate = pipeline.unet.told.get("fps", pipeline.defaults.fps_condition or pipeline.defaults.fps)
-    denoise = Denoiser(pipeline, _told(positive), _told(negative), settings, rate)
-    pipeline.unet.room = _room(steps, samples.shape, window.length, pipeline.device)
+    window = pipeline.defaults.frames
+    rate = pipeline.unet.overrides.get("fps", pipeline.defaults.fps_condition or pipeline.defaults.fps)
+    texts = _contexts(positive), _contexts(negative)
+    guided = GuidedModel(pipeline, *texts, steps=steps, guidance_scale=cfg, fps=rate)
+    pipeline.unet.room = _room(steps, samples.shape, window, pipeline.device)
     clip = pipeline.unet.inner.process_latent_in(samples)
-    bar = comfy.utils.ProgressBar(queue_length(denoise, window.length) + frames)
+    bar = comfy.utils.ProgressBar(queue_length(guided, window) + frames)
     look, noise = preview.sheets(model), torch.Generator().manual_seed(seed % 2**63)
-    following = continue_clip(denoise, clip, window.length, noise, lambda: bar.update(1))
+    following = continue_video(guided, clip, window, noise, on_round=lambda: bar.update(1))
     parts = [clip]
     for _ in range(frames):
         parts.append(next(following))
@@ -241,12 +285,12 @@ def go_on(
 
 
 def _weights(patcher: Any) -> str:
-    """The fingerprint of a patcher's own weights; of a MODEL the UNet's, since a patch may stand for its noise schedule."""
+    """Digest of a patcher's own weights; of a MODEL's the UNet's, since a patch may stand for its noise schedule."""
     unet, prefix = getattr(patcher.model, "diffusion_model", None), "diffusion_model."
     if unet is None:
-        return fingerprint(patcher.model, unpatched(patcher))
+        return weights_digest(patcher.model, unpatched(patcher))
     kept = {name: value for name, value in unpatched(patcher).items() if name.startswith(prefix)}
-    return fingerprint(unet, {name.removeprefix(prefix): value for name, value in kept.items()})
+    return weights_digest(unet, {name.removeprefix(prefix): value for name, value in kept.items()})
 
 
 def _latent(pipeline: HostPipeline, latents: Tensor) -> dict[str, Tensor]:
@@ -263,7 +307,7 @@ def _room(clips: int, shape: Sequence[int], frames: int, device: torch.device) -
 def _feed(digest: Any, value: Any) -> None:
     """What a patch of the host consists of: numbers, tensors, and adapters that hold some."""
     if isinstance(value, Tensor):
-        digest.update(sampled(value))
+        digest.update(sample_bytes(value))
     elif isinstance(value, list | tuple):
         for each in value:
             _feed(digest, each)
@@ -273,13 +317,13 @@ def _feed(digest: Any, value: Any) -> None:
         digest.update(repr(value).encode())
 
 
-def _told(conditioning: list) -> Told:
+def _contexts(conditioning: list) -> FrameContexts:
     """The text of a CONDITIONING, or its story; T2VError where it holds more, which would be lost."""
     called = "The conditioning that T2VContinue was given"
     if stories.hooks_of(conditioning, called) is not None:
         raise T2VError(f"{called} {_HOOKED}")
     text, extra = conditioning[0]
-    return stories.carried(text, extra) or Told(text[:1], text.new_ones(1, 1))
+    return stories.carried(text, extra) or FrameContexts(text[:1], text.new_ones(1, 1))
 
 
 def _unfinished(model: str, story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import comfy.conds
@@ -9,15 +10,9 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.sampling.story import Story, Told
+from ...t2v_models.sampling.story import FrameContexts, Story
 
 KEY = "t2v_story"
-
-
-def told_by(clip: Any, story: Story, *, negative: bool = False) -> Told:
-    """The story's embeddings by a host CLIP; all padded to the longest text."""
-
-    return story.told(lambda texts: encode(clip, texts), negative=negative)
 
 
 def check_clip(clip: Any) -> None:
@@ -30,23 +25,24 @@ def check_clip(clip: Any) -> None:
         )
 
 
-def encode(clip: Any, texts: list[str]) -> Tensor:
-    """(n, tokens, d): every text by a host CLIP."""
+def encode(clip: Any, texts: Sequence[str]) -> Tensor:
+    """Texts -> (texts, n, d), by a host CLIP; shorter ones are repeated to the length of the longest."""
     check_clip(clip)
     return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
 
 
-def conditioning(told: Told, besides: dict[str, Any] | None = None) -> list:
-    """A CONDITIONING (1, n, d) of the first frame's text, which carries the whole story besides.
+def conditioning(contexts: FrameContexts, extra: dict[str, Any] | None = None) -> list:
+    """A CONDITIONING of the first frame's text, (1, n, d), that carries the contexts of all frames, too.
 
-    besides: what it carries, too, such as a CLIP's `hooks`.
+    extra: what else it carries, such as a CLIP's `hooks`.
     """
-    return [[_first(told), {**(besides or {}), KEY: told}]]
+    return [[_first(contexts), {**(extra or {}), KEY: contexts}]]
 
 
 def from_text(clip: Any, story: Story, *, negative: bool = False) -> list:
     """A CONDITIONING of a story's own texts, with the hooks that the CLIP has for the model."""
-    return conditioning(told_by(clip, story, negative=negative), clip.add_hooks_to_dict({}))
+    contexts = story.encode(lambda texts: encode(clip, texts), negative=negative)
+    return conditioning(contexts, clip.add_hooks_to_dict({}))
 
 
 def from_conditionings(scenes: list[list], story: Story) -> list:
@@ -61,8 +57,8 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
             "The scenes' conditionings have different hooks, and a story has one model: use one CLIP for all scenes."
         )
     texts = _same_length([scene[0][0] for scene in scenes])
-    told = story.told(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)])
-    return conditioning(told, {} if hooks[0] is None else {"hooks": hooks[0]})
+    contexts = story.encode(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)])
+    return conditioning(contexts, {} if hooks[0] is None else {"hooks": hooks[0]})
 
 
 def hooks_of(conditioning: list, called: str) -> Any:
@@ -85,18 +81,18 @@ def hooks_of(conditioning: list, called: str) -> Any:
     return extra.get("hooks")
 
 
-def carried(text: Tensor | None, extra: dict[str, Any]) -> Told | None:
-    """The story behind a CONDITIONING's text, if there is one and nothing has been done to the text alone.
+def carried(text: Tensor | None, extra: dict[str, Any]) -> FrameContexts | None:
+    """The contexts of all frames that a CONDITIONING carries; None where it has no story, or a zeroed text.
 
     Raises:
-        T2VError: where a node has changed the text, which knows nothing of the story.
+        T2VError: where a node has changed the text alone.
     """
-    told: Told | None = extra.get(KEY)
-    if told is None or text is None:
+    contexts: FrameContexts | None = extra.get(KEY)
+    if contexts is None or text is None:
         return None
-    first = _first(told)
+    first = _first(contexts)
     if text.shape[1:] == first.shape[1:] and torch.allclose(text[:1].to(first), first, rtol=1e-3, atol=1e-3):
-        return told
+        return contexts
     if text.any():  # ConditioningZeroOut leaves no text in any frame
         raise T2VError(
             "A story's conditioning was changed by a node that knows one text only, such as ConditioningAverage or "
@@ -106,27 +102,31 @@ def carried(text: Tensor | None, extra: dict[str, Any]) -> Told | None:
 
 
 def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `extra_conds` adds for a conditioning that carries a story; flat, so that no window cuts it by accident.
+    """What `extra_conds` adds for a conditioning that carries a story; flat, so that no context window cuts it.
 
-    A clip of another length than the story's takes it evenly, whether it is denoised whole or in windows.
+    A clip of another length than the story's is given its texts evenly, whether it is denoised whole or in windows.
     """
-    told = carried(kwargs.get("cross_attn"), kwargs)
-    if told is None:
+    contexts = carried(kwargs.get("cross_attn"), kwargs)
+    if contexts is None:
         return {}
     noise = kwargs["noise"]
-    blend = told.blend[_evenly(noise.shape[0] if noise.ndim == 4 else noise.shape[2], len(told.blend))]
-    shape = (*blend.shape, *told.texts.shape[1:])
+    blend = contexts.blend[_evenly(noise.shape[0] if noise.ndim == 4 else noise.shape[2], len(contexts.blend))]
+    shape = (*blend.shape, *contexts.texts.shape[1:])
     return {
-        "t2v_texts": comfy.conds.CONDRegular(told.texts.reshape(1, -1)),
+        "t2v_texts": comfy.conds.CONDRegular(contexts.texts.reshape(1, -1)),
         "t2v_blend": comfy.conds.CONDRegular(blend.reshape(1, -1)),
         "t2v_story_shape": comfy.conds.CONDConstant(shape),
     }
 
 
 def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, window: Any) -> Tensor:
-    """The text of every frame in the UNet. texts: (b, s*n*d), blend: (b, T*s) -> (b, t, n, d) or (b, n, d).
+    """The text of every frame in the UNet: (b, t, n, d), or (b, n, d) where all have one.
 
-    A context window over frames, if not None, tells which of the clip's frames these are.
+    Args:
+        texts, blend: (b, s*n*d) and (b, T*s), flat as in `conds`.
+        shape: (T, s, n, d), T the clip's frames.
+        frames: t, how many of them the UNet is given.
+        window: the host's context window over frames, which says which frames these are; None for all.
     """
     total, scenes, tokens, width = shape
     texts = texts.view(-1, scenes, tokens, width)
@@ -137,12 +137,13 @@ def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, w
     return torch.einsum("b t s, b s n d -> b t n d", shares.to(texts), texts)
 
 
-def _first(told: Told) -> Tensor:
+def _first(contexts: FrameContexts) -> Tensor:
     """The first frame's text, (1, n, d)."""
-    return told.at(torch.tensor([[0]]))
+    return contexts.at(torch.tensor([[0]]))
 
 
 def _numbers(frames: int, total: int, window: Any) -> list[int]:
+    """The numbers in the clip of the frames that the UNet is given."""
     index = list(getattr(window, "index_list", ()))
     anchor = getattr(window, "causal_anchor_index", None)
     if anchor is not None and anchor >= 0 and len(index) + 1 == frames:
@@ -155,12 +156,16 @@ def _numbers(frames: int, total: int, window: Any) -> list[int]:
 
 
 def _evenly(frames: int, total: int) -> list[int]:
-    """Which of so many frames a clip of another length shows."""
+    """For each of so many frames, which of `total` frames it corresponds to."""
     return [min(total - 1, int((i + 0.5) * total / frames)) for i in range(frames)]
 
 
 def _same_length(embeddings: list[Tensor]) -> Tensor:
-    """(1, n_i, d) each -> (s, n, d): shorter texts are repeated, as the host does with prompts of unequal length."""
+    """(1, n_i, d) each -> (s, n, d): the tokens of shorter texts are repeated, and cut at the longest length.
+
+    Where one length divides the other, as with 77 and 154, attention stays as it is; `sampling.story.same_tokens` is exact
+    for all lengths, at the cost of more tokens.
+    """
     longest = max(each.shape[1] for each in embeddings)
     rows = [each[:1].repeat(1, -(-longest // each.shape[1]), 1)[:, :longest] for each in embeddings]
     return torch.cat(rows)

@@ -4,13 +4,22 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from .device import add_device, check_device
+
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    from ..evaluation.run import Answer
+    from ..evaluation.scoring import Question
+
+    Rounds: TypeAlias = list[tuple[list[Question], dict[str, Any]]]
 
 GROUPS = {"plain": 200, "held out": 60, "other": 60, "pairs": 40, "unguided": 24}
 SHORTEST = 8
@@ -56,9 +65,45 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
 
 def run(args: argparse.Namespace) -> str:
     """Evaluate; returns the table."""
-    counts = {group: getattr(args, group.replace(" ", "_")) for group in GROUPS}
+    _check_options(args)
+    check_device(args.device)
+
+    from tqdm import tqdm
+
+    from ..evaluation import report
+    from ..evaluation.run import summarise
+    from ..evaluation.workers import usual_jobs
+
+    jobs = args.jobs or usual_jobs(args.device)
+    rounds = _rounds(args)
+    options = {
+        "steps": args.steps,
+        "guidance_scale": args.guidance,
+        "scheduler": args.scheduler,
+        "frames": args.frames,
+    }
+    _check(args, rounds, options)
+    args.output.mkdir(parents=True, exist_ok=True)
+    answers = _answers(args, rounds, options, jobs)
+    paragraphs = []
+    if answers:
+        summaries = summarise(answers)
+        report.write_csv(answers, args.output / "results.csv")
+        report.contact_sheet(answers, args.output / "sheet.png")
+        report.plot(summaries, answers, args.output / "plot.png")
+        paragraphs = [report.table(summaries), f"results.csv, sheet.png and plot.png are in {args.output}."]
+    if args.stories:
+        for each in paragraphs:  # shown now, as stories take long and may be stopped
+            tqdm.write(f"{each}\n")
+        paragraphs = [_stories(args, jobs)]
+    return "\n\n".join(paragraphs)
+
+
+def _check_options(args: argparse.Namespace) -> None:
+    """Refuse options that are wrong by themselves; `args.method` becomes the usual one where it is not given."""
+    counts = [getattr(args, group.replace(" ", "_")) for group in GROUPS]
     if (
-        any(count is not None and count < 0 for count in (*counts.values(), args.schedulers, args.stories))
+        any(count is not None and count < 0 for count in (*counts, args.schedulers, args.stories))
         or args.batch < 1
         or (args.jobs is not None and args.jobs < 1)
     ):
@@ -69,13 +114,10 @@ def run(args: argparse.Namespace) -> str:
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
     if args.output.exists() and not os.access(args.output, os.W_OK):
         raise T2VError(f"--output is {args.output}, which is not writable: choose another folder.")
-    named = any(count is not None for count in counts.values()) or args.schedulers or args.stories
-    counts = {
-        group: (0 if named else usual) if counts[group] is None else counts[group] for group, usual in GROUPS.items()
-    }
 
+    from ..arguments import checked_scale, checked_seed
     from ..films.settings import METHODS
-    from ..sampling.schedulers import SCHEDULERS, check_scheduler
+    from ..sampling.schedulers import check_scheduler
 
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
@@ -84,25 +126,25 @@ def run(args: argparse.Namespace) -> str:
     args.method = args.method or "windows"
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
-
-    check_device(args.device)
-
-    from dataclasses import replace
-
-    from tqdm import tqdm
-
-    from ..arguments import checked_scale, checked_seed
-    from ..evaluation import report
-    from ..evaluation.run import answers, batches, summarise, truth
-    from ..evaluation.scoring import questions
-    from ..evaluation.workers import make_videos, spread, usual_jobs
-
     checked_seed(args.seed)
     checked_scale(1.0 if args.guidance is None else args.guidance)
-    jobs = args.jobs or usual_jobs(args.device)
+
+
+def _rounds(args: argparse.Namespace) -> Rounds:
+    """What is asked, and with which options besides the usual ones."""
+    from dataclasses import replace
+
+    from ..evaluation.scoring import questions
+    from ..sampling.schedulers import SCHEDULERS
+
+    given = {group: getattr(args, group.replace(" ", "_")) for group in GROUPS}
+    named = any(count is not None for count in given.values()) or args.schedulers or args.stories
+    counts = {
+        group: (0 if named else usual) if given[group] is None else given[group] for group, usual in GROUPS.items()
+    }
     unguided = counts.pop("unguided")
     asked = questions({group: count for group, count in counts.items() if count}, args.seed)
-    rounds: list[tuple[list[Any], dict[str, Any]]] = [(asked, {})] if asked else []
+    rounds: Rounds = [(asked, {})] if asked else []
     if unguided:
         pairs = [question for question in asked if question.group == "pairs"]
         again = pairs[:unguided] if len(pairs) >= unguided else questions({"pairs": unguided}, args.seed)
@@ -112,43 +154,34 @@ def run(args: argparse.Namespace) -> str:
         rounds += [([replace(q, group=name) for q in again], {"scheduler": name}) for name in SCHEDULERS]
     if not rounds and not args.stories:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
+    return rounds
 
-    options = {
-        "steps": args.steps,
-        "guidance_scale": args.guidance,
-        "scheduler": args.scheduler,
-        "frames": args.frames,
-    }
-    _check(args, rounds, options)
-    args.output.mkdir(parents=True, exist_ok=True)
+
+def _answers(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any], jobs: int) -> list[Answer]:
+    """Make and score all videos that are asked for."""
+    from tqdm import tqdm
+
+    from ..evaluation.run import answers, batches, truth
+    from ..evaluation.workers import make_videos, spread
+
+    made: Iterable[list[Answer]]
+    if args.truth:
+        made = ([each] for group, _ in rounds for each in answers(truth(group), group, batch=args.batch))
+    else:
+        parts = [(part, {**options, **changes}) for group, changes in rounds for part in batches(group, args.batch)]
+        made = spread(partial(make_videos, model=args.model, device=args.device), parts, jobs)
     given = []
     with tqdm(total=sum(len(group) for group, _ in rounds), desc="videos", unit="", disable=not rounds) as bar:
-        if args.truth:
-            made = ([each] for group, _ in rounds for each in answers(truth(group), group, batch=args.batch))
-        else:
-            parts = [(part, {**options, **changes}) for group, changes in rounds for part in batches(group, args.batch)]
-            made = spread(partial(make_videos, model=args.model, device=args.device), parts, jobs)
         for part in made:
             given += part
             bar.update(len(part))
-    told = []
-    if given:
-        summaries = summarise(given)
-        report.write_csv(given, args.output / "results.csv")
-        report.contact_sheet(given, args.output / "sheet.png")
-        report.plot(summaries, given, args.output / "plot.png")
-        told = [report.table(summaries), f"results.csv, sheet.png and plot.png are in {args.output}."]
-    if args.stories:
-        for each in told:  # shown now, as stories take long and may be stopped
-            tqdm.write(f"{each}\n")
-        told = [_stories(args, jobs)]
-    return "\n\n".join(told)
+    return given
 
 
-def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any]]], options: dict[str, Any]) -> None:
+def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) -> None:
     """Refuse now what would be found wrong, or found to be ignored, after minutes of work."""
-    from ..arguments import checked_steps
     from ..loading import load_pipeline
+    from ..request import Request
     from ..sampling.solvers import make_solver
 
     if args.truth:
@@ -165,9 +198,7 @@ def _check(args: argparse.Namespace, rounds: list[tuple[list[Any], dict[str, Any
     if args.stories and args.frames is not None and not rounds:
         raise T2VError("--frames is given, but a story's scenes have 16 frames each: leave it out.")
     pipeline = load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
-    pipeline.checked_shape(1, args.frames, None, None)
-    if args.steps is not None:
-        checked_steps(args.steps)
+    Request.checked(pipeline, frames=args.frames, steps=args.steps)
     for _, changes in rounds:
         name = (options | changes)["scheduler"] or pipeline.defaults.scheduler
         make_solver(name, pipeline.schedule, args.steps or pipeline.defaults.steps, [])

@@ -18,8 +18,8 @@ from .device import add_device, check_device
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from ..films.film import Film
     from ..pipeline import Pipeline
+    from ..request import Options
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -80,10 +80,10 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         help="a video to go on from: its frames stay, --frames more follow",
     )
     film.add_argument(
-        "--sketches",
+        "--candidates",
         type=int,
         metavar="N",
-        help="for coarse-to-fine: how often key frames are made before the steadiest are taken (default 4)",
+        help="for coarse-to-fine: how many sets of key frames are made, of which the steadiest is taken (default 4)",
     )
     film.add_argument(
         "--loop", action="store_true", help="lead the end to the beginning (by coarse-to-fine, or --method windows)"
@@ -99,30 +99,9 @@ def run(args: argparse.Namespace) -> str:
     prompts = _prompts(args) if args.story is None else [_story(args)]
     if args.method is None and (args.clip is not None or args.loop or args.story is not None):
         args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop else "windows"
-    width, height = _size(args.size)
     outputs = _outputs(args.output, len(prompts))
-    _check_text(args.negative_prompt, "--negative-prompt")
-
-    from ..sampling.schedulers import check_scheduler
-    from ..video import check_rate, format_of
-
-    if not _pictures(args.output):  # what the file cannot hold is better known now than after the sampling
-        check_rate(format_of(args.output), args.fps)
-    if args.scheduler is not None:
-        check_scheduler(args.scheduler)
-    if args.method is not None:
-        check_method(args)
-    elif args.resume:
-        raise T2VError(
-            "--resume is given without --method, --loop or --story: only films are kept while they are unfinished."
-        )
-    elif args.sketches is not None:
-        raise T2VError(
-            "--sketches is given without --method, --loop or --story: only films have key frames, so leave it out."
-        )
+    _check(args)
     clip, rate = (None, args.fps) if args.clip is None else _clip(args)
-
-    from tqdm import tqdm
 
     from ..arguments import checked_seed
     from ..checkpoints.tensors import DTYPES
@@ -132,7 +111,8 @@ def run(args: argparse.Namespace) -> str:
     check_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else None
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
-    call = {
+    width, height = _size(args.size)
+    options: Options = {
         "frames": args.frames,
         "width": width,
         "height": height,
@@ -140,50 +120,108 @@ def run(args: argparse.Namespace) -> str:
         "steps": args.steps,
         "guidance_scale": args.guidance,
     }
-    # of all prompts first: a mistake in the last story is better known now than after the other films
-    films = [] if args.method is None else _films(args, pipeline, prompts, outputs, call | {"clip": clip})
+    if args.method is None:
+        return _clips(args, pipeline, prompts, outputs, options)
+    return _films(args, pipeline, prompts, outputs, options, clip)
+
+
+def _clips(
+    args: argparse.Namespace, pipeline: Pipeline, prompts: list[str], outputs: list[Path], options: Options
+) -> str:
+    """Make and write a clip of each prompt; returns their paths, one a line."""
     written = []
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-        with tqdm(desc=" ".join(prompt.split())[:40], unit="") as bar:
-
-            def progress(done: int, total: int, bar: tqdm = bar) -> None:
-                bar.total = total
-                bar.update(done - bar.n)
-
-            if films:
-                films[i].progress = progress
-                frames, fps = films[i].frames(), films[i].fps
-            else:
-                more = {"seed": args.seed + i, "scheduler": args.scheduler, "progress": progress}
-                video = pipeline(prompt, args.negative_prompt, **call, **more)
-                frames, fps = iter([video.frames[0]]), video.fps
-            about = {"prompt": prompt, "seed": str(args.seed + i)}
-            written.append(_write(output, frames, fps, about))
-    for film in films:  # not before all are written: else a stopped command would make the first ones again
-        film.finish()
-    return "\n".join(str(path) for path in written)
+        options["seed"] = args.seed + i
+        with _Bar(prompt) as bar:
+            video = pipeline(prompt, args.negative_prompt, scheduler=args.scheduler, progress=bar.show, **options)
+            written.append(_write(output, iter([video.frames[0]]), video.fps, _about(prompt, options["seed"])))
+    return "\n".join(map(str, written))
 
 
 def _films(
-    args: argparse.Namespace, pipeline: Pipeline, prompts: list[str], outputs: list[Path], call: dict[str, Any]
-) -> list[Film]:
-    """One of each prompt, checked but not begun."""
+    args: argparse.Namespace,
+    pipeline: Pipeline,
+    prompts: list[str],
+    outputs: list[Path],
+    options: Options,
+    clip: Tensor | None,
+) -> str:
+    """Make and write a film of each prompt; returns their paths, one a line."""
     from ..films.film import Film
     from ..films.settings import usual_windows
 
-    more: dict[str, Any] = {"method": args.method} | ({} if args.sketches is None else {"sketches": args.sketches})
+    how: dict[str, Any] = {"method": args.method, "clip": clip}
+    if args.candidates is not None:
+        how["candidates"] = args.candidates
     if args.loop:
         own = pipeline.defaults.frames
-        more["window"] = usual_windows(own, args.frames or own, looped=True)
-    films = []
-    for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
-        more["resume"] = output.with_name(f"{output.name}.unfinished") if args.resume else None
-        films.append(Film(pipeline, prompt, args.negative_prompt, seed=args.seed + i, **call, **more))
-    return films
+        how["window"] = usual_windows(own, args.frames or own, looped=True)
+    bars = [_Bar(prompt) for prompt in prompts]
+    films = []  # all are checked before the first begins: a mistake in the last story is better known now
+    for i, (prompt, output, bar) in enumerate(zip(prompts, outputs, bars, strict=True)):
+        options["seed"] = args.seed + i
+        resume = output.with_name(f"{output.name}.unfinished") if args.resume else None
+        films.append(Film(pipeline, prompt, args.negative_prompt, resume=resume, progress=bar.show, **how, **options))
+    written = []
+    for film, prompt, output, bar in zip(films, prompts, outputs, bars, strict=True):
+        with bar:
+            written.append(_write(output, film.frames(), film.fps, _about(prompt, film.job.settings.seed)))
+    for film in films:  # not before all are written: else a stopped command would make the first ones again
+        film.finish()
+    return "\n".join(map(str, written))
+
+
+class _Bar:
+    """A progress bar that appears where its video begins."""
+
+    def __init__(self, prompt: str) -> None:
+        self.title = " ".join(prompt.split())[:40]
+
+    def __enter__(self) -> _Bar:
+        from tqdm import tqdm
+
+        self.bar = tqdm(desc=self.title, unit="")
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.bar.close()
+
+    def show(self, done: int, total: int) -> None:
+        """Move to done of total."""
+        self.bar.total = total
+        self.bar.update(done - self.bar.n)
+
+
+def _about(prompt: str, seed: int) -> dict[str, str]:
+    """What is written into a video's file about how it was made."""
+    return {"prompt": prompt, "seed": str(seed)}
+
+
+def _check(args: argparse.Namespace) -> None:
+    """Refuse options that do not fit each other, or that the output file cannot hold, before a model is loaded."""
+    from ..sampling.schedulers import check_scheduler
+    from ..video import check_rate, format_of
+
+    _size(args.size)
+    _check_text(args.negative_prompt, "--negative-prompt")
+    if not _pictures(args.output):
+        check_rate(format_of(args.output), args.fps)
+    if args.scheduler is not None:
+        check_scheduler(args.scheduler)
+    if args.method is not None:
+        check_method(args)
+    elif args.resume:
+        raise T2VError(
+            "--resume is given without --method, --loop or --story: only films are kept while they are unfinished."
+        )
+    elif args.candidates is not None:
+        raise T2VError(
+            "--candidates is given without --method, --loop or --story: only films have key frames, so leave it out."
+        )
 
 
 def check_method(args: argparse.Namespace) -> None:
-    """What only films have, and what they do not."""
+    """Refuse options that the chosen method does not have."""
     from ..films.settings import LOOPS, METHODS
 
     if args.method not in METHODS:
@@ -194,9 +232,9 @@ def check_method(args: argparse.Namespace) -> None:
         )
     if args.clip is not None and args.method != "endless":
         raise T2VError(f"--method is {args.method!r}: --continue works with endless, so leave --method out.")
-    if args.sketches is not None and args.method != "coarse-to-fine":
+    if args.candidates is not None and args.method != "coarse-to-fine":
         raise T2VError(
-            f"--sketches is given for --method {args.method}: only coarse-to-fine sketches, so leave it out."
+            f"--candidates is given for --method {args.method}: only coarse-to-fine has key frames, so leave it out."
         )
     if args.loop and args.method not in LOOPS:
         raise T2VError(f"--loop is given for --method {args.method}: choose {' or '.join(LOOPS)}, or leave --loop out.")
@@ -212,7 +250,8 @@ def _write(path: Path, parts: Iterator[Tensor], fps: float, about: dict[str, str
     """The frames of all parts, each (t, h, w, 3), into a file; several pictures into a folder. Returns where."""
     from ..video import VideoWriter, still_png
 
-    frames, format = (frame for part in parts for frame in part.numpy()), None
+    frames: Iterator[Any] = (frame for part in parts for frame in part.numpy())
+    format = None
     if _pictures(path):
         first, second = next(frames), next(frames, None)
         if second is None:
@@ -232,7 +271,8 @@ def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
     from ..video import VideoReader
 
     width, height = _size(args.size)
-    reader = VideoReader(args.clip, fps=args.fps, size=None if width is None else (width, height))
+    size = None if width is None or height is None else (width, height)
+    reader = VideoReader(args.clip, fps=args.fps, size=size)
     frames = list(reader)
     if not frames:
         raise T2VError(

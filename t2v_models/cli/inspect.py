@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from ..checkpoints import CheckpointInfo
+    from ..families import Defaults, Family
+    from ..unet import UNetConfig
 
 
 def add_parser(subparsers: argparse._SubParsersAction) -> None:
@@ -46,33 +48,9 @@ def report(info: CheckpointInfo) -> str:
         ("weights", f"{info.parameters:,} parameters, {info.dtype}"),
         ("licence", info.licence),
     ]
-    if info.config:
-        config, defaults = info.config, info.defaults
-        extras = [
-            title
-            for title, has in (
-                ("temporal convolutions", config.temporal_convolution),
-                (f"relative positions up to {config.relative_position}", config.relative_position),
-                ("frame rate embedding", config.fps_embedding),
-                ("embedded guidance", config.guidance_dim),
-                ("motion guidance", config.motion_dim),
-                ("image attention", config.image_attention),
-            )
-            if has
-        ]
-        rows.append(("network", f"{'-'.join(map(str, config.channels))} channels, heads of {config.head_dim}, "
-                     f"text width {config.context_dim}"))  # fmt: skip
-        rows.append(("with", ", ".join(extras) or "nothing more"))
-        rows.append(
-            ("predicts", info.family.prediction_type + (", zero terminal SNR" if info.family.zero_terminal_snr else ""))
-        )
-        size = f"{defaults.width}x{defaults.height}, {defaults.frames} frames at {defaults.fps:g} fps"
-        how = f"{defaults.steps} steps, guidance {defaults.guidance_scale:g}, {defaults.scheduler}"
-        rows.append(("defaults", f"{size}, {how}"))
-        if defaults.fps_condition is not None:
-            rows.append(("", f"told to the network as {defaults.fps_condition:g} fps"))
-        if info.family.notes:
-            rows.append(("", info.family.notes))
+    if info.config and info.family:
+        rows += _network(info.config)
+        rows += _use(info.family, info.defaults)
     lines = [f"{name:<9} {value}" for name, value in rows]
     lines.append("parts")
     for kind, part in info.parts.items():
@@ -80,3 +58,39 @@ def report(info: CheckpointInfo) -> str:
         where = ", ".join(part.files)
         lines.append(f"  {kind:<16} {part.layout:<13} {size}{'  ' if size and where else ''}{where}")
     return "\n".join(lines)
+
+
+def _network(config: UNetConfig) -> list[tuple[str, str]]:
+    """The rows about the UNet."""
+    extras = [
+        title
+        for title, has in (
+            ("temporal convolutions", config.temporal_convolution),
+            (f"relative positions up to {config.relative_position}", config.relative_position),
+            ("frame rate embedding", config.fps_embedding),
+            ("embedded guidance", config.guidance_dim),
+            ("motion guidance", config.motion_dim),
+            ("image attention", config.image_attention),
+        )
+        if has
+    ]
+    channels = "-".join(map(str, config.channels))
+    return [
+        ("network", f"{channels} channels, heads of {config.head_dim}, text width {config.context_dim}"),
+        ("with", ", ".join(extras) or "nothing more"),
+    ]
+
+
+def _use(family: Family, defaults: Defaults) -> list[tuple[str, str]]:
+    """The rows about what the model predicts and how it is used."""
+    size = f"{defaults.width}x{defaults.height}, {defaults.frames} frames at {defaults.fps:g} fps"
+    how = f"{defaults.steps} steps, guidance {defaults.guidance_scale:g}, {defaults.scheduler}"
+    rows = [
+        ("predicts", family.prediction_type + (", zero terminal SNR" if family.zero_terminal_snr else "")),
+        ("defaults", f"{size}, {how}"),
+    ]
+    if defaults.fps_condition is not None:
+        rows.append(("", f"given to the network as {defaults.fps_condition:g} fps"))
+    if family.notes:
+        rows.append(("", family.notes))
+    return rows

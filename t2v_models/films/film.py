@@ -21,7 +21,7 @@ from ..sampling.story import parse_story, with_negative
 from ..sampling.windows import Windows, windows
 from .job import FilmJob
 from .methods import MAKE
-from .model import FilmModel
+from .model import FilmModel, codec_of
 from .settings import LOOPS, METHODS, Settings, usual_windows
 from .store import Store
 
@@ -93,7 +93,13 @@ class Film:
         rate = fps_condition or request.fps_condition or request.fps
         parsed = parse_story(text, self.shape[2], self.fps)
         warn_of_unused(parsed.negatives, model, settings.guidance_scale)
-        about = {"story": text, "method": self.method, "shape": self.shape, "settings": settings, "fps": (self.fps, rate)}
+        about = {
+            "story": text,
+            "method": self.method,
+            "shape": self.shape,
+            "settings": settings,
+            "fps": (self.fps, rate),
+        }
         store = Store(resume, {} if resume is None else {**about, **_digests(model, clip)})
         self.job = FilmJob(model, parsed, self.shape, rate, settings, store, clip, progress, preview)
 
@@ -108,12 +114,12 @@ class Film:
 
         Where they are kept to resume, call `finish` once the frames are safe.
         """
-        parts = self.latents()
+        codec, parts = codec_of(self.job.model), self.latents()
         if self.job.clip is not None:
             next(parts)
             yield self.job.clip
         for part in parts:
-            yield from self.job.model.decode(part[0])
+            yield from codec.decode(part[0])
 
     def finish(self) -> None:
         """Remove what was kept to resume: the frames are safe elsewhere."""

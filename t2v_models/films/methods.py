@@ -15,6 +15,7 @@ from ..sampling.windows import fuse
 from .coarse_to_fine import by_coarse_to_fine
 from .guided_model import GuidedModel
 from .job import FilmJob
+from .model import codec_of
 from .work import Work
 
 Predict = Callable[[Tensor, int, Work], Tensor]
@@ -110,7 +111,7 @@ def by_endless(job: FilmJob) -> Iterator[Tensor]:
 def _beginning(job: FilmJob, model: GuidedModel, frames: int, work: Work) -> Tensor:
     """The latents of the clip that the film goes on from, or of a new one of so many frames."""
     if job.clip is not None:
-        return job.model.encode_video(job.clip[None]).cpu()
+        return codec_of(job.model).encode_video(job.clip[None]).cpu()
     x = torch.randn((*job.shape[:2], frames, *job.shape[3:]), generator=job.noise(0))
     for i in range(len(model.timesteps)):
         prediction = model.all_frames(x, i)

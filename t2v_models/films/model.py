@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from ..errors import T2VError
+
 if TYPE_CHECKING:
     from ..families import Defaults, Family
     from ..sampling.conditions import Conditions
@@ -45,12 +47,6 @@ class FilmModel(Protocol):
     def encode_text(self, texts: Sequence[str], /) -> Tensor:
         """Texts -> (texts, n, d)."""
 
-    def encode_video(self, video: Tensor, /) -> Tensor:
-        """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8)."""
-
-    def decode(self, latents: Tensor, /) -> Iterator[Tensor]:
-        """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, a few at a time."""
-
     def conditions(self, fps: float | None, guidance_scale: float) -> Conditions:
         """Those of these values that the UNet takes."""
 
@@ -67,3 +63,21 @@ class FilmModel(Protocol):
         Raises:
             T2VError: where the prediction is not finite.
         """
+
+
+@runtime_checkable
+class VideoCodec(Protocol):
+    """What a model has besides where its films begin with frames, or end as frames."""
+
+    def encode_video(self, video: Tensor, /) -> Tensor:
+        """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8)."""
+
+    def decode(self, latents: Tensor, /) -> Iterator[Tensor]:
+        """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, a few at a time."""
+
+
+def codec_of(model: FilmModel) -> VideoCodec:
+    """The model as a codec; T2VError where it makes latents only."""
+    if not isinstance(model, VideoCodec):
+        raise T2VError("This model has no VAE: take a film's latents() and decode them with one.")
+    return model

@@ -177,7 +177,9 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
         elif part.startswith("weight"):
             scene = replace(scene, weight=float(part[6:]))
             if scene.weight > MOST_WEIGHT:
-                raise T2VError(f"Line {number} of the story has weight {scene.weight:g}: 0 to {MOST_WEIGHT} is possible.")
+                raise T2VError(
+                    f"Line {number} of the story has weight {scene.weight:g}: 0 to {MOST_WEIGHT} is possible."
+                )
         elif part == "negative":
             negative = True
     return scene, negative

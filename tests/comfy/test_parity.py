@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from t2v_models import load_pipeline
-from t2v_models.films.film import Film
+from t2v_models import Film, load_pipeline
 from t2v_models.films.settings import LOOPS, METHODS
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.windows import Windows

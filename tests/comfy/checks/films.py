@@ -1,6 +1,19 @@
 """Films and continued clips: the library's methods with a host's models."""
 
 
+def check_the_hosts_pipeline_is_a_film_model(host):
+    import inspect
+
+    protocol = host.module("t2v_models.films.model").FilmModel
+    kind = host.module("nodes.host.film").HostPipeline
+    model, clip, _ = host.tiny("tiny-v")
+    assert isinstance(kind(model, clip), protocol)
+    for name in vars(protocol):
+        if not name.startswith("_") and inspect.isfunction(vars(protocol)[name]):
+            wanted, given = (inspect.signature(getattr(each, name)).parameters for each in (protocol, kind))
+            assert list(wanted) == list(given), name
+
+
 def check_a_stopped_film_goes_on_with_its_own_model_only(host):
     import torch
 

@@ -268,7 +268,7 @@ def check_turbos_lora_takes_videocrafters_scale_away(host):
         pipeline = host.module("nodes.host.film").HostPipeline
         film, loaded = pipeline(patched, clip), pipeline(model, clip).identity()
         assert not film.schedule.is_scaled
-        assert film.scheduler_config["even_steps"] is True
+        assert film.schedule.config["even_steps"] is True
         host.ksample(model, clip)  # takes the patches back
         assert pipeline(patched, clip).identity() == film.identity()
         assert pipeline(model, clip).identity() == loaded != film.identity()
