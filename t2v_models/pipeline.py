@@ -11,11 +11,11 @@ import torch
 from torch import Tensor
 
 from .arguments import Progress, is_guided, warn_of_unused
+from .conditions import Conditions, predict
 from .errors import T2VError
 from .families import Family
 from .fingerprint import schedule_digest, weights_digest
 from .request import ClipRequest
-from .sampling.conditions import Conditions, predict
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
@@ -77,7 +77,9 @@ class Pipeline:
 
     def identity(self) -> str:
         """A digest of weights, noise schedule and family: a film goes on only with the model that began it."""
-        return weights_digest(self.unet) + weights_digest(self.text_encoder) + schedule_digest(self.schedule, self.family)
+        return (
+            weights_digest(self.unet) + weights_digest(self.text_encoder) + schedule_digest(self.schedule, self.family)
+        )
 
     @torch.no_grad()
     def __call__(

@@ -16,12 +16,12 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ...t2v_models.conditions import Conditions
 from ...t2v_models.errors import T2VError
 from ...t2v_models.films.film import Film
 from ...t2v_models.films.guided_model import GuidedModel
 from ...t2v_models.films.methods import continue_video, queue_length
 from ...t2v_models.fingerprint import sample_bytes, schedule_digest, weights_digest
-from ...t2v_models.sampling.conditions import Conditions
 from ...t2v_models.sampling.story import FrameContexts
 from ...t2v_models.sampling.windows import Windows, together
 from . import stories

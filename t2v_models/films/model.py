@@ -11,8 +11,8 @@ from torch import Tensor
 from ..errors import T2VError
 
 if TYPE_CHECKING:
+    from ..conditions import Conditions
     from ..families import Defaults, Family
-    from ..sampling.conditions import Conditions
     from ..sampling.schedule import NoiseSchedule
     from ..unet import UNetConfig
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .guidance import MOTION_GUIDANCE, motion_guidance
+from .sampling.guidance import MOTION_GUIDANCE, motion_guidance
 
 if TYPE_CHECKING:
-    from ..unet import UNetConfig
+    from .unet import UNetConfig
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class Conditions:
     guidance: float | None = None
     """Guidance scale of a model that was distilled with guidance."""
     motion_guidance: float | None = None
-    """Strength of T2V-Turbo v2's motion guidance at the noisy timesteps, see `guidance.motion_guidance`."""
+    """Strength of T2V-Turbo v2's motion guidance at the noisy timesteps, see `sampling.guidance`."""
     image: Tensor | None = None
     """(b, i, d) tokens of an image, or (b, t, i, d), one set per frame."""
 
