@@ -1,4 +1,4 @@
-"""Files that are whole at any moment: what a stopped film or training goes on from."""
+"""Write a file so that it is whole at any moment: a film or a training that was stopped continues from such files."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from .errors import T2VError
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str] | None = None) -> None:
-    """Write a safetensors file; a stop at any moment leaves the old one or the new one.
+    """Write a safetensors file; a stop at any moment leaves the old file or the new one.
 
     Raises:
-        T2VError: where it cannot be written, for a full disk, mostly.
+        T2VError: where the file cannot be written, mostly because the disk is full.
     """
     # safetensors refuses tensors that share memory
     apart = {name: value.clone(memory_format=torch.contiguous_format) for name, value in tensors.items()}
@@ -27,11 +27,16 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same for a text."""
+    """Write a UTF-8 text file; a stop at any moment leaves the old file or the new one.
+
+    Raises:
+        T2VError: where the file cannot be written, mostly because the disk is full.
+    """
     _replace(path, lambda part: part.write_text(text, encoding="utf-8"))
 
 
 def _replace(path: Path, write: Callable[[Path], object]) -> None:
+    """Have `write` make a file beside the path, sync it to the disk, and give it the path's name in one step."""
     part = path.with_suffix(".part")
     try:
         write(part)
@@ -42,6 +47,6 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise T2VError(
-            f"{path} cannot be written ({error}): make room on its disk, then give the same command again; what was kept "
+            f"{path} cannot be written ({error}): make room on its disk, then give the same command again; what was saved "
             "before is whole."
         ) from error

@@ -1,4 +1,7 @@
-"""Files that appear whole or not at all: written in a private folder beside their place, synced, moved at the end."""
+"""Write a file or a folder that appears whole or not at all.
+
+It is written in a private folder beside its place, synced to the disk, and moved at the end.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,19 @@ _LOCK = "lock"
 
 
 class AtomicOutput:
-    """A hidden folder in the folder of path, for what is not finished. `publish` moves the result to its name.
+    """A hidden folder beside a path, for the unfinished file; `publish` moves the result to the path.
 
-    The folder holds a locked file as long as its process lives, so that the next writer in the same folder knows which
-    folders a killed process has left, and removes them.
+    The hidden folder holds a file that is locked as long as the process lives. So the next writer beside it can find the
+    folders that killed processes have left, and remove them.
+
+    Args:
+        path: where the file or folder will be.
+        overwrite: replace an older file at the end.
+
+    Raises:
+        FileExistsError: where the path exists, without `overwrite`.
+        OSError: where nothing can be written there, with a sentence that says what to do.
+        T2VError: where the name is too long.
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False):
@@ -28,12 +40,12 @@ class AtomicOutput:
         self.overwrite = overwrite
         parent = path.parent
         try:
-            taken = os.path.lexists(path)
+            exists = os.path.lexists(path)
         except OSError as error:
             raise _sentence(path, error) from error
         if len(os.fsencode(path.name)) > 255:
             raise T2VError(f"The name {path.name[:40]!r}… has {len(os.fsencode(path.name))} bytes: 255 are possible.")
-        if taken and not overwrite:
+        if exists and not overwrite:
             raise FileExistsError(errno.EEXIST, "This file exists already, and is not overwritten", str(path))
         try:
             parent.mkdir(parents=True, exist_ok=True)
@@ -41,12 +53,16 @@ class AtomicOutput:
             self.folder = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
         except OSError as error:
             raise _sentence(path, error) from error
-        self._lock = _locked(self.folder / _LOCK)
+        self._lock: int | None = _locked(self.folder / _LOCK)
 
     def publish(self, name: str) -> Path:
-        """Sync the file or folder of that name and move it to its place; returns the place.
+        """Sync the file or folder of that name, move it to the path, and return where it is.
 
-        If another process has taken the name in the meantime, the next free one ("clip (2).mp4") is used.
+        Where another process has taken the path meanwhile, the next free name ("clip (2).mp4") is used. A folder always
+        gets a free name.
+
+        Raises:
+            OSError: where it cannot be written there, with a sentence that says what to do.
         """
         source = self.folder / name
         try:
@@ -61,7 +77,7 @@ class AtomicOutput:
         return place
 
     def remove(self) -> None:
-        """The private folder and everything in it."""
+        """Remove the private folder and everything in it."""
         _empty(self.folder)
         if self._lock is not None:
             with contextlib.suppress(OSError):
@@ -71,7 +87,7 @@ class AtomicOutput:
 
 
 def _empty(folder: Path) -> None:
-    """Remove all but the lock, which goes last: killed before it, the folder is known as one that was left."""
+    """Remove all but the lock. It goes last, so that a folder whose removal was killed is still found by the next writer."""
     with contextlib.suppress(OSError):
         for path in [path for path in folder.iterdir() if path.name != _LOCK]:
             if path.is_dir() and not path.is_symlink():
@@ -81,10 +97,10 @@ def _empty(folder: Path) -> None:
 
 
 def _sentence(path: Path, error: OSError) -> Exception:
-    """The same kind of error (PermissionError …) with a sentence that says what to do."""
+    """Make an error of the given one's class (PermissionError …) with a sentence that says what to do."""
     if isinstance(error, T2VError):
         return error
-    help = {
+    remedy = {
         errno.EACCES: "there is no permission to write there: choose another folder",
         errno.EPERM: "there is no permission to write there: choose another folder",
         errno.EROFS: "that disk is read-only: choose another folder",
@@ -94,11 +110,11 @@ def _sentence(path: Path, error: OSError) -> Exception:
         errno.EEXIST: "a part of the path is a file, not a folder: choose another folder",
     }.get(error.errno or 0, error.strerror or str(error))
     name = str(path) if len(str(path)) < 200 else f"{str(path)[:80]}…{str(path)[-80:]}"
-    return type(error)(error.errno or 0, f"{name} cannot be written: {help}")
+    return type(error)(error.errno or 0, f"{name} cannot be written: {remedy}")
 
 
 def _move(source: Path, place: Path, overwrite: bool) -> bool:
-    """Give source the name place in one step; False if the name is taken (and must not be overwritten)."""
+    """Give source the name place in one step; returns False where the name is taken and must not be overwritten."""
     if overwrite and not source.is_dir():
         os.replace(source, place)
         return True
@@ -126,7 +142,7 @@ def _move(source: Path, place: Path, overwrite: bool) -> bool:
 
 
 def _sync(path: Path) -> None:
-    """Have the file, or every file of the folder, on the disk before its name is."""
+    """Write a file, or every file of a folder, out to the disk."""
     if path.is_dir():
         for child in path.iterdir():
             _sync(child)
@@ -137,6 +153,7 @@ def _sync(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
+    """Write the names in a folder out to the disk."""
     if os.name == "nt":
         return
     with contextlib.suppress(OSError):  # some network file systems refuse it
@@ -147,8 +164,8 @@ def _sync_folder(path: Path) -> None:
             os.close(descriptor)
 
 
-def _locked(path: Path) -> int | None:
-    """A descriptor of a new file that is locked until this process ends; None where locks are not known."""
+def _locked(path: Path) -> int:
+    """Make a file that is locked until this process ends; returns its descriptor. Without fcntl it is open, not locked."""
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     with contextlib.suppress(ImportError, OSError):
         import fcntl
@@ -158,6 +175,7 @@ def _locked(path: Path) -> int | None:
 
 
 def _abandoned(folder: Path) -> bool:
+    """Whether the process that made a private folder has ended."""
     try:
         descriptor = os.open(folder / _LOCK, os.O_RDWR)
     except FileNotFoundError:  # just made, or just being removed
@@ -180,7 +198,7 @@ def _abandoned(folder: Path) -> bool:
 
 
 def _sweep(parent: Path) -> None:
-    """Remove what killed writers have left in this folder."""
+    """Remove the private folders that killed writers have left in this folder."""
     for folder in parent.glob(PREFIX + "*"):
         with contextlib.suppress(OSError):
             if _abandoned(folder):

@@ -1,4 +1,4 @@
-"""Sound that goes with a clip: float samples, as ComfyUI's AUDIO has them."""
+"""The sound of a clip: float samples, as in ComfyUI's AUDIO."""
 
 from __future__ import annotations
 
@@ -12,24 +12,31 @@ from ..errors import T2VError
 
 @dataclass(frozen=True)
 class Audio:
-    """samples: (channels, n) float32 in -1..1; rate: samples a second."""
+    """The sound of a clip."""
 
     samples: np.ndarray
+    """(channels, n) float32 in -1..1."""
     rate: int
+    """Samples a second."""
 
     @property
     def channels(self) -> int:
+        """The number of channels."""
         return self.samples.shape[0]
 
     def exactly(self, count: int) -> Audio:
-        """The first count samples, with silence after the end."""
+        """Return the first count samples, with silence after the end."""
         samples = self.samples[:, :count]
         missing = count - samples.shape[1]
         return Audio(np.pad(samples, ((0, 0), (0, missing))) if missing else samples, self.rate)
 
 
 def to_audio(audio: Any) -> Audio:
-    """An Audio, or a mapping as ComfyUI's: waveform (1, channels, n) or (channels, n), sample_rate."""
+    """Convert ComfyUI's AUDIO, a mapping of waveform (1, channels, n) or (channels, n) and sample_rate; an Audio stays.
+
+    Raises:
+        T2VError: where it is no such mapping, the shape has not 1 to 8 channels, or the rate is not 1000 to 768000.
+    """
     if isinstance(audio, Audio):
         return audio
     try:

@@ -10,7 +10,11 @@ _TELEVISION = [Fraction(n * 1000, 1001) for n in (24, 30, 48, 60, 120)]
 
 
 def frame_rate(value: float | str | Fraction) -> Fraction:
-    """24, 29.97, "30000/1001" or a fraction -> frames a second; 23.976 and 29.97 mean 24000/1001 and 30000/1001."""
+    """Parse frames a second: 24, 29.97, "30000/1001" or a fraction; 23.976 and 29.97 mean 24000/1001 and 30000/1001.
+
+    Raises:
+        T2VError: where it is no number from 0.001 to 1000.
+    """
     try:
         if isinstance(value, float):
             known = next((rate for rate in _TELEVISION if abs(rate - Fraction(value)) < Fraction(1, 200)), None)
@@ -27,11 +31,18 @@ def frame_rate(value: float | str | Fraction) -> Fraction:
 
 
 def measured_rate(count: int, span: Fraction, tick: Fraction, uniform: Fraction | None) -> Fraction | None:
-    """The rate behind time stamps that a container has rounded.
+    """Find the frame rate behind time stamps that a container has rounded.
 
-    count frames lie span seconds apart (first to last); the container counts in ticks of that many seconds; uniform is
-    the one duration that all frames have, if they do. Where stamps are coarse (1 ms in webm) the simplest rate that
-    explains them is taken.
+    Where stamps are coarse (1 ms in webm), it is the simplest rate that explains them.
+
+    Args:
+        count: frames.
+        span: seconds from the first frame to the last.
+        tick: seconds of the container's unit of time.
+        uniform: seconds that every frame lasts; None where durations differ.
+
+    Returns:
+        Frames a second; None where the time stamps give none.
     """
     if (
         uniform

@@ -1,4 +1,4 @@
-"""Frames as arrays: from what a caller has (uint8, uint16 or float, NumPy or torch) to the bytes that ffmpeg is fed."""
+"""Frames as arrays: from uint8, uint16 or float, NumPy or torch, to the numbers that ffmpeg gets."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ log = logging.getLogger(__name__)
 
 
 def to_array(frame: Any) -> np.ndarray:
-    """frame: (h, w, 3) array or tensor, on any device -> NumPy array of the same shape."""
+    """Convert a frame, an (h, w, 3) array, or tensor on any device, to a NumPy array of that shape.
+
+    Raises:
+        T2VError: where the shape is another, or the numbers are not uint8, uint16 or float.
+    """
     if hasattr(frame, "detach"):  # a torch tensor
         frame = frame.detach().cpu()
         frame = (frame.float() if frame.is_floating_point() else frame).numpy()
@@ -26,7 +30,7 @@ def to_array(frame: Any) -> np.ndarray:
 
 
 def quantize(array: np.ndarray, depth: int) -> np.ndarray:
-    """(h, w, 3) uint8, uint16 or float 0..1 -> uint8 (depth 8) or uint16 (depth 16), rounded to the nearest."""
+    """Round a frame, (h, w, 3) uint8, uint16 or float 0..1, to uint8 (depth 8) or uint16 (depth 16)."""
     wanted = np.uint8 if depth == 8 else np.uint16
     if array.dtype == wanted:
         return array
@@ -39,13 +43,13 @@ def quantize(array: np.ndarray, depth: int) -> np.ndarray:
     np.rint(scaled, out=scaled)
     np.clip(scaled, 0, top, out=scaled)
     if np.isnan(scaled.sum()):
-        log.warning("A frame holds numbers that are no numbers (NaN): they are written as black.")
+        log.warning("A frame holds NaN (no numbers): it is written as black.")
         np.nan_to_num(scaled, copy=False, nan=0.0)
     return scaled.astype(wanted)
 
 
 def pad_to(array: np.ndarray, width: int, height: int) -> np.ndarray:
-    """Repeat the last row and column until the frame has that size: an even one, say, for 4:2:0."""
+    """Repeat the last row and column of a frame until it has that size, such as an even one for 4:2:0."""
     h, w, _ = array.shape
     if (w, h) == (width, height):
         return array

@@ -1,7 +1,8 @@
-"""Text inside a video file (the workflow, the prompt), put where ComfyUI's graph editor looks for it.
+"""Texts inside a video file (the workflow, the prompt), at the places where ComfyUI's graph editor reads them.
 
 mp4, mov, webm and mkv hold it as container tags, which ffmpeg writes and reads as an ffmetadata text; animated WebP as
-EXIF entries "key:text"; PNG as a text chunk; GIF as a comment that holds JSON. The last three are written here.
+EXIF entries "key:text"; PNG as a text chunk; GIF as a comment that holds JSON. The last three are written here, because
+Pillow would encode the frames again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import Any, BinaryIO
 from ..errors import T2VError
 
 PRIVATE = "t2v_"
-"""Keys that begin so hold what the container cannot: an exact frame rate, the size before padding."""
+"""The prefix of keys for what the container cannot store: the exact frame rate, the size before padding."""
 
 _CONTAINERS_OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
@@ -26,7 +27,11 @@ _LIMIT = 512 << 20
 
 
 def checked(metadata: Mapping[str, Any] | None) -> dict[str, str]:
-    """The same with every value a text (others become JSON); refuses what some container would lose."""
+    """Check the keys and values of metadata, and convert every value that is no text to JSON.
+
+    Raises:
+        T2VError: where some container could not store a key or a value.
+    """
     texts = {}
     for key, value in (metadata or {}).items():
         if not isinstance(key, str) or not _KEY.fullmatch(key) or key.startswith(PRIVATE) or key in _CONTAINERS_OWN:
@@ -45,10 +50,10 @@ def checked(metadata: Mapping[str, Any] | None) -> dict[str, str]:
 
 
 def json_text(value: Any) -> str:
-    """JSON in pure ASCII, with the braces inside strings escaped.
+    """Write a value as JSON in pure ASCII, with the braces inside strings escaped.
 
     The graph editor finds the end of a webm's workflow by counting braces, those inside strings too, and reads PNG text
-    as it lies in the file; text in this form is read alike by every editor and from every container.
+    byte by byte; text in this form is read alike by every editor and from every container.
     """
     text = json.dumps(value)
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
@@ -58,13 +63,13 @@ def json_text(value: Any) -> str:
 
 
 def ffmetadata(texts: Mapping[str, str]) -> bytes:
-    """The text file from which ffmpeg takes a container's tags."""
+    """Write the text file from which ffmpeg takes a container's tags."""
     escapes = str.maketrans({character: "\\" + character for character in "\\=;#\n\r"})
     return (";FFMETADATA1\n" + "".join(f"{key}={text.translate(escapes)}\n" for key, text in texts.items())).encode()
 
 
 def parse_ffmetadata(data: bytes) -> dict[str, str]:
-    """Tags of the container from what ffmpeg prints: keys in small letters, the container's own left out."""
+    """Parse a container's tags from what ffmpeg prints: keys in small letters, without those that every container has."""
     texts: dict[str, str] = {}
     for line in _logical_lines(data):
         if line.startswith(b"["):  # a stream's or a chapter's section: the container's tags are over
@@ -75,7 +80,7 @@ def parse_ffmetadata(data: bytes) -> dict[str, str]:
 
 
 def _logical_lines(data: bytes) -> Iterator[bytes]:
-    """Lines, where a newline behind a backslash belongs to the text."""
+    """Split into lines, where a newline behind a backslash belongs to the text."""
     parts: list[bytes] = []
     for line in data.split(b"\n"):
         parts.append(line)
@@ -109,7 +114,7 @@ def embed(path: Path, texts: Mapping[str, str]) -> None:
 
 
 def read_embedded(path: Path) -> dict[str, str]:
-    """Texts that `embed`, ComfyUI or Pillow have written into a PNG, WebP or GIF file; {} for any other file."""
+    """Read the texts that `embed`, ComfyUI or Pillow have written into a PNG, WebP or GIF file; {} for any other file."""
     with open(path, "rb") as file:
         head = file.read(16)
         try:
@@ -124,17 +129,17 @@ def read_embedded(path: Path) -> dict[str, str]:
     return {}
 
 
-def png_text_chunks(texts: Mapping[str, str]) -> bytes:
-    """tEXt chunks for ASCII, which every reader knows, and iTXt for the rest."""
+def _png_text_chunks(texts: Mapping[str, str]) -> bytes:
+    """Write tEXt chunks for ASCII, which every reader supports, and iTXt chunks for the rest."""
     chunks = b""
     for key, text in texts.items():
         kind, body = (b"tEXt", key.encode() + b"\0") if text.isascii() else (b"iTXt", key.encode() + b"\0\0\0\0\0")
-        chunks += png_chunk(kind, body + text.encode())
+        chunks += _png_chunk(kind, body + text.encode())
     return chunks
 
 
-def png_chunk(kind: bytes, body: bytes) -> bytes:
-    """Length, kind, body and checksum."""
+def _png_chunk(kind: bytes, body: bytes) -> bytes:
+    """Write a chunk: length, kind, body and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
@@ -142,7 +147,7 @@ def _embed_png(file: BinaryIO, texts: Mapping[str, str]) -> None:
     file.seek(33)  # behind the signature (8) and IHDR (25)
     rest = file.read()
     file.seek(33)
-    file.write(png_text_chunks(texts) + rest)
+    file.write(_png_text_chunks(texts) + rest)
 
 
 def _read_png(file: BinaryIO) -> Iterator[tuple[str, str]]:
@@ -197,7 +202,7 @@ def _animate(file: BinaryIO) -> None:
 
 
 _EXIF_TAGS = (0x0110, 0x010F, 0x010E, 0x010D, 0x013B, 0x8298, 0x0131, 0x013C)
-"""ComfyUI's own places come first: Model holds the prompt, Make the workflow."""
+"""EXIF tags in the order in which they are used; ComfyUI's own come first: Model holds the prompt, Make the workflow."""
 
 
 def _exif(texts: Mapping[str, str]) -> bytes:
@@ -255,7 +260,11 @@ def _read_gif(file: BinaryIO) -> dict[str, str]:
 
 
 def gif_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """(label, data) of every block of a GIF; data of comments only. Ends with (0x3B, b"") at the end mark."""
+    """Yield (label, data) of every block of a GIF, with the data of comments only; the end mark is (0x3B, b"").
+
+    Raises:
+        IndexError: where the file ends inside a block.
+    """
     file.seek(10)
     flags = file.read(3)[0]
     file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, os.SEEK_CUR)

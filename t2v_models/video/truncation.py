@@ -1,4 +1,4 @@
-"""Was a file cut off? Containers say how long they are; ffmpeg would read what is left of them without a word."""
+"""Find files that are cut off. Containers store their length; ffmpeg reads what is left of them without an error."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .metadata import gif_blocks
 
 
 def check_whole(path: Path) -> None:
-    """Raise T2VError when the mp4, mov, webm, mkv, GIF or WebP file at path is shorter than it says."""
+    """Raise T2VError where the mp4, mov, webm, mkv, GIF or WebP file at path is shorter than its header says."""
     size = path.stat().st_size
     with open(path, "rb") as file:
         head = file.read(16)
@@ -23,7 +23,7 @@ def check_whole(path: Path) -> None:
 
 
 def count_gif_pictures(path: Path) -> int | None:
-    """Pictures of a GIF, which ffmpeg miscounts when comments lie between them; None for any other file."""
+    """Count the pictures of a GIF, which ffmpeg miscounts where the file has comments; None for any other file."""
     with open(path, "rb") as file:
         if not file.read(4).startswith(b"GIF8"):
             return None
@@ -34,7 +34,7 @@ def count_gif_pictures(path: Path) -> int | None:
 
 
 def _boxes(file: BinaryIO, size: int) -> int:
-    """mp4 and mov: the end of the last box."""
+    """Return the end of the last box of an mp4 or mov file."""
     at = 0
     while at + 8 <= size:
         file.seek(at)
@@ -42,14 +42,14 @@ def _boxes(file: BinaryIO, size: int) -> int:
         length = int.from_bytes(head[:4], "big")
         if length == 1:
             length = int.from_bytes(head[8:16], "big")
-        if length < 8:  # 0: up to the end of the file; less: damaged, which ffmpeg will say
+        if length < 8:  # 0: up to the end of the file; less: damaged, which ffmpeg reports
             return size
         at += length
     return at if at >= size else size + 1  # a rest too short for a box
 
 
 def _segment(file: BinaryIO, size: int) -> int | None:
-    """webm and mkv: the end of the segment; None where it was left open."""
+    """Return the end of the segment of a webm or mkv file; None where its length is not stored."""
     file.seek(4)
     length, digits = _number(file)
     file.seek(4 + digits + length)
@@ -62,19 +62,20 @@ def _segment(file: BinaryIO, size: int) -> int | None:
 
 
 def _number(file: BinaryIO) -> tuple[int, int]:
-    """An EBML number and how many bytes it takes."""
+    """Read an EBML number; returns it and how many bytes it takes."""
     data = file.read(8)
     digits = 9 - data[0].bit_length() if data and data[0] else 1
     return int.from_bytes(data[:digits], "big") & (1 << 7 * digits) - 1, digits
 
 
 def _riff(file: BinaryIO, size: int) -> int:
+    """Return the length of a WebP file."""
     file.seek(4)
     return int.from_bytes(file.read(4), "little") + 8
 
 
 def _gif(file: BinaryIO, size: int) -> int:
-    """Up to its end mark: one byte more than there is, if that is missing."""
+    """Return the position after a GIF's end mark; one byte more than the file has, where the mark is missing."""
     try:
         labels = [label for label, _ in gif_blocks(file)]
     except IndexError:
