@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 
 from t2v_models.__main__ import main
+from t2v_models.atomic_output import PREFIX
 from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import inspect, load_state_dict, load_unet, open_checkpoint
 from t2v_models.checkpoints.convert import convert, save_unet
@@ -110,14 +111,15 @@ def test_diffusers_computes_with_what_we_write(tmp_path: Path) -> None:
         assert (ours(x, torch.tensor([7]), context) - wanted).abs().max() <= 1e-4 * wanted.abs().max().clamp(min=1)
 
 
-def test_what_a_killed_conversion_left_does_not_come_into_the_next(tmp_path: Path) -> None:
+def test_the_next_conversion_removes_what_a_killed_one_has_left(tmp_path: Path) -> None:
     save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
-    left = tmp_path / ".out.partial" / "model.ckpt"
-    left.parent.mkdir()
-    left.write_bytes(b"half of it")
+    left = tmp_path / f"{PREFIX}killed"
+    left.mkdir()
+    (left / "lock").write_bytes(b"")
+    (left / "converted").write_bytes(b"half of it")
     written = convert(tmp_path / "model.safetensors", tmp_path / "out", "diffusers")
     assert {path for path in (tmp_path / "out").rglob("*") if path.is_file()} == set(written)
-    assert not left.parent.exists()
+    assert not left.exists()
 
 
 def test_a_conversion_never_overwrites_and_leaves_nothing_when_it_fails(tmp_path: Path) -> None:

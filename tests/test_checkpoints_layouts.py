@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from t2v_models.checkpoints import LAYOUTS, inspect, load_unet, open_checkpoint
-from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_order
+from t2v_models.checkpoints.lora_lists import diffusers_order, videocrafter_order
 from t2v_models.errors import T2VError
 from t2v_models.unet import PRESETS, UNet3D, UNetConfig
 

@@ -16,14 +16,12 @@ from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import (
     LAYOUTS,
     apply_loras,
-    host_state_dict,
     load_unet,
-    lora_weights,
     open_checkpoint,
     read_lora,
 )
 from t2v_models.checkpoints.convert import convert
-from t2v_models.checkpoints.lora_formats import diffusers_order, videocrafter_order
+from t2v_models.checkpoints.lora_lists import diffusers_order, videocrafter_order
 from t2v_models.checkpoints.text_encoder import expected_shapes
 from t2v_models.errors import T2VError
 from t2v_models.unet import UNet3D
@@ -304,16 +302,12 @@ def test_a_conversion_merges_loras_on_the_way(tmp_path: Path) -> None:
     assert main([*command[:2], str(tmp_path / "c.pth"), *command[3:], "--lora", "lora.pt=nan"]) == 2
 
 
-def test_the_host_gets_the_same_change_in_kohyas_names(tmp_path: Path) -> None:
+def test_a_pairs_change_is_alpha_over_rank_times_its_product(tmp_path: Path) -> None:
     made = pairs()
     save_file(kohya(made, "diffusers"), tmp_path / "lora.safetensors")
-    lora = read_lora(tmp_path / "lora.safetensors", SMALL)
-    for name, (up, down, alpha) in lora_weights(lora).items():
-        change = alpha / down.shape[0] * up.flatten(1) @ down.flatten(1)
+    for name, pair in read_lora(tmp_path / "lora.safetensors", SMALL).unet.items():
         wanted = 0.5 * made[name][0].flatten(1) @ made[name][1].flatten(1)
-        assert torch.allclose(change, wanted, atol=1e-6)
-    save_file(host_state_dict(lora), tmp_path / "again.safetensors")
-    assert set(read_lora(tmp_path / "again.safetensors", SMALL).unet) == set(lora.unet)
+        assert torch.allclose(pair.delta(unet_weights()[name].shape).flatten(1), wanted, atol=1e-6)
 
 
 def test_changes_of_the_text_encoder_are_told_apart(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""From any layout to another: every part renamed, one tensor at a time, into a new file or folder."""
+"""Convert a checkpoint to another layout: every part is renamed, one tensor at a time, into a new file or folder."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from typing import Any
 import torch
 
 from .. import __name__ as PACKAGE
+from ..atomic_output import AtomicOutput
 from ..errors import T2VError
 from ..families import Family, family_for
 from ..unet import UNet3D, UNetConfig
@@ -26,6 +26,7 @@ from .tensors import LazyDict, LazyTensor, as_lazy
 from .writing import Progress, write_pickle, write_safetensors
 
 CHOICES = ("diffusers", "modelscope", "videocrafter")
+"""The layouts that can be written."""
 
 
 @dataclass
@@ -33,13 +34,16 @@ class _File:
     """One file to write."""
 
     path: str
+    """Below the folder that is written; a single file's own name."""
     tensors: LazyDict = field(default_factory=dict)
     text: str = ""
+    """What is written in place of tensors, where it is not empty."""
     wrapper: str = ""
     """Of a PyTorch file: the key of the dictionary around the state dict."""
 
     @property
     def size(self) -> int:
+        """Bytes, without the headers."""
         return sum(tensor.nbytes for tensor in self.tensors.values()) + len(self.text)
 
 
@@ -55,19 +59,21 @@ def convert(
     """Write a checkpoint in another layout.
 
     Args:
-        source: anything that `open_checkpoint` knows.
-        target: what to write, which must not exist. A name that ends like a weights file gives one file: of
-            "videocrafter" with all parts, of the others the UNet alone. Any other name gives a folder with all parts.
+        source: anything that `open_checkpoint` opens.
+        target: the file or folder to write, which must not exist. A name with the ending of a weights file gives one
+            file: with all parts in the layout "videocrafter", with the UNet alone in the others. Any other name gives a
+            folder with all parts. It appears whole or not at all.
         layout: "diffusers", "modelscope" or "videocrafter".
-        dtype: of all weights; as they are where None.
-        loras: (file, strength), merged into the UNet on the way; T2V-Turbo's give it the embedding of the guidance.
+        dtype: of all weights; None keeps their types.
+        loras: (file, strength), merged into the UNet; T2V-Turbo's add the embedding of the guidance scale.
         progress: called with the bytes done and their total.
 
     Returns:
-        The files that were written.
+        The files that were written: beside the target's name, where another process took it meanwhile.
 
     Raises:
-        T2VError: where the source is not understood, the target exists, or the disk has no room.
+        T2VError: where the source cannot be opened, the target exists, or the disk has no room.
+        OSError: where the target cannot be written.
     """
     if layout not in CHOICES:
         raise T2VError(f"Layout {layout!r} is not known: choose one of {', '.join(CHOICES)}.")
@@ -77,16 +83,30 @@ def convert(
         raise T2VError(f"{target} exists already: choose another name, or remove it first.")
     single = target.suffix in SUFFIXES
     files = _plan(checkpoint, layout, dtype, target if single else None, loras)
-    total = sum(file.size for file in files)
-    parent = target.absolute().parent
-    parent.mkdir(parents=True, exist_ok=True)
-    partial = parent / f".{target.name}.partial"
-    _remove(partial)  # what a killed conversion has left, perhaps in another layout
-    free = shutil.disk_usage(parent).free
-    if total * 1.01 + (1 << 20) > free:
-        raise T2VError(f"{target} needs {total / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left: make room.")
+    output = AtomicOutput(target)
+    try:
+        _check_room(sum(file.size for file in files), target)
+        root = output.folder / "converted"
+        _write_files(files, root, single=single, progress=progress)
+        if checkpoint.tokenizer_path and not single:
+            shutil.copytree(checkpoint.tokenizer_path, root / "tokenizer")
+        place = output.publish(root.name)
+    finally:
+        output.remove()
+    return [place] if single else [place / file.path for file in files]
 
-    done = 0
+
+def _check_room(size: int, target: Path) -> None:
+    """Raise T2VError where the target's disk has no room for so many bytes."""
+    parent = target.absolute().parent
+    free = shutil.disk_usage(parent).free
+    if size * 1.01 + (1 << 20) > free:
+        raise T2VError(f"{target} needs {size / 1e9:.1f} GB, and {parent} has {free / 1e9:.1f} GB left: make room.")
+
+
+def _write_files(files: list[_File], root: Path, *, single: bool, progress: Callable[[int, int], None] | None) -> None:
+    """Write the files into the folder `root`; where there is a single one, as `root`."""
+    done, total = 0, sum(file.size for file in files)
 
     def wrote(count: int) -> None:
         nonlocal done
@@ -94,31 +114,14 @@ def convert(
         if progress is not None:
             progress(done, total)
 
-    try:
-        for file in files:
-            path = partial if single else partial / file.path
-            path.parent.mkdir(parents=True, exist_ok=True)
-            _write(path, Path(file.path).suffix, file, wrote)
-        if checkpoint.tokenizer_path and not single:
-            shutil.copytree(checkpoint.tokenizer_path, partial / "tokenizer")
-        os.replace(partial, target)
-    except BaseException:
-        with suppress(OSError):
-            _remove(partial)
-        raise
-    return [target] if single else [target / file.path for file in files]
-
-
-def _remove(path: Path) -> None:
-    """A file or a folder, if it is there."""
-    if path.is_dir():
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+    for file in files:
+        path = root if single else root / file.path
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _write(path, Path(file.path).suffix, file, wrote)
 
 
 def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtype | None = None, **extra: Any) -> None:
-    """Write a UNet as a diffusers unet folder; `extra` goes into its config.json (sample_size, t2v …)."""
+    """Write a UNet as a diffusers unet folder; `extra` are entries of its config.json (sample_size, t2v …)."""
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     tensors = LAYOUTS["diffusers"].from_canonical(as_lazy(unet.state_dict()), unet.config)
@@ -129,11 +132,11 @@ def save_unet(unet: UNet3D, folder: str | os.PathLike[str], *, dtype: torch.dtyp
 
 _SHAPELESS = ("norm_groups", "norm_eps", "head_dim")
 _SCHEDULE = ("prediction_type", "beta_schedule", "betas", "zero_terminal_snr", "scale_base")
-"""What a UNet's configuration and family have that a file of names and shapes may not tell."""
+"""Fields of a UNet's configuration and of its family that a file of names and shapes may not determine."""
 
 
 def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layout: str) -> None:
-    """Refuse a model whose names and shapes alone, which is all that a file of this layout has, do not tell what it is."""
+    """Raise T2VError where a file of this layout, which has names and shapes alone, would be read as another model."""
     try:
         reread = open_checkpoint(tensors)
         pairs = ((config, reread.config, _SHAPELESS), (family, reread.family, _SCHEDULE))
@@ -159,7 +162,7 @@ def _plan(
     single: Path | None,
     loras: Sequence[tuple[str | os.PathLike[str], float]],
 ) -> list[_File]:
-    """The files to write; `single`: everything that belongs into one."""
+    """Decide which files to write; `single` is the name where everything goes into one file."""
     parts = checkpoint.lazy_parts()
     canonical = parts.pop("unet")
     if loras:
@@ -167,13 +170,14 @@ def _plan(
     config = checkpoint.config
     if "time_cond_proj.weight" in canonical:
         config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
-    # with T2V-Turbo's LoRA it is T2V-Turbo, whose noise schedule is its own
+    # with T2V-Turbo's LoRA the model is T2V-Turbo, which has another noise schedule
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
-    if not config.image_attention:  # the whole CLIP has been given, and its eye is not used
+    if not config.image_attention:  # the file holds the whole of CLIP, whose image encoder this model does not use
         parts = {kind: tensors for kind, tensors in parts.items() if not kind.startswith("image_")}
     unet = LAYOUTS[layout].from_canonical(canonical, config)
-    scaled = layout == "videocrafter" and family.scale_base is not None
-    scale = {"scale_arr": _scale_arr(family.scale_base)} if scaled else {}
+    scale: LazyDict = {}
+    if layout == "videocrafter" and family.scale_base is not None:
+        scale["scale_arr"] = _scale_arr(family.scale_base)
     if layout != "diffusers" or single is not None:
         _check_readable(unet | scale, config, family, layout)
     if layout == "videocrafter":
@@ -263,7 +267,7 @@ def _write(path: Path, suffix: str, file: _File, progress: Progress) -> None:
 
 
 def _cast(name: str, tensor: LazyTensor, dtype: torch.dtype | None) -> LazyTensor:
-    """The tensor in another type; an error where a number grows out of its range. What tells a model stays exact."""
+    """Convert a tensor when it is loaded; T2VError where a number leaves float16's range. `scale_arr` stays exact."""
     if name == "scale_arr":
         return tensor
     cast = tensor.to(dtype)
@@ -281,7 +285,7 @@ def _cast(name: str, tensor: LazyTensor, dtype: torch.dtype | None) -> LazyTenso
 
 
 def _scale_arr(base: float) -> LazyTensor:
-    """VideoCrafter's buffer of its use_scale: 1 to `base` over 400 steps, then `base`."""
+    """Make the buffer of VideoCrafter's use_scale: from 1 to `base` over 400 steps, then `base`."""
     values = torch.cat([torch.linspace(1, base, 400), torch.full((1000,), base)])
     return LazyTensor.of(values)
 

@@ -1,4 +1,4 @@
-"""Where the parts of a model lie on disk: in one file, in a folder of files, or in a diffusers folder."""
+"""Find the parts of a model on disk: in one file, in a folder of files, or in a diffusers folder."""
 
 from __future__ import annotations
 
@@ -10,41 +10,62 @@ from typing import Any
 from ..errors import T2VError
 from .detect import Part, find_parts, is_of_images
 from .files import read_file
-from .folders import SUBFOLDERS, read_json, weights_in
+from .folders import SUBFOLDERS, is_diffusers, read_json, weights_in
 from .native import CONFIG_KEY
 from .tensors import LazyDict
 
 
 @dataclass
 class Found:
-    """The parts of a checkpoint before anything is made of them."""
+    """The parts of a checkpoint, by kind, and what lies around them."""
 
     parts: dict[str, Part] = field(default_factory=dict)
+    """By kind: unet, vae, text_encoder, image_encoder, image_projector."""
     files: dict[str, list[Path]] = field(default_factory=dict)
     configs: dict[str, dict[str, Any]] = field(default_factory=dict)
-    """The JSON beside each part, and "scheduler"."""
+    """The config.json beside each part, by its kind, and the configuration of the "scheduler"."""
     tokenizer: Path | None = None
     extra: LazyDict = field(default_factory=dict)
-    """Small tensors around the parts: buffers of the noise schedule."""
+    """Small tensors around the parts: the training step, buffers of the noise schedule, a saved configuration."""
     problems: list[T2VError] = field(default_factory=list)
+    """Errors about files beside those that could be read."""
 
 
-def find_in_diffusers_folder(folder: Path, found: Found) -> None:
-    """Adds the parts in the subfolders of a diffusers folder."""
+def find(path: Path) -> Found:
+    """Find the parts in a file, a folder of files, or a diffusers folder.
+
+    Raises:
+        T2VError: where a folder holds no weights or two of one part, or the only file cannot be read.
+    """
+    found = Found()
+    if path.is_dir() and is_diffusers(path):
+        _find_in_diffusers_folder(path, found)
+    elif path.is_dir():
+        _find_in_folder(path, found)
+        found.tokenizer = _tokenizer_in(path)
+    else:
+        add_parts(found, read_file(path), path)
+        found.configs["unet"] = _config_beside(path)
+        found.tokenizer = _tokenizer_in(path.parent)
+    return found
+
+
+def _find_in_diffusers_folder(folder: Path, found: Found) -> None:
+    """Add the parts in the subfolders of a diffusers folder."""
     for name in SUBFOLDERS:
         part = folder / name
         if part.is_dir():
-            find_in_folder(part, found, optional=name.startswith("image_"))
+            _find_in_folder(part, found, optional=name.startswith("image_"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if scheduler:
         found.configs["scheduler"] = scheduler
-    found.tokenizer = tokenizer_in(folder)
+    found.tokenizer = _tokenizer_in(folder)
     if not found.parts and not found.problems:
         raise T2VError(f"{folder} is a diffusers folder without weights: download its unet, vae and text_encoder.")
 
 
-def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> None:
-    """A folder of files: a part of a diffusers model, or any files side by side."""
+def _find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> None:
+    """Add the parts in a folder of files: a part of a diffusers model, or any files side by side."""
     weights = weights_in(folder)
     if not weights:
         if optional:
@@ -59,7 +80,7 @@ def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> Non
             found.problems.append(error)
             continue
         files.append((is_of_images(find_parts(tensors)), path, tensors))
-    # ModelScope's and VGen's VAE is the whole of Stable Diffusion 2.1: its other parts stand back
+    # ModelScope's and VGen's VAE is the whole of Stable Diffusion 2.1: its other parts are left out
     added = [
         kind
         for spare, path, tensors in sorted(files, key=itemgetter(0))
@@ -69,28 +90,39 @@ def find_in_folder(folder: Path, found: Found, *, optional: bool = False) -> Non
         found.configs.setdefault(kind, config)
 
 
-def tokenizer_in(folder: Path) -> Path | None:
-    """The folder of a tokenizer's files beside the weights."""
+def _tokenizer_in(folder: Path) -> Path | None:
+    """Return the folder "tokenizer" beside the weights; None where there is none."""
     tokenizer = folder / "tokenizer"
     return tokenizer if tokenizer.is_dir() else None
 
 
 def _described(config: dict[str, Any]) -> str:
-    """Which part's a config.json is, by what it tells."""
+    """Return the kind of the part that a config.json describes, by its keys."""
     return "vae" if "latent_channels" in config else "text_encoder" if "hidden_size" in config else "unet"
 
 
 def add_parts(found: Found, tensors: LazyDict, path: Path | None, *, spare: bool = False) -> list[str]:
-    """Adds the parts among a file's tensors, where `spare` only those that no other file has; returns their kinds."""
-    added = []
+    """Add the parts among a file's tensors, and the small tensors around them; returns the kinds that were added.
+
+    Args:
+        found: gets the parts.
+        tensors: of the file, by name.
+        path: the file; None for a state dict in memory.
+        spare: add only parts that no other file has.
+
+    Raises:
+        T2VError: where there is another such part, without `spare`.
+    """
+    added, files = [], [path] if path else []
     for kind, part in find_parts(tensors).items():
         if spare and kind in found.parts:
             continue
         if kind in found.parts:
-            first = found.files[kind][0]
-            raise T2VError(f"{first.parent} holds more than one {kind}: {first.name} and {path.name}. Give one file.")
+            first, *others = [*found.files[kind], *files]
+            names = " and ".join(file.name for file in (first, *others))
+            raise T2VError(f"{first.parent} holds more than one {kind}: {names}. Give one file.")
         found.parts[kind] = part
-        found.files[kind] = [path] if path else []
+        found.files[kind] = files
         added.append(kind)
     for name, tensor in tensors.items():
         last = name.rpartition(".")[2]
@@ -99,11 +131,12 @@ def add_parts(found: Found, tensors: LazyDict, path: Path | None, *, spare: bool
     return added
 
 
-def config_beside(path: Path) -> dict[str, Any]:
-    """A UNet's config.json beside its weights; another model's is passed over."""
-    try:
-        config = read_json(path.parent / "config.json")
-    except T2VError:
-        return {}
+def _config_beside(path: Path) -> dict[str, Any]:
+    """Read a UNet's config.json beside its weights; empty where there is none, or that of another model.
+
+    Raises:
+        T2VError: where the config.json cannot be read.
+    """
+    config = read_json(path.parent / "config.json")
     known = "attention_head_dim" in config or "block_out_channels" in config
     return config if known and _described(config) == "unet" else {}

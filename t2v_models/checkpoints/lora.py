@@ -19,30 +19,34 @@ from .tensors import LazyDict, LazyTensor, as_lazy
 
 log = logging.getLogger(__name__)
 
+Source = str | os.PathLike[str] | Lora
+"""A LoRA, or its file."""
+
+GUIDANCE = "time_cond_proj.weight"
+"""The weight of the guidance embedding, which T2V-Turbo's LoRAs bring and their base models lack."""
+
 
 @dataclass(frozen=True)
 class LoraReport:
-    """What became of one LoRA."""
+    """What `apply_loras` did with one LoRA."""
 
     path: str
     strength: float
     applied: int
+    """How many weights were changed."""
     skipped: tuple[str, ...]
-    """Targets that the model does not have."""
+    """Keys that do not fit the model."""
 
 
-def apply_loras(
-    target: UNet3D | dict[str, torch.Tensor],
-    loras: Sequence[tuple[str | os.PathLike[str] | Lora, float]],
-) -> list[LoraReport]:
-    """Add LoRAs to the weights of a UNet, in place; float32 inside, each weight converted back to its own type.
+def apply_loras(target: UNet3D | dict[str, torch.Tensor], loras: Sequence[tuple[Source, float]]) -> list[LoraReport]:
+    """Add LoRAs to the weights of a UNet, in place; the sums are float32, and each weight keeps its own type.
 
-    T2V-Turbo's lists hold a change of the guidance embedding, which their base models lack: a state dict gets that
-    weight, and `load_unet` of it a UNet with the embedding; a UNet that lacks it skips the change.
+    T2V-Turbo's lists change the guidance embedding, which their base models lack: a state dict gets that weight, and
+    `load_unet` of it gives a UNet with the embedding; a UNet without the embedding skips the change.
 
     Args:
-        target: the UNet, or its canonical state dict.
-        loras: (file or `Lora`, strength); all add up.
+        target: the UNet, or its state dict under the names of `UNet3D`.
+        loras: (file or `Lora`, strength); all are added.
 
     Returns:
         One report per LoRA; what was skipped is logged too.
@@ -50,6 +54,7 @@ def apply_loras(
     Raises:
         T2VError: where no key of a LoRA fits the model, or a change has another shape than its weight.
     """
+    weights: dict[str, torch.Tensor]
     if isinstance(target, UNet3D):
         config, weights = target.config, dict(target.named_parameters())
     else:
@@ -58,40 +63,48 @@ def apply_loras(
             raise T2VError("The state dict holds no UNet: a LoRA cannot be applied to it.")
         config, _ = unet_config(parts["unet"], "the state dict")
         weights = target
-    reports = []
-    for source, strength in loras:
-        lora = source if isinstance(source, Lora) else read_lora(source, config)
-        skipped = []
-        for name, pair in lora.unet.items():
-            if name not in weights and name == "time_cond_proj.weight" and not isinstance(target, UNet3D):
-                weights[name] = torch.zeros(pair.shape, dtype=next(iter(weights.values())).dtype)
-            if name not in weights:
-                skipped.append(name)
-                continue
-            _add(weights[name], pair, strength, f"{lora.path}: {name}")
-        applied = len(lora.unet) - len(skipped)
-        if not applied:
-            raise T2VError(_no_key(lora))
-        if skipped or lora.unknown:
-            count = len(skipped) + len(lora.unknown)
-            log.warning("%s: %d keys applied, %d do not fit this model: %s", lora.path, applied, count, [
-                *skipped, *lora.unknown][:3])  # fmt: skip
-        reports.append(LoraReport(lora.path, strength, applied, (*skipped, *lora.unknown)))
-    return reports
+    return [_apply(weights, _read(source, config), strength, grow=weights is target) for source, strength in loras]
 
 
-def with_loras(
-    tensors: LazyDict, config: UNetConfig, loras: Sequence[tuple[str | os.PathLike[str] | Lora, float]]
-) -> LazyDict:
-    """Canonical tensors that are merged with LoRAs when they are loaded; otherwise as `apply_loras`."""
+def _apply(weights: dict[str, torch.Tensor], lora: Lora, strength: float, *, grow: bool) -> LoraReport:
+    """Add one LoRA to weights; `grow` adds the weight of the guidance embedding where it is missing."""
+    skipped = []
+    for name, pair in lora.unet.items():
+        if grow and name == GUIDANCE and name not in weights:
+            weights[name] = torch.zeros(pair.shape, dtype=next(iter(weights.values())).dtype)
+        if name in weights:
+            with torch.no_grad():
+                weights[name].copy_(_merged(weights[name], pair, strength, f"{lora.path}: {name}"))
+        else:
+            skipped.append(name)
+    skipped += lora.unknown
+    applied = len(lora.unet) + len(lora.unknown) - len(skipped)
+    if not applied:
+        raise T2VError(_no_key(lora))
+    if skipped:
+        many = "%s: %d keys applied, %d do not fit this model: %s"
+        log.warning(many, lora.path, applied, len(skipped), skipped[:3])
+    return LoraReport(lora.path, strength, applied, tuple(skipped))
+
+
+def with_loras(tensors: LazyDict, config: UNetConfig, loras: Sequence[tuple[Source, float]]) -> LazyDict:
+    """Return tensors of a UNet that are merged with LoRAs when they are loaded.
+
+    Args:
+        tensors: under the names of `UNet3D`. Where the guidance embedding is missing and a LoRA changes it, it is added.
+        config: of the UNet.
+        loras: (file or `Lora`, strength); all are added.
+
+    Raises:
+        T2VError: where no key of a LoRA fits the model; when a tensor is loaded, where a change has another shape.
+    """
     result = dict(tensors)
     for source, strength in loras:
-        lora = source if isinstance(source, Lora) else read_lora(source, config)
+        lora = _read(source, config)
+        if GUIDANCE in lora.unet and GUIDANCE not in result:
+            shape, dtype = lora.unet[GUIDANCE].shape, next(iter(result.values())).dtype
+            result[GUIDANCE] = LazyTensor(dtype, shape, partial(torch.zeros, shape, dtype=dtype))
         missing = [name for name in lora.unet if name not in result]
-        if "time_cond_proj.weight" in missing:
-            shape, dtype = lora.unet["time_cond_proj.weight"].shape, next(iter(result.values())).dtype
-            result["time_cond_proj.weight"] = LazyTensor(dtype, shape, partial(torch.zeros, shape, dtype=dtype))
-            missing.remove("time_cond_proj.weight")
         if len(missing) == len(lora.unet):
             raise T2VError(_no_key(lora))
         if missing or lora.unknown:
@@ -103,37 +116,12 @@ def with_loras(
     return result
 
 
-def lora_weights(lora: Lora) -> dict[str, tuple[torch.Tensor, torch.Tensor, float]]:
-    """Canonical weight name -> (up, down, alpha), for a host that merges by itself; alpha / rank is the scale."""
-    return {name: (pair.up, _merged_down(pair), pair.scale * pair.rank) for name, pair in lora.unet.items()}
-
-
-def host_state_dict(lora: Lora) -> dict[str, torch.Tensor]:
-    """The LoRA in kohya's names for our modules ("lora_unet_input_blocks_1_0_…"), which ComfyUI's loader knows."""
-    result = {}
-    for name, (up, down, alpha) in lora_weights(lora).items():
-        key = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
-        result[f"{key}.lora_up.weight"], result[f"{key}.lora_down.weight"] = up, down
-        result[f"{key}.alpha"] = torch.tensor(float(alpha))
-    for name, pair in lora.text_encoder.items():
-        key = "lora_te_" + name.removesuffix(".weight").replace(".", "_")
-        result[f"{key}.lora_up.weight"], result[f"{key}.lora_down.weight"] = pair.up, _merged_down(pair)
-        result[f"{key}.alpha"] = torch.tensor(float(pair.scale * pair.rank))
-    return result
-
-
-def _merged_down(pair: LoraPair) -> torch.Tensor:
-    if pair.mid is None:
-        return pair.down
-    return torch.einsum("rs...,si->ri...", pair.mid.float(), pair.down.float().flatten(1)).to(pair.down.dtype)
-
-
-@torch.no_grad()
-def _add(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) -> None:
-    weight.copy_(_merged(weight, pair, strength, what))
+def _read(source: Source, config: UNetConfig) -> Lora:
+    return source if isinstance(source, Lora) else read_lora(source, config)
 
 
 def _merged(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) -> torch.Tensor:
+    """Return weight + strength * the pair's change, in the weight's type; `what` is named in an error."""
     try:
         change = pair.delta(weight.shape) * strength
     except (ValueError, RuntimeError) as error:

@@ -1,24 +1,22 @@
-"""The ways in which LoRAs are written: names with endings, or lists in the order of a reference's modules."""
+"""Read LoRA files: the formats in which names with endings say which weight a tensor changes, and lists."""
 
 from __future__ import annotations
 
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 
-from ..errors import T2VError
+from ..errors import AGAIN, T2VError
 from ..unet import PRESETS, UNetConfig
-from .diffusers_layout import LAYOUT as DIFFUSERS
 from .files import file_metadata, read_file
-from .layouts import Shape, canonical_shapes
-from .lora_pairs import Lora, LoraPair, known_modules
+from .layouts import canonical_shapes
+from .lora_lists import ordered_tensors, pairs_of_list
+from .lora_pairs import Lora, LoraPair, check_halves, known_modules
 from .tensors import LazyDict
-from .videocrafter import LAYOUT as VIDEOCRAFTER
 
 _ENDINGS = (
     (re.compile(r"\.lora_A(?:\.\w+)?\.weight$"), "down", "diffusers"),
@@ -40,25 +38,50 @@ _TEXT_PREFIXES = ("base_model.model.", "text_encoder.", "lora_te_", "lora_te1_",
 
 
 def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) -> Lora:
-    """Read a LoRA of any of the formats, safely.
+    """Read a LoRA file of any of the formats, without running code in it.
 
     Args:
         path: a safetensors or PyTorch file.
-        config: of the UNet it is for; where None, that of the published models is tried.
+        config: of the UNet it is for; None tries those of the published models.
 
     Raises:
         T2VError: where the file is no LoRA, is incomplete, or fits no known model.
     """
     path = Path(path)
     tensors = read_file(path)
-    ordered = _ordered(tensors)
+    ordered = ordered_tensors(tensors)
     if ordered is not None:
-        return Lora(str(path), "list", _from_list(path, ordered, config), {})
+        return Lora(str(path), "list", pairs_of_list(path, ordered, config), {})
     for ending, name in _OTHERS.items():
         if any(ending in key for key in tensors):
             raise T2VError(f"{path} is a {name}, which is not supported: merge it into the model with its own tools.")
+    halves, form, unknown = _halves(path, tensors)
+    alpha, by_root = _common_alpha(path)
+    table, texts = known_modules(config), _text_modules()
+    unet: dict[str, LoraPair] = {}
+    text: dict[str, LoraPair] = {}
+    for name, half in halves.items():
+        if set(half) == {"alpha"}:
+            continue
+        pair = _pair(path, name, half, alpha, by_root)
+        canonical = _find(name, _PREFIXES, table)
+        if canonical:
+            shape = canonical_shapes(config or PRESETS["t2v-turbo-v2"]).get(canonical, ())
+            unet[canonical] = _stable(pair, shape) if form == "stable_lora" else pair
+        elif found := _find(name, _TEXT_PREFIXES, texts):
+            text[found] = pair
+        else:
+            unknown.append(name)
+    return Lora(str(path), form, unet, text, tuple(unknown))
 
-    halves: dict[str, dict[str, torch.Tensor]] = {}
+
+Halves = dict[str, dict[str, torch.Tensor]]
+"""Module, as the file names it -> "up", "down", "mid" and "alpha" of its change."""
+
+
+def _halves(path: Path, tensors: LazyDict) -> tuple[Halves, str, list[str]]:
+    """Sort a file's tensors by module; returns them, the format, and the names that belong to no LoRA."""
+    halves: Halves = {}
     formats: list[str] = []
     unknown = []
     for key, tensor in tensors.items():
@@ -73,34 +96,24 @@ def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) ->
         raise T2VError(
             f"{path} is no LoRA: none of its {len(tensors)} tensors is named like one ({next(iter(tensors))})."
         )
-    form = max(set(formats) - {"kohya"} or {"kohya"}, key=formats.count)
+    return halves, max(set(formats) - {"kohya"} or {"kohya"}, key=formats.count), unknown
 
-    alpha, by_root = _common_alpha(path)
-    table, texts = known_modules(config), _text_modules()
-    unet: dict[str, LoraPair] = {}
-    text: dict[str, LoraPair] = {}
-    for name, half in halves.items():
-        if set(half) == {"alpha"}:
-            continue
-        if "up" not in half or "down" not in half:
-            raise T2VError(f"{path} is incomplete: {name} has only one of its two halves. Download it again.")
-        own = alpha * half["down"].shape[0] ** 0.5 if by_root and alpha is not None else alpha
-        if "alpha" in half and half["alpha"].numel():
-            own = float(half["alpha"].flatten()[0])
-        pair = LoraPair(half["up"], half["down"], own, half.get("mid"))
-        _check(path, name, pair)
-        canonical = _find(name, _PREFIXES, table)
-        if canonical:
-            shape = canonical_shapes(config or PRESETS["t2v-turbo-v2"]).get(canonical, ())
-            unet[canonical] = _stable(pair, shape) if form == "stable_lora" else pair
-        elif found := _find(name, _TEXT_PREFIXES, texts):
-            text[found] = pair
-        else:
-            unknown.append(name)
-    return Lora(str(path), form, unet, text, tuple(unknown))
+
+def _pair(path: Path, name: str, half: dict[str, torch.Tensor], alpha: float | None, by_root: bool) -> LoraPair:
+    """Make the pair of one module; its own alpha overrides the file's, which rsLoRA divides by the rank's root."""
+    if "up" not in half or "down" not in half:
+        raise T2VError(f"{path} is incomplete: {name} has only one of its two halves. {AGAIN}")
+    if "alpha" in half and half["alpha"].numel():
+        alpha = float(half["alpha"].flatten()[0])
+    elif by_root and alpha is not None:
+        alpha *= half["down"].shape[0] ** 0.5
+    pair = LoraPair(half["up"], half["down"], alpha, half.get("mid"))
+    check_halves(path, name, pair)
+    return pair
 
 
 def _find(name: str, prefixes: tuple[str, ...], table: dict[str, str]) -> str | None:
+    """Look up a module's name in a table, with and without the prefixes that trainers write before it."""
     name = name.replace(".processor.", ".").replace("_processor_", "_")
     changed = True
     while changed:
@@ -116,41 +129,22 @@ def _find(name: str, prefixes: tuple[str, ...], table: dict[str, str]) -> str | 
 
 
 def _text_modules(layers: int = 24) -> dict[str, str]:
+    """Map the names of the text encoder's modules, dotted or with underscores, to those of their weights."""
+    parts = (*(f"self_attn.{x}_proj" for x in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
     table = {}
     for i in range(layers):
-        for part in (
-            "self_attn.q_proj",
-            "self_attn.k_proj",
-            "self_attn.v_proj",
-            "self_attn.out_proj",
-            "mlp.fc1",
-            "mlp.fc2",
-        ):
+        for part in parts:
             module = f"text_model.encoder.layers.{i}.{part}"
             table[module] = table[module.replace(".", "_")] = f"{module}.weight"
     return table
 
 
-def _check(path: Path, name: str, pair: LoraPair) -> None:
-    """Both halves have at least two dimensions and the same rank."""
-    inner = pair.up.shape[1] if pair.up.ndim > 1 else -1
-    rank = (
-        pair.mid.shape[0]
-        if pair.mid is not None and pair.mid.ndim
-        else pair.down.shape[0]
-        if pair.down.ndim > 1
-        else -2
-    )
-    if inner != rank:
-        raise T2VError(
-            f"{path} is damaged: the halves of {name} do not fit each other, {list(pair.up.shape)} and "
-            f"{list(pair.down.shape)}. Download it again."
-        )
-
-
 def _common_alpha(path: Path) -> tuple[float | None, bool]:
-    """The alpha that peft or a trainer wrote beside the tensors, for all of them, and whether the root of the rank divides
-    it instead of the rank: Kalajdzievski 2023, rsLoRA (arXiv:2312.03732)."""
+    """Read the alpha that peft or a trainer stored for all modules; None where there is none.
+
+    The second value says whether alpha is divided by the root of the rank instead of the rank: rsLoRA, Kalajdzievski
+    2023 (arXiv:2312.03732).
+    """
     metadata = file_metadata(path)
     for source in (metadata.get("lora_adapter_metadata"), _text(path.parent / "adapter_config.json")):
         try:
@@ -167,6 +161,7 @@ def _common_alpha(path: Path) -> tuple[float | None, bool]:
 
 
 def _text(path: Path) -> str | None:
+    """Read a text file; None where it is missing or no text."""
     try:
         return path.read_text("utf-8") if path.is_file() else None
     except (OSError, ValueError):
@@ -174,11 +169,11 @@ def _text(path: Path) -> str | None:
 
 
 def _stable(pair: LoraPair, shape: tuple[int, ...]) -> LoraPair:
-    """stable_lora's pair as an ordinary one.
+    """Convert stable_lora's pair for a weight of that shape to an ordinary one.
 
-    There a convolution of kernel k has A (r k, in k) and B (out k, r k), and B @ A (out k, in k) is viewed as
-    (out, in, k, k); of a temporal one as (out, in, 3, 3, 1), and averaged over the last 3. A block of rows of B per
-    kernel row gives the same change as the product of (out, k r k) and (k r k, in, k, k).
+    In stable_lora a convolution of kernel k has A (r k, in k) and B (out k, r k), and B @ A (out k, in k) is viewed as
+    (out, in, k, k); that of a temporal convolution as (out, in, 3, 3, 1), and averaged over the last 3. A block of rows
+    of B per kernel row gives an equal change, as the product of (out, k r k) and (k r k, in, k, k).
     """
     up, down = pair.up, pair.down
     if len(shape) != 4 or up.ndim != 2 or shape[2] == 1:
@@ -190,146 +185,5 @@ def _stable(pair: LoraPair, shape: tuple[int, ...]) -> LoraPair:
     down = torch.block_diag(*[down.float()] * kernel).to(down.dtype).reshape(-1, inside, kernel, kernel)
     if shape[3] == 1:
         down = down.float().mean(-1, keepdim=True).to(down.dtype)
-    return LoraPair(
-        up[(..., *[None] * 2)], down, None if pair.alpha is None else pair.alpha / pair.rank * down.shape[0]
-    )
-
-
-# lists without names
-
-
-def _ordered(tensors: LazyDict) -> list[torch.Tensor] | None:
-    """up, down, up, down … of a list, or of cloneofsimo's safetensors ("unet:0:up"); None for named tensors."""
-    if all(key.isdecimal() for key in tensors):
-        keys = sorted(tensors, key=int)
-    elif all(re.fullmatch(r"unet:\d+:(up|down)", key) for key in tensors):
-        keys = sorted(tensors, key=lambda key: (int(key.split(":")[1]), key.endswith("down")))
-    else:
-        return None
-    return [tensors[key].load() for key in keys]
-
-
-def _from_list(path: Path, tensors: list[torch.Tensor], config: UNetConfig | None) -> dict[str, LoraPair]:
-    """The pairs of a list by the names of the modules that the reference walked through when it wrote it."""
-    if len(tensors) % 2:
-        raise T2VError(f"{path} is a list of {len(tensors)} tensors, and pairs are wanted. Download it again.")
-    pairs = [LoraPair(up, down) for up, down in zip(tensors[::2], tensors[1::2], strict=True)]
-    for i, pair in enumerate(pairs):
-        _check(path, f"pair {i}", pair)
-    for candidate in _configs(config):
-        for order in _orders(candidate):
-            matched = _match(order, pairs)
-            if matched is not None:
-                return matched
-    raise T2VError(
-        f"{path} is a list of {len(pairs)} pairs without names, and fits the modules of no known network in their "
-        f"order (the first: {list(pairs[0].up.shape)} and {list(pairs[0].down.shape)}). It was made for another model."
-    )
-
-
-def _configs(config: UNetConfig | None) -> Iterator[UNetConfig]:
-    """The networks a list may be for: that of the model, with the guidance embedding that T2V-Turbo adds, or any."""
-    if config is None:
-        yield from PRESETS.values()
-        return
-    yield config
-    if not config.guidance_dim:
-        yield replace(config, guidance_dim=256)
-
-
-Order = list[tuple[str, Shape]]
-"""Canonical weight and its shape in the reference, in the order in which the reference's modules come."""
-
-
-def videocrafter_order(config: UNetConfig) -> Order:
-    """Linear, 2-D and 3-D convolution weights in the order of VideoCrafter's modules, which is ours.
-
-    The projections of the first temporal transformer are 1-D convolutions there, which trainers pass over.
-    """
-    return [
-        (name, VIDEOCRAFTER.reshape(name, shape))
-        for name, shape in canonical_shapes(config).items()
-        if len(shape) > 1
-        and name.endswith(".weight")
-        and ".relative_position_" not in name
-        and not name.startswith("init_attn.proj_")
-        and not name.endswith(".image_scale.weight")
-    ]
-
-
-_IN_BLOCK = ("resnets.", "temp_convs.", "attentions.", "temp_attentions.", "downsamplers.", "upsamplers.")
-_IN_MODEL = (
-    "conv_in.",
-    "time_embedding.linear_1.",
-    "time_embedding.cond_proj.",
-    "time_embedding.linear_2.",
-    "transformer_in.",
-    "down_blocks.",
-    "up_blocks.",
-    "mid_block.",
-    "conv_norm_out.",
-    "conv_out.",
-)
-
-
-def diffusers_order(config: UNetConfig, *, ff_last: bool = True) -> Order:
-    """The same of diffusers' UNet3DConditionModel; before 2023-06 its feed-forward layers came between attentions."""
-    parts = ("attn1.", "attn2.", "ff.") if ff_last else ("attn1.", "ff.", "attn2.")
-    names = DIFFUSERS.names(config)
-
-    def place(entry: tuple[int, tuple[str, Shape]]) -> tuple:
-        index, (name, _) = entry
-        name = names[name]
-        root = next((i for i, start in enumerate(_IN_MODEL) if name.startswith(start)), len(_IN_MODEL))
-        block = re.match(r"(?:down_blocks|up_blocks)\.(\d+)\.|mid_block\.", name)
-        rest = name[block.end() :] if block else name
-        kind = next((i for i, start in enumerate(_IN_BLOCK) if rest.startswith(start)), 0)
-        layer = int(rest.split(".")[1]) if block else 0
-        part = next((1 + i for i, p in enumerate(parts) if f".transformer_blocks.0.{p}" in name), 0)
-        part = len(parts) + 1 if ".proj_out." in name else part
-        return root, int(block[1] or 0) if block else 0, kind, layer, part, index
-
-    plain = [
-        (name, DIFFUSERS.reshape(name, shape))
-        for name, shape in canonical_shapes(config).items()
-        if len(shape) > 1 and name.endswith(".weight")
-    ]
-    return [entry for _, entry in sorted(enumerate(plain), key=place)]
-
-
-def _orders(config: UNetConfig) -> Iterator[Order]:
-    yield videocrafter_order(config)
-    names = DIFFUSERS.names(config)
-    for ff_last in (True, False):
-        whole = diffusers_order(config, ff_last=ff_last)
-        for wanted in _SUBSETS:
-            yield [(name, shape) for name, shape in whole if wanted(names[name])]
-
-
-_SUBSETS: tuple[Callable[[str], bool], ...] = (
-    lambda name: True,  # UNet3DConditionModel
-    lambda name: ".attn1." in name or ".attn2." in name or ".ff.net.0." in name,  # CrossAttention, Attention, GEGLU
-    lambda name: any(p in name for p in (".attn1.", ".attn2.", ".ff.net.0.", ".resnets.")),  # and ResnetBlock2D
-    lambda name: ".attn1." in name or ".attn2." in name,
-    lambda name: ".attentions." in name,  # Transformer2DModel
-    lambda name: ".attentions." in name or ".resnets." in name,
-    lambda name: ".temp_attentions." in name or name.startswith("transformer_in."),  # TransformerTemporalModel
-    lambda name: "attentions." in name or name.startswith("transformer_in."),
-    lambda name: "attentions." in name or name.startswith("transformer_in.") or ".resnets." in name,
-)
-"""What cloneofsimo's trainers aim at, by the classes they name."""
-
-
-def _match(order: Order, pairs: list[LoraPair]) -> dict[str, LoraPair] | None:
-    """The pairs by name, where each fits the next module of as many dimensions, and none of either is left over."""
-    result: dict[str, LoraPair] = {}
-    waiting = iter(pairs)
-    pair = next(waiting, None)
-    for name, shape in order:
-        if pair is not None and pair.up.ndim != len(shape):
-            continue  # the reference passes over modules of another kind than the next pair's
-        if pair is None or pair.shape != shape:
-            return None
-        result[name] = pair
-        pair = next(waiting, None)
-    return result if pair is None else None
+    alpha = None if pair.alpha is None else pair.alpha / pair.rank * down.shape[0]
+    return LoraPair(up[..., None, None], down, alpha)

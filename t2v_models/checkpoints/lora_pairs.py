@@ -1,19 +1,21 @@
-"""What every LoRA format is read into: pairs of low-rank matrices by the weight that they change."""
+"""Pairs of low-rank matrices by the weight that they change: what every LoRA format is read into."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
+from ..errors import AGAIN, T2VError
 from ..unet import PRESETS, UNetConfig
 from .detect import LAYOUTS
 
 
 @dataclass(frozen=True)
 class LoraPair:
-    """The change of one weight."""
+    """The change of one weight: alpha / rank * up @ down."""
 
     up: torch.Tensor
     """(out, rank) or, of a convolution, (out, rank, 1, …)."""
@@ -26,20 +28,22 @@ class LoraPair:
 
     @property
     def rank(self) -> int:
+        """The number of rows of `down`."""
         return self.down.shape[0]
 
     @property
     def scale(self) -> float:
+        """The factor of up @ down."""
         return 1.0 if self.alpha is None else self.alpha / self.rank
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """(out, in, kernel…) of the weight that is changed, as far as the pair tells."""
+        """(out, in, kernel…) of the change; dimensions of size one may differ from the weight's."""
         kernel = (self.mid if self.mid is not None else self.down).shape[2:]
         return (self.up.shape[0], self.down.shape[1], *kernel)
 
     def delta(self, shape: Sequence[int]) -> torch.Tensor:
-        """(out, in, …) the change for a weight of `shape`, in float32, scaled by alpha / rank.
+        """Compute the change of a weight of `shape`, (out, in, …): float32, scaled by alpha / rank.
 
         Raises:
             ValueError: where it does not fit that shape.
@@ -55,7 +59,7 @@ class LoraPair:
 
 @dataclass(frozen=True)
 class Lora:
-    """A LoRA file: its changes by the canonical names of the weights."""
+    """A LoRA file: its changes by the names of the weights in `UNet3D`."""
 
     path: str
     format: str
@@ -64,11 +68,25 @@ class Lora:
     text_encoder: dict[str, LoraPair]
     """By the names of transformers' CLIPTextModel."""
     unknown: tuple[str, ...] = ()
-    """Names in the file that belong to nothing known."""
+    """Names in the file that belong to no known module."""
+
+
+def check_halves(path: Path, name: str, pair: LoraPair) -> None:
+    """Raise T2VError where the halves have fewer than two dimensions, or ranks that differ."""
+    inner = pair.up.shape[1] if pair.up.ndim > 1 else -1
+    if pair.mid is not None and pair.mid.ndim:
+        rank = pair.mid.shape[0]
+    else:
+        rank = pair.down.shape[0] if pair.down.ndim > 1 else -2
+    if inner != rank:
+        raise T2VError(
+            f"{path} is damaged: the halves of {name} do not fit each other, {list(pair.up.shape)} and "
+            f"{list(pair.down.shape)}. {AGAIN}"
+        )
 
 
 def known_modules(config: UNetConfig | None) -> dict[str, str]:
-    """How any format may call a module of the UNet (dotted or with underscores) -> its canonical weight."""
+    """Map every layout's names of the UNet's modules, dotted or with underscores, to the weights of `UNet3D`."""
     config = config or PRESETS["t2v-turbo-v2"]
     table: dict[str, str] = {}
     for layout in LAYOUTS.values():
