@@ -1,8 +1,17 @@
 """Read a pickle without running it: a small interpreter that builds plain containers and descriptions of tensors.
 
-Python's own unpickler imports and calls whatever the file names. This one knows the opcodes, and a handful of functions
-that PyTorch uses to write tensors; any other class or function becomes an inert `Opaque`, calls to it give another
+Python's own unpickler imports and calls whatever the file names. This one reads the opcodes, and accepts the few functions
+with which PyTorch writes tensors; any other class or function becomes an inert `Opaque`, a call of it gives another
 `Opaque`, and nothing of the file is ever executed.
+
+Why not torch.load(weights_only=True), which does not run code either:
+
+- It refuses a whole file for one class that it does not allow. Trainers store their own classes beside the weights (the
+  callbacks, enums and settings of a Lightning checkpoint), and such a file must load.
+- It refuses a file in which code is hidden beside the weights; here the code is passed over, and the weights are read.
+- It decides by the name: it reads any file that ends in ".safetensors" as one, whatever is inside.
+- It cannot map files that PyTorch wrote before 1.6 into memory, and it needs PyTorch 2.6 to map and check at once.
+- It cannot say in one sentence what is wrong with a damaged file.
 """
 
 from __future__ import annotations
@@ -14,15 +23,15 @@ from typing import Any
 from ..errors import T2VError
 
 MAX_OPERATIONS = 50_000_000
-"""A model of the family needs some 100,000; a Lightning checkpoint with its optimiser a few millions."""
+"""The most opcodes that are read. A model needs about 100,000, a Lightning checkpoint with its optimizer a few million."""
 
 
 class DamagedPickle(T2VError):
-    """The bytes are no complete pickle; `read_tensors` turns it into an error that names the file."""
+    """The bytes are no complete pickle. The readers of torch_files.py turn it into an error that names the file."""
 
 
 class Opaque:
-    """What stands for anything that is neither a tensor nor a plain container."""
+    """Stands for anything that is neither a tensor nor a plain container."""
 
     __slots__ = ("name",)
 
@@ -34,12 +43,14 @@ class Opaque:
 
 
 class Global(Opaque):
-    """A reference to a class or function by its name; not imported."""
+    """The name of a class or function, which is not imported."""
 
 
 _MARK = object()
+"""Stands on the stack where a container begins."""
+
 _PLAIN = (str, bytes, int, float, type(None))
-"""What may be a key or a set's member; hashing a tuple nested a million deep would end the process."""
+"""Types of keys and of a set's members: to hash a tuple that is nested a million deep would end the process."""
 
 
 def load(
@@ -49,9 +60,19 @@ def load(
     functions: dict[str, Callable[..., Any]] | None = None,
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, int]:
-    """Interpret the pickle at `data[start:]`; returns the object and the position after it.
+    """Interpret the pickle at `data[start:]`.
 
-    `functions` maps "module.name" to what a call of that global gives; all are ours.
+    Args:
+        data: the bytes.
+        start: the position of the pickle's first byte.
+        functions: "module.name" of a class or function in the pickle -> what is called in its place.
+        persistent_load: called with each reference to something outside the pickle, such as a storage.
+
+    Returns:
+        The object, and the position after the pickle.
+
+    Raises:
+        DamagedPickle: where the bytes are no complete pickle.
     """
     try:
         return _Interpreter(data, start, functions or {}, persistent_load).run()
@@ -83,24 +104,33 @@ class _Interpreter:
             self.at += 1
             if code == 0x2E:  # STOP
                 return self.stack.pop(), self.at
-            handler = _HANDLERS.get(code)
-            if handler is None:
+            if code in _VALUES:
+                self.push(_VALUES[code](self))
+            elif code in _ACTIONS:
+                _ACTIONS[code](self)
+            else:
                 raise DamagedPickle(f"its pickle is damaged (unknown opcode {code:#04x})")
-            handler(self)
         raise DamagedPickle("its pickle never ends")
 
-    # reading
+    # reading the bytes
 
     def take(self, count: int) -> memoryview:
+        """Read so many bytes."""
         if count < 0 or self.at + count > len(self.data):
             raise DamagedPickle("its pickle ends too early: the file is truncated")
         self.at += count
         return self.data[self.at - count : self.at]
 
-    def integer(self, form: str) -> int:
+    def number(self, form: str) -> Any:
+        """Read one number of a format of `struct`."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
+    def long(self, size: int) -> int:
+        """Read a signed integer of so many bytes."""
+        return int.from_bytes(self.take(size), "little", signed=True)
+
     def line(self) -> str:
+        """Read up to the end of the line."""
         rest = bytes(self.data[self.at : self.at + 65536])
         length = rest.find(b"\n")
         if length < 0:
@@ -108,7 +138,13 @@ class _Interpreter:
         self.at += length + 1
         return rest[:length].decode("utf-8")
 
+    def line_integer(self) -> int:
+        """Read an integer of protocol 0, where "00" and "01" are False and True."""
+        text = self.line()
+        return {"00": False, "01": True}[text] if text in ("00", "01") else int(text)
+
     def text(self, count: int) -> str:
+        """Read a text of so many bytes."""
         return bytes(self.take(count)).decode("utf-8", "surrogatepass")
 
     # the stack
@@ -117,12 +153,19 @@ class _Interpreter:
         self.stack.append(value)
 
     def pop(self) -> Any:
+        """Take the last value off the stack."""
         value = self.stack.pop()
         if value is _MARK:
             raise DamagedPickle("its pickle is damaged (a mark where a value should be)")
         return value
 
+    def pop_two(self) -> tuple[Any, Any]:
+        """Take the last two values off the stack, in the order in which they were pushed."""
+        second = self.pop()
+        return self.pop(), second
+
     def pop_to_mark(self) -> list[Any]:
+        """Take the values after the last mark off the stack, and the mark."""
         for at in range(len(self.stack) - 1, -1, -1):
             if self.stack[at] is _MARK:
                 items = self.stack[at + 1 :]
@@ -130,19 +173,50 @@ class _Interpreter:
                 return items
         raise DamagedPickle("its pickle is damaged (no mark)")
 
-    def find(self, module: str, name: str) -> Any:
-        return Global(f"{module}.{name}")
+    def memorise(self, index: int) -> None:
+        """Note the last value, which stays on the stack, for later use."""
+        self.memo[index] = self.stack[-1]
 
-    def call(self, function: Any, args: Any) -> Any:
-        """What calling `function` gives: ours where it is one we know, else an Opaque of the same name."""
-        if not isinstance(function, Global):
-            return Opaque(function.name if isinstance(function, Opaque) else "call")
-        known = self.functions.get(function.name)
-        if known is None or not isinstance(args, tuple):
-            return Opaque(function.name)
-        return known(*args)
+    # containers
+
+    def append(self) -> None:
+        """Append the last value to the list before it."""
+        value = self.pop()
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].append(value)
+
+    def extend(self) -> None:
+        """Append the values after the mark to the list before it."""
+        items = self.pop_to_mark()
+        if isinstance(self.stack[-1], list):
+            self.stack[-1].extend(items)
+
+    def add_to_set(self) -> None:
+        """Add the values after the mark to the set before it."""
+        items = self.pop_to_mark()
+        if isinstance(self.stack[-1], set):
+            self.stack[-1].update(item for item in items if isinstance(item, _PLAIN))
+
+    def new_set(self) -> set[Any]:
+        return {item for item in self.pop_to_mark() if isinstance(item, _PLAIN)}
+
+    def set_item(self) -> None:
+        """Set one key of the dictionary before a key and its value."""
+        pair = self.pop_two()
+        self.fill(self.stack[-1], list(pair))
+
+    def set_items(self) -> None:
+        """Set the keys after the mark in the dictionary before it."""
+        pairs = self.pop_to_mark()
+        self.fill(self.stack[-1], pairs)
+
+    def new_dictionary(self) -> dict[Any, Any]:
+        result: dict[Any, Any] = {}
+        self.fill(result, self.pop_to_mark())
+        return result
 
     def fill(self, target: Any, pairs: list[Any]) -> None:
+        """Set key, value, key, value … in a dictionary; anything else stays as it is."""
         if len(pairs) % 2:
             raise DamagedPickle("its pickle is damaged (a key without a value)")
         if isinstance(target, dict):
@@ -150,162 +224,142 @@ class _Interpreter:
                 if isinstance(key, _PLAIN):
                     target[key] = value
 
+    def new_tuple(self, count: int) -> tuple[Any, ...]:
+        """Make a tuple of the last values."""
+        items = [self.pop() for _ in range(count)]
+        return tuple(reversed(items))
 
-def _handlers() -> dict[int, Callable[[_Interpreter], None]]:
-    H: dict[int, Callable[[_Interpreter], None]] = {}
+    # classes and calls, of which only the names are used
 
-    def op(code: bytes, handler: Callable[[_Interpreter], Any]) -> None:
-        H[code[0]] = handler
+    def call(self, function: Any, args: Any) -> Any:
+        """Call the function in `functions` that stands for a global; where there is none, make an Opaque of its name."""
+        if not isinstance(function, Global):
+            return Opaque(function.name if isinstance(function, Opaque) else "call")
+        known = self.functions.get(function.name)
+        if known is None or not isinstance(args, tuple):
+            return Opaque(function.name)
+        return known(*args)
 
-    def pushes(code: bytes, value: Callable[[_Interpreter], Any]) -> None:
-        op(code, lambda m: m.push(value(m)))
+    def reduce(self) -> Any:
+        """Call a global with a tuple of arguments."""
+        return self.call(*self.pop_two())
 
-    def line_int(m: _Interpreter) -> Any:
-        text = m.line()
-        return {"00": False, "01": True}[text] if text in ("00", "01") else int(text)
+    def new_object_with_keywords(self) -> Any:
+        self.pop()
+        return self.reduce()
 
-    def quoted(m: _Interpreter) -> str:
-        return m.line().strip("'\"")
+    def instance(self) -> Any:
+        """Call a class that is named in two lines, with the values after the mark."""
+        name = self.line_global()
+        return self.call(name, tuple(self.pop_to_mark()))
 
-    def pop_twice(m: _Interpreter) -> tuple[Any, Any]:
-        second = m.pop()
-        return m.pop(), second
+    def instance_from_stack(self) -> Any:
+        """Call the class after the mark with the values after it."""
+        items = self.pop_to_mark()
+        return self.call(items[0], tuple(items[1:]))
 
-    def append(m: _Interpreter) -> None:
-        value = m.pop()
-        if isinstance(m.stack[-1], list):
-            m.stack[-1].append(value)
+    def line_global(self) -> Global:
+        """Read the module and the name of a global, a line each."""
+        return Global(f"{self.line()}.{self.line()}")
 
-    def appends(m: _Interpreter) -> None:
-        items = m.pop_to_mark()
-        if isinstance(m.stack[-1], list):
-            m.stack[-1].extend(items)
-
-    def add_items(m: _Interpreter) -> None:
-        items = m.pop_to_mark()
-        if isinstance(m.stack[-1], set):
-            m.stack[-1].update(item for item in items if isinstance(item, _PLAIN))
-
-    def set_item(m: _Interpreter) -> None:
-        key, value = pop_twice(m)
-        m.fill(m.stack[-1], [key, value])
-
-    def set_items(m: _Interpreter) -> None:
-        pairs = m.pop_to_mark()
-        m.fill(m.stack[-1], pairs)
-
-    def dictionary(m: _Interpreter) -> dict:
-        result: dict = {}
-        m.fill(result, m.pop_to_mark())
-        return result
-
-    def tuple_of(count: int) -> Callable[[_Interpreter], tuple]:
-        def make(m: _Interpreter) -> tuple:
-            items = [m.pop() for _ in range(count)]
-            return tuple(reversed(items))
-
-        return make
-
-    def put(index: Callable[[_Interpreter], int]) -> Callable[[_Interpreter], None]:
-        def store(m: _Interpreter) -> None:
-            m.memo[index(m)] = m.stack[-1]
-
-        return store
-
-    def reduce(m: _Interpreter) -> Any:
-        function, args = pop_twice(m)
-        return m.call(function, args)
-
-    def new_object_with_keywords(m: _Interpreter) -> Any:
-        m.pop()
-        return reduce(m)
-
-    def instance(m: _Interpreter) -> Any:
-        module, name = m.line(), m.line()
-        return m.call(m.find(module, name), tuple(m.pop_to_mark()))
-
-    def instance_from_stack(m: _Interpreter) -> Any:
-        items = m.pop_to_mark()
-        return m.call(items[0], tuple(items[1:]))
-
-    def stack_global(m: _Interpreter) -> Any:
-        module, name = pop_twice(m)
+    def stack_global(self) -> Global:
+        """Make a global of the two texts on the stack."""
+        module, name = self.pop_two()
         if not isinstance(module, str) or not isinstance(name, str):
             raise DamagedPickle("its pickle is damaged (a class without a name)")
-        return m.find(module, name)
+        return Global(f"{module}.{name}")
 
-    def persistent(m: _Interpreter, reference: Any) -> Any:
-        return m.persistent_load(reference) if m.persistent_load else Opaque("persistent id")
+    def extension(self, size: int) -> Global:
+        """Read a number of the registry of extensions, which stands for a class."""
+        self.take(size)
+        return Global("extension")
 
-    op(b"\x80", lambda m: m.take(1))  # PROTO
-    op(b"\x95", lambda m: m.take(8))  # FRAME
-    op(b"(", lambda m: m.stack.append(_MARK))
-    op(b"0", lambda m: m.stack.pop())
-    op(b"1", lambda m: m.pop_to_mark())
-    op(b"2", lambda m: m.push(m.stack[-1]))
-    for code, constant in ((b"N", None), (b"\x88", True), (b"\x89", False), (b")", ())):
-        pushes(code, lambda m, constant=constant: constant)
-    pushes(b"]", lambda m: [])
-    pushes(b"}", lambda m: {})
-    pushes(b"\x8f", lambda m: set())
-    # numbers
-    pushes(b"I", line_int)
-    pushes(b"L", lambda m: int(m.line().rstrip("L")))
-    pushes(b"F", lambda m: float(m.line()))
-    pushes(b"J", lambda m: m.integer("<i"))
-    pushes(b"K", lambda m: m.integer("<B"))
-    pushes(b"M", lambda m: m.integer("<H"))
-    pushes(b"G", lambda m: m.integer(">d"))
-    pushes(b"\x8a", lambda m: int.from_bytes(m.take(m.integer("<B")), "little", signed=True))
-    pushes(b"\x8b", lambda m: int.from_bytes(m.take(m.integer("<i")), "little", signed=True))
-    # strings and bytes
-    pushes(b"S", quoted)
-    pushes(b"V", lambda m: m.line())
-    pushes(b"U", lambda m: m.text(m.integer("<B")))
-    pushes(b"T", lambda m: m.text(m.integer("<i")))
-    pushes(b"X", lambda m: m.text(m.integer("<I")))
-    pushes(b"\x8c", lambda m: m.text(m.integer("<B")))
-    pushes(b"\x8d", lambda m: m.text(m.integer("<Q")))
-    pushes(b"C", lambda m: bytes(m.take(m.integer("<B"))))
-    pushes(b"B", lambda m: bytes(m.take(m.integer("<I"))))
-    pushes(b"\x8e", lambda m: bytes(m.take(m.integer("<Q"))))
-    pushes(b"\x96", lambda m: bytes(m.take(m.integer("<Q"))))
-    # containers
-    op(b"a", append)
-    op(b"e", appends)
-    op(b"s", set_item)
-    op(b"u", set_items)
-    op(b"\x90", add_items)
-    pushes(b"l", lambda m: m.pop_to_mark())
-    pushes(b"d", dictionary)
-    pushes(b"t", lambda m: tuple(m.pop_to_mark()))
-    pushes(b"\x91", lambda m: {item for item in m.pop_to_mark() if isinstance(item, _PLAIN)})
-    pushes(b"\x85", tuple_of(1))
-    pushes(b"\x86", tuple_of(2))
-    pushes(b"\x87", tuple_of(3))
-    # the memo
-    op(b"p", put(lambda m: int(m.line())))
-    op(b"q", put(lambda m: m.integer("<B")))
-    op(b"r", put(lambda m: m.integer("<I")))
-    op(b"\x94", put(lambda m: len(m.memo)))
-    pushes(b"g", lambda m: m.memo[int(m.line())])
-    pushes(b"h", lambda m: m.memo[m.integer("<B")])
-    pushes(b"j", lambda m: m.memo[m.integer("<I")])
-    # classes and calls: names only
-    pushes(b"c", lambda m: m.find(m.line(), m.line()))
-    pushes(b"\x93", stack_global)
-    pushes(b"R", reduce)
-    pushes(b"\x81", reduce)
-    pushes(b"\x92", new_object_with_keywords)
-    pushes(b"i", instance)
-    pushes(b"o", instance_from_stack)
-    op(b"b", lambda m: m.pop())  # BUILD: the state of an object is not looked at
-    for code in (b"\x82", b"\x83", b"\x84"):  # extension registry
-        size = {b"\x82": 1, b"\x83": 2, b"\x84": 4}[code]
-        pushes(code, lambda m, size=size: (m.take(size), Global("extension"))[1])
-    pushes(b"P", lambda m: persistent(m, m.line()))
-    pushes(b"Q", lambda m: persistent(m, m.pop()))
-    return H
+    def persistent(self, reference: Any) -> Any:
+        return self.persistent_load(reference) if self.persistent_load else Opaque("persistent id")
 
 
-_HANDLERS = _handlers()
+def _by_code(table: dict[bytes, Callable[[_Interpreter], Any]]) -> dict[int, Callable[[_Interpreter], Any]]:
+    return {code[0]: handler for code, handler in table.items()}
+
+
+_NUMBERS: dict[bytes, Callable[[_Interpreter], Any]] = {
+    b"N": lambda m: None,
+    b"\x88": lambda m: True,
+    b"\x89": lambda m: False,
+    b"I": lambda m: m.line_integer(),
+    b"L": lambda m: int(m.line().rstrip("L")),
+    b"F": lambda m: float(m.line()),
+    b"J": lambda m: m.number("<i"),
+    b"K": lambda m: m.number("<B"),
+    b"M": lambda m: m.number("<H"),
+    b"G": lambda m: m.number(">d"),
+    b"\x8a": lambda m: m.long(m.number("<B")),
+    b"\x8b": lambda m: m.long(m.number("<i")),
+}
+_TEXTS: dict[bytes, Callable[[_Interpreter], Any]] = {
+    b"S": lambda m: m.line().strip("'\""),
+    b"V": lambda m: m.line(),
+    b"U": lambda m: m.text(m.number("<B")),
+    b"T": lambda m: m.text(m.number("<i")),
+    b"X": lambda m: m.text(m.number("<I")),
+    b"\x8c": lambda m: m.text(m.number("<B")),
+    b"\x8d": lambda m: m.text(m.number("<Q")),
+    b"C": lambda m: bytes(m.take(m.number("<B"))),
+    b"B": lambda m: bytes(m.take(m.number("<I"))),
+    b"\x8e": lambda m: bytes(m.take(m.number("<Q"))),
+    b"\x96": lambda m: bytes(m.take(m.number("<Q"))),
+}
+_CONTAINERS: dict[bytes, Callable[[_Interpreter], Any]] = {
+    b"]": lambda m: [],
+    b"}": lambda m: {},
+    b"\x8f": lambda m: set(),
+    b")": lambda m: (),
+    b"l": lambda m: m.pop_to_mark(),
+    b"d": lambda m: m.new_dictionary(),
+    b"t": lambda m: tuple(m.pop_to_mark()),
+    b"\x91": lambda m: m.new_set(),
+    b"\x85": lambda m: m.new_tuple(1),
+    b"\x86": lambda m: m.new_tuple(2),
+    b"\x87": lambda m: m.new_tuple(3),
+}
+_REFERENCES: dict[bytes, Callable[[_Interpreter], Any]] = {
+    b"2": lambda m: m.stack[-1],
+    b"g": lambda m: m.memo[int(m.line())],
+    b"h": lambda m: m.memo[m.number("<B")],
+    b"j": lambda m: m.memo[m.number("<I")],
+    b"c": lambda m: m.line_global(),
+    b"\x93": lambda m: m.stack_global(),
+    b"R": lambda m: m.reduce(),
+    b"\x81": lambda m: m.reduce(),
+    b"\x92": lambda m: m.new_object_with_keywords(),
+    b"i": lambda m: m.instance(),
+    b"o": lambda m: m.instance_from_stack(),
+    b"\x82": lambda m: m.extension(1),
+    b"\x83": lambda m: m.extension(2),
+    b"\x84": lambda m: m.extension(4),
+    b"P": lambda m: m.persistent(m.line()),
+    b"Q": lambda m: m.persistent(m.pop()),
+}
+_VALUES = _by_code(_NUMBERS | _TEXTS | _CONTAINERS | _REFERENCES)
+"""Opcode -> the value that it pushes."""
+
+_ACTIONS = _by_code(
+    {
+        b"\x80": lambda m: m.take(1),  # the protocol's number
+        b"\x95": lambda m: m.take(8),  # a frame's length
+        b"(": lambda m: m.stack.append(_MARK),
+        b"0": lambda m: m.stack.pop(),
+        b"1": lambda m: m.pop_to_mark(),
+        b"a": lambda m: m.append(),
+        b"e": lambda m: m.extend(),
+        b"s": lambda m: m.set_item(),
+        b"u": lambda m: m.set_items(),
+        b"\x90": lambda m: m.add_to_set(),
+        b"p": lambda m: m.memorise(int(m.line())),
+        b"q": lambda m: m.memorise(m.number("<B")),
+        b"r": lambda m: m.memorise(m.number("<I")),
+        b"\x94": lambda m: m.memorise(len(m.memo)),
+        b"b": lambda m: m.pop(),  # the state of an object, which is passed over
+    }
+)
+"""Opcode -> what it does to the stack, the memo or the position."""
