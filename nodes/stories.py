@@ -63,9 +63,6 @@ class Story(io.ComfyNode):
     def execute(cls, clip, story: str, frames: int, fps: float, **scenes: list) -> io.NodeOutput:
         parsed = parse_story(story, frames, fps)
         wired = [scenes[name] for name in sorted(scenes) if scenes[name] is not None]
-        if wired:
-            positive = stories.from_conditionings(wired, parsed)
-        else:
-            positive = stories.from_text(clip, parsed)
+        positive = stories.from_conditionings(wired, parsed) if wired else stories.from_text(clip, parsed)
         negative = stories.from_text(clip, parsed, negative=True)
         return io.NodeOutput(positive, negative, draw_story(parsed, fps)[None])

@@ -5,7 +5,7 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from . import inputs
-from .host import conditioning
+from .host import stories
 from .host.compat import newer
 
 
@@ -40,4 +40,4 @@ class TextEncode(io.ComfyNode):
 
     @classmethod
     def execute(cls, clip, text: str) -> io.NodeOutput:
-        return io.NodeOutput(conditioning.encode(clip, text))
+        return io.NodeOutput(stories.encode_prompt(clip, text))

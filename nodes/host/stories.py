@@ -1,4 +1,4 @@
-"""A story as a CONDITIONING: few texts and each frame's share of them, unpacked inside the UNet."""
+"""Prompts and stories as a CONDITIONING. A story carries few texts, and each frame's share of them for the UNet."""
 
 from __future__ import annotations
 
@@ -10,43 +10,53 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.sampling.story import FrameContexts, Story
+from ...t2v_models.sampling.story import FrameContexts, Story, same_tokens
 
 KEY = "t2v_story"
+"""Where a CONDITIONING's dictionary holds its story, as `FrameContexts`."""
 
 
 def check_clip(clip: Any) -> None:
-    """Say what to do where a loaded file had no text encoder."""
+    """Raise T2VError, with the remedy, where the loaded model has no text encoder."""
     if clip is None:
         raise T2VError(
             "The loaded model has no text encoder: choose one as text_encoder in T2VModelLoader, or wire CLIPLoader "
-            "(type "
-            "stable_diffusion)."
+            "(type stable_diffusion)."
         )
 
 
-def encode(clip: Any, texts: Sequence[str]) -> Tensor:
-    """Texts -> (texts, n, d), by a host CLIP; shorter ones are repeated to the length of the longest."""
+def encode_prompt(clip: Any, text: str) -> list:
+    """Encode one prompt with a host CLIP to a CONDITIONING of (1, n*77, d), as core's CLIPTextEncode does."""
     check_clip(clip)
-    return _same_length([clip.encode_from_tokens(clip.tokenize(text)) for text in texts])
+    return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 
-def conditioning(contexts: FrameContexts, extra: dict[str, Any] | None = None) -> list:
-    """A CONDITIONING of the first frame's text, (1, n, d), that carries the contexts of all frames, too.
+def encode(clip: Any, texts: Sequence[str]) -> Tensor:
+    """Encode texts with a host CLIP to (texts, n, d): each is encoded alone, then repeated whole to one length."""
+    check_clip(clip)
+    return torch.cat(same_tokens([clip.encode_from_tokens(clip.tokenize(text))[:1] for text in texts]))
 
-    extra: what else it carries, such as a CLIP's `hooks`.
+
+def conditioning(contexts: FrameContexts, more: dict[str, Any] | None = None) -> list:
+    """Make a CONDITIONING of the first frame's text, (1, n, d), that carries the contexts of all frames.
+
+    more: further entries of its dictionary, such as a CLIP's `hooks`.
     """
-    return [[_first(contexts), {**(extra or {}), KEY: contexts}]]
+    return [[_first(contexts), {**(more or {}), KEY: contexts}]]
 
 
 def from_text(clip: Any, story: Story, *, negative: bool = False) -> list:
-    """A CONDITIONING of a story's own texts, with the hooks that the CLIP has for the model."""
+    """Make a CONDITIONING of a story's own texts, with the hooks that the CLIP has for the model."""
     contexts = story.encode(lambda texts: encode(clip, texts), negative=negative)
     return conditioning(contexts, clip.add_hooks_to_dict({}))
 
 
 def from_conditionings(scenes: list[list], story: Story) -> list:
-    """A CONDITIONING from one per scene: the story gives the spans, the conditionings the texts."""
+    """Make a CONDITIONING from one per scene: the story gives the spans, the conditionings give the texts.
+
+    Raises:
+        T2VError: where their number is not that of the scenes, or where they differ in more than their texts.
+    """
     if len(scenes) != len(story.scenes):
         raise T2VError(
             f"{len(scenes)} conditionings are wired for {len(story.scenes)} scenes: wire one for each that is not negative."
@@ -56,13 +66,17 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
         raise T2VError(
             "The scenes' conditionings have different hooks, and a story has one model: use one CLIP for all scenes."
         )
-    texts = _same_length([scene[0][0] for scene in scenes])
+    texts = torch.cat(same_tokens([scene[0][0][:1] for scene in scenes]))
     contexts = story.encode(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)])
     return conditioning(contexts, {} if hooks[0] is None else {"hooks": hooks[0]})
 
 
 def hooks_of(conditioning: list, called: str) -> Any:
-    """The hooks of a conditioning that serves as a text; T2VError where it holds more than they and the text."""
+    """Return the hooks of a conditioning that serves as one text; None where it has none.
+
+    Raises:
+        T2VError: where it holds more than a text and hooks. `called` names it in the sentence.
+    """
     whole = {"clip_start_percent": 0.0, "clip_end_percent": 1.0}
     extra = conditioning[0][1]
     if any(extra.get(name, value) != value for name, value in whole.items()):
@@ -75,17 +89,17 @@ def hooks_of(conditioning: list, called: str) -> Any:
     more = [name for name, value in extra.items() if value is not None and name not in known]
     if more:
         raise T2VError(
-            f"{called} carries {', '.join(more)}, which would be lost: give the text alone, and set that on what a sampler "
-            "is given."
+            f"{called} carries {', '.join(more)}, which would be lost: give the text alone, and set that on the "
+            "conditioning that goes to the sampler."
         )
     return extra.get("hooks")
 
 
 def carried(text: Tensor | None, extra: dict[str, Any]) -> FrameContexts | None:
-    """The contexts of all frames that a CONDITIONING carries; None where it has no story, or a zeroed text.
+    """Return the contexts of all frames that a CONDITIONING carries; None without a story, or where its text was zeroed.
 
     Raises:
-        T2VError: where a node has changed the text alone.
+        T2VError: where a node has changed the text alone, and the story behind it no longer fits.
     """
     contexts: FrameContexts | None = extra.get(KEY)
     if contexts is None or text is None:
@@ -95,16 +109,17 @@ def carried(text: Tensor | None, extra: dict[str, Any]) -> FrameContexts | None:
         return contexts
     if text.any():  # ConditioningZeroOut leaves no text in any frame
         raise T2VError(
-            "A story's conditioning was changed by a node that knows one text only, such as ConditioningAverage or "
+            "A story's conditioning was changed by a node for single texts, such as ConditioningAverage or "
             "ConditioningConcat: change the texts before, one conditioning per scene, and wire those to T2VStory."
         )
     return None
 
 
 def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
-    """What `extra_conds` adds for a conditioning that carries a story; flat, so that no context window cuts it.
+    """Return the entries that `extra_conds` adds for a conditioning with a story; {} for any other.
 
-    A clip of another length than the story's is given its texts evenly, whether it is denoised whole or in windows.
+    They are flat, so that the host's context windows, which cut a tensor where it is as long as the clip, leave them
+    whole. A clip of another length than the story's is spread evenly over it, in windows or not.
     """
     contexts = carried(kwargs.get("cross_attn"), kwargs)
     if contexts is None:
@@ -120,7 +135,7 @@ def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
 
 
 def context(texts: Tensor, blend: Tensor, shape: tuple[int, ...], frames: int, window: Any) -> Tensor:
-    """The text of every frame in the UNet: (b, t, n, d), or (b, n, d) where all have one.
+    """Return the text of every frame in the UNet: (b, t, n, d), or (b, n, d) where all frames share one.
 
     Args:
         texts, blend: (b, s*n*d) and (b, T*s), flat as in `conds`.
@@ -143,7 +158,7 @@ def _first(contexts: FrameContexts) -> Tensor:
 
 
 def _numbers(frames: int, total: int, window: Any) -> list[int]:
-    """The numbers in the clip of the frames that the UNet is given."""
+    """Which of the clip's frames a call computes, by the window if there is one."""
     index = list(getattr(window, "index_list", ()))
     anchor = getattr(window, "causal_anchor_index", None)
     if anchor is not None and anchor >= 0 and len(index) + 1 == frames:
@@ -156,16 +171,5 @@ def _numbers(frames: int, total: int, window: Any) -> list[int]:
 
 
 def _evenly(frames: int, total: int) -> list[int]:
-    """For each of so many frames, which of `total` frames it corresponds to."""
+    """Which frames of a clip of `total` frames stand for the frames of a shorter or longer one."""
     return [min(total - 1, int((i + 0.5) * total / frames)) for i in range(frames)]
-
-
-def _same_length(embeddings: list[Tensor]) -> Tensor:
-    """(1, n_i, d) each -> (s, n, d): the tokens of shorter texts are repeated, and cut at the longest length.
-
-    Where one length divides the other, as with 77 and 154, attention stays as it is; `sampling.story.same_tokens` is exact
-    for all lengths, at the cost of more tokens.
-    """
-    longest = max(each.shape[1] for each in embeddings)
-    rows = [each[:1].repeat(1, -(-longest // each.shape[1]), 1)[:, :longest] for each in embeddings]
-    return torch.cat(rows)

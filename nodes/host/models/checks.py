@@ -18,7 +18,7 @@ LONGEST = 64
 """Times a model's own length that go through it at once: the time that attention over frames takes grows squared."""
 
 
-def install(patcher: Any) -> None:
+def register_wrapper(patcher: Any) -> None:
     """Check what any sampler of the host is given and what it returns; survives clone()."""
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
 

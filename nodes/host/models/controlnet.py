@@ -101,7 +101,7 @@ def _window(model_options: dict, frames: int) -> list[int] | None:
     return indices if len(indices) == frames else None
 
 
-def install(patcher: Any) -> None:
+def register_wrapper(patcher: Any) -> None:
     """Let ControlNets work on the clips of this model; survives clone()."""
     kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
     patcher.add_wrapper_with_key(kind, KEY, calc_cond_batch)

@@ -52,7 +52,7 @@ def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dic
     return executor(x, timestep, model_options, *args)
 
 
-def install(patcher: Any) -> None:
+def register_wrapper(patcher: Any) -> None:
     """Let guidance nodes for images work on the clips of this model; survives clone()."""
     kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
     patcher.add_wrapper_with_key(kind, KEY, predict_noise)

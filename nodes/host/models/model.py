@@ -192,9 +192,9 @@ def load_model(
     patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)
     compat.load_unet_weights(model, patcher, state_dict)
     model.diffusion_model.requires_grad_(False)
-    controlnet.install(patcher)
-    guidance.install(patcher)
-    checks.install(patcher)
+    controlnet.register_wrapper(patcher)
+    guidance.register_wrapper(patcher)
+    checks.register_wrapper(patcher)
     if reload is not None:
         patcher.cached_patcher_init = reload
     return patcher

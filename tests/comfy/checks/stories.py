@@ -54,6 +54,24 @@ def check_a_story_of_one_scene_is_its_prompt(host):
     return worst
 
 
+def check_texts_of_any_length_count_as_if_alone_in_nodes_and_films(host):
+    """Of 154 and 231 tokens, neither divides the other."""
+    import torch
+
+    model, clip, _ = host.tiny()
+    prompts = [" ".join(["red circle"] * 10), " ".join(["blue square"] * 20)]
+    alone = [conditioning[0][0] for conditioning in host.conds(clip, *prompts)]
+    assert [text.shape[1] for text in alone] == [154, 231]
+    told = host.run("T2VStory", clip, "0-4: {}\n4-8: {}".format(*prompts), 8, 8.0)[0][0][1]["t2v_story"]
+    in_film = host.module("nodes.host.film").HostPipeline(model, clip).encode_text(prompts)
+    assert in_film.shape == told.texts[-2:].shape
+    assert host.difference(told.texts[-2:], in_film) < 1e-5
+    x, t = torch.randn(1, 4, 4, 8, 8), torch.tensor([500.0])
+    for text, together in zip(alone, told.texts[-2:], strict=True):
+        one, other = (model.model.diffusion_model(x, t, context=each) for each in (text, together[None]))
+        assert host.difference(one, other) < 1e-5
+
+
 def check_a_story_changes_its_own_frames(host):
     model, clip, _ = host.tiny()
     one = host.run("T2VStory", clip, "0-4: a red circle\n4-8: a red circle", 8, 8.0)
