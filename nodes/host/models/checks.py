@@ -1,4 +1,4 @@
-"""What every sampler node of the host is kept from: clips that no device can take, and results that are no numbers."""
+"""Checks around every sampler of the host: whether the device has room for a clip, and whether the result is finite."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from torch import Tensor
 from ....t2v_models.errors import T2VError
 from .unet import FREE_NOISE
 
-KEY = "t2v_limits"
+KEY = "t2v_checks"
 
 LONGEST = 64
-"""Times a model's own length that go through it at once: the time that attention over frames takes grows squared."""
+"""How many times a model's own length may go through it at once: attention over frames takes quadratic time."""
 
 
 def register_wrapper(patcher: Any) -> None:
-    """Check what any sampler of the host is given and what it returns; survives clone()."""
+    """Register `outer_sample` on a ModelPatcher; its clones have it, too."""
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
 
 
 def outer_sample(executor: Any, noise: Tensor, latent: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Wrapper around the host's sampling."""
+    """Wrap a whole sampling run of the host: check the latent before it, and its result after it."""
     model = executor.class_obj.model_patcher
     check_memory(model.model, model, latent)
     result = executor(noise, latent, *args, **kwargs)
@@ -33,7 +33,10 @@ def outer_sample(executor: Any, noise: Tensor, latent: Tensor, *args: Any, **kwa
 
 
 def check_memory(inner: comfy.model_base.BaseModel, model: Any, samples: Tensor) -> None:
-    """Refuse what no amount of offloading can make fit, before the machine stalls on it."""
+    """Raise T2VError for latents, (b, 4, t, h, w) or (t, 4, h, w), that no offloading can make fit, before sampling starts.
+
+    With context windows, only a window has to fit.
+    """
     shape = list(samples.shape)
     handler = model.model_options.get("context_handler")
     frames = shape[0] if samples.ndim == 4 else shape[2]
@@ -41,8 +44,8 @@ def check_memory(inner: comfy.model_base.BaseModel, model: Any, samples: Tensor)
     free_noise = FREE_NOISE in model.model_options.get("transformer_options", {})
     if frames > most and handler is None and not free_noise:
         raise T2VError(
-            f"{frames} frames at once: this model was made for {inner.defaults.frames}, and more than {most} would all "
-            "look at each other: take fewer, or T2VWindows, T2VFreeNoise or T2VFilm for long videos."
+            f"{frames} frames at once are too many: this model was made for {inner.defaults.frames}, and takes {most} at most: "
+            "use fewer frames, or T2VWindows, T2VFreeNoise or T2VFilm for long videos."
         )
     if handler is not None:
         shape[handler.dim] = min(shape[handler.dim], handler.context_length)
@@ -50,7 +53,7 @@ def check_memory(inner: comfy.model_base.BaseModel, model: Any, samples: Tensor)
 
 
 def check_room(inner: comfy.model_base.BaseModel, model: Any, shape: list[int]) -> None:
-    """Refuse latents of a shape that no device like this one can take at once."""
+    """Raise T2VError where latents of this shape need more than twice the memory that the device has in all."""
     needed = inner.memory_required(shape)
     there = comfy.model_management.get_total_memory(model.load_device)
     if needed > 2 * there:
@@ -62,12 +65,11 @@ def check_room(inner: comfy.model_base.BaseModel, model: Any, shape: list[int]) 
 
 
 def check_finite(inner: comfy.model_base.BaseModel, samples: Tensor) -> None:
-    """A black video with no word about it is the worst of results."""
+    """Raise T2VError where samples hold NaN or infinity, which would become a black video; names shape and dtype."""
     broken = int((~samples.isfinite()).sum())
     if broken:
         dtype = inner.manual_cast_dtype or inner.get_dtype()
         raise T2VError(
             f"{100 * broken / samples.numel():.0f} % of the sampled latent {tuple(samples.shape)} is not a number, "
-            f"computed "
-            f"in {str(dtype).removeprefix('torch.')}: set weight_dtype to bf16 or fp32 in T2VModelLoader, or lower cfg."
+            f"computed in {str(dtype).removeprefix('torch.')}: set weight_dtype to bf16 or fp32 in T2VModelLoader, or lower cfg."
         )

@@ -178,15 +178,18 @@ def load_model(
     dtype: of the stored weights, the host's choice where None. reload: a function and its arguments that make the
     same patcher from disk again, for the host's multi-GPU and compile nodes.
     """
-    management = comfy.model_management
-    load_device, offload_device = management.get_torch_device(), management.unet_offload_device()
+    load_device = comfy.model_management.get_torch_device()
+    offload_device = comfy.model_management.unet_offload_device()
     model_config = ModelConfig(config, info, scheduler, scale_factor)
-    parameters = comfy.utils.calculate_parameters(state_dict)
     supported = model_config.supported_inference_dtypes
     if dtype is None:
-        stored = comfy.utils.weight_dtype(state_dict)
-        dtype = management.unet_dtype(model_params=parameters, supported_dtypes=supported, weight_dtype=stored)
-    model_config.set_inference_dtype(dtype, management.unet_manual_cast(dtype, load_device, supported))
+        dtype = comfy.model_management.unet_dtype(
+            model_params=comfy.utils.calculate_parameters(state_dict),
+            supported_dtypes=supported,
+            weight_dtype=comfy.utils.weight_dtype(state_dict),
+        )
+    computing = comfy.model_management.unet_manual_cast(dtype, load_device, supported)
+    model_config.set_inference_dtype(dtype, computing)
     model = model_config.get_model(device=offload_device)
     _check_names(model.diffusion_model.config, state_dict)
     patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)

@@ -5,9 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.context_windows
-import comfy.model_management
-import comfy.patcher_extension
-import comfy.sample
 import torch
 from torch import Tensor
 

@@ -5,9 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import comfy.context_windows
 import comfy.model_management
-import comfy.patcher_extension
 import comfy.sample
 from torch import Tensor
 

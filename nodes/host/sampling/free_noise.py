@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-import comfy.context_windows
-import comfy.model_management
 import comfy.patcher_extension
-import comfy.sample
 import torch
 from torch import Tensor
 
@@ -17,10 +14,8 @@ from ..models.model import video_model
 from ..models.unet import FREE_NOISE
 
 FREE_INIT = "t2v_free_init"
-
-
 REPEATED_NOISE = "t2v_free_noise"
-
+"""Keys of our wrappers around a sampling run."""
 
 OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
