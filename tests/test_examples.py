@@ -32,6 +32,14 @@ def test_a_prompt_becomes_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+def test_a_story_of_two_scenes_becomes_a_film(tmp_path: Path) -> None:
+    frames = list(VideoReader(run("story_film", tmp_path / "film.mp4")))
+    assert np.stack(frames).shape == (32, 64, 64, 3)
+    red, blue = ((frame[..., channel] - frame.mean(-1)).max() for frame, channel in ((frames[4], 0), (frames[28], 2)))
+    assert min(red, blue) > 60, "a red circle first, a blue star at the end"
+
+
+@pytest.mark.slow
 def test_seeds_become_rows_of_a_picture(tmp_path: Path) -> None:
     sheet = np.asarray(Image.open(run("contact_sheet", tmp_path / "sheet.png"))).reshape(6, 64, 4, 64, 3)
     assert all((row != other).any() for row, other in combinations(sheet, 2))

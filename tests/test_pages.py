@@ -65,3 +65,10 @@ def test_the_table_of_models_names_every_family() -> None:
     table = re.sub(r"[^a-z0-9]", "", read("docs/models.md").lower())
     first_words = [re.sub(r"[^a-z0-9]", "", family.title.split()[0].lower()) for family in FAMILIES.values()]
     assert [word for word in first_words if word not in table] == []
+
+
+def test_the_changelog_has_a_section_for_the_version() -> None:
+    version = re.search(r'^version = "(.+)"', read("pyproject.toml"), re.MULTILINE)
+    sections = re.findall(r"^## \[(.+?)\]", read("CHANGELOG.md"), re.MULTILINE)
+    assert version is not None
+    assert sections[0] in ("Unreleased", version[1])
