@@ -101,9 +101,9 @@ def _sampler(name: str, eta: float) -> Any:
 
 
 def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
-    """A noise mask of one picture for every frame of several clips as (b, 1, t, h, w); any other as it is.
+    """A noise mask with one picture per frame of several clips, (b t, 1, h, w), as (b, 1, t, h, w); others unchanged.
 
-    RepeatLatentBatch makes (b t, 1, h, w) of one clip's masks, which the host takes for one clip of so many frames.
+    RepeatLatentBatch makes such a mask of one clip's masks, and the host takes it for one clip of so many frames.
     """
     if mask is None or samples.ndim != 5 or mask.ndim != 4:
         return mask
@@ -112,7 +112,11 @@ def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
 
 
 def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise: float) -> Tensor:
-    """Noise levels, highest first: (steps + 1,). Less denoise: the end of a longer schedule, as the host has it."""
+    """Sigmas from noisy to clean, (steps + 1,). With less denoise they are the end of a longer schedule, as in the host.
+
+    Raises:
+        T2VError: for more steps than the schedule or the sampler can take.
+    """
     if scheduler not in OWN_SCHEDULERS:
         sampler = comfy.samplers.KSampler(
             model, steps, model.load_device, sampler_name, scheduler, denoise, model.model_options
@@ -130,10 +134,10 @@ def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise:
 
 
 def pure_noise_factor(model_sampling: Any, sigma: float) -> float:
-    """What the host must multiply noise with, so that the network's first input is that noise, unscaled.
+    """The factor for the host's noise with which the network's first input is noise of variance one.
 
-    The host adds sigma * noise to the empty latent and scales the sum by sqrt(abar); the references start the
-    network on noise of variance one, also where their first timestep is not the last of the schedule.
+    The host adds sigma * noise to the empty latent and multiplies the sum by the signal. The originals start the network
+    on noise of variance one, also where their first timestep is not the schedule's last one.
     """
     if sigma >= float(model_sampling.sigma_max) * (1 - 1e-5):
         return 1.0  # the host does it itself
@@ -141,7 +145,7 @@ def pure_noise_factor(model_sampling: Any, sigma: float) -> float:
 
 
 def with_cfg_rescale(model: Any, amount: float) -> Any:
-    """A clone whose guided prediction is brought back to the spread of the unguided one.
+    """A clone of the MODEL whose guided prediction is brought back to the contrast of the unguided one.
 
     Source: Lin et al. 2023 (arXiv:2305.08891), eq. 15 and 16. The deviation is taken over a whole clip.
     """
@@ -174,7 +178,7 @@ def _without_output(model_sampling: Any, x: Tensor, sigma: Tensor) -> Tensor:
 
 
 def checked_latent(inner: VideoModel, samples: Tensor) -> Tensor:
-    """The latent, if it can be one of this model."""
+    """The latent samples, unchanged. Raises T2VError where they cannot be this model's."""
     channels = inner.latent_format.latent_channels
     if getattr(samples, "is_nested", False) or samples.ndim not in (4, 5):
         raise T2VError("The latent is no image or video latent: use T2VEmptyLatent or T2VVAEEncodeFrames.")

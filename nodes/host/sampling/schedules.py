@@ -1,4 +1,4 @@
-"""Noise levels that the host does not have: those that the models were published with."""
+"""Schedules of sigmas that the host lacks: those that the models were published with."""
 
 from __future__ import annotations
 
@@ -12,17 +12,26 @@ from ....t2v_models.sampling.timesteps import ddim_timesteps, lcm_timesteps_of
 from ..models.model_sampling import Discrete, last_sigma
 
 AYS_TIMESTEPS = (999, 850, 736, 645, 545, 455, 343, 233, 124, 24)
-"""For Stable Diffusion 1.5, whose noise schedule these models share. Sabour et al. 2024 (arXiv:2404.14507)."""
+"""For Stable Diffusion 1.5, whose noise schedule these models have. Sabour et al. 2024 (arXiv:2404.14507)."""
 
 SOLVERS = ("dpmpp", "uni", "deis", "ipndm")
-"""How the names of samplers begin whose timesteps diffusers spaces as for one step more."""
+"""The first letters of samplers whose timesteps diffusers spaces as if for one step more."""
 
 
 def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
-    """The levels that diffusers' pipeline takes for a model and a sampler: (steps + 1,).
+    """The sigmas of diffusers' pipeline for a model and a sampler.
 
-    DDIM ends on the noise of the first timestep where the model's configuration says so (set_alpha_to_one false), all
-    others on none. config: the model's scheduler_config.json.
+    DDIM ends on the noise of timestep 0 where the model's configuration says so (set_alpha_to_one false); all other
+    samplers end without noise.
+
+    Args:
+        model_sampling: the host's object with a table of sigmas.
+        steps: how many to take.
+        sampler_name: as the node shows it.
+        config: the model's scheduler_config.json.
+
+    Returns:
+        (steps + 1,) from noisy to clean.
     """
     table = model_sampling.sigmas.cpu()
     spacing, offset = config.get("timestep_spacing", "leading"), config.get("steps_offset", 1)
@@ -39,7 +48,7 @@ def diffusers(model_sampling: Any, steps: int, sampler_name: str, config: dict[s
 
 
 def align_your_steps(model_sampling: Any, steps: int, sampler_name: str, config: dict[str, Any]) -> Tensor:
-    """The optimised levels, (steps + 1,); other counts than 10 by interpolating their logarithms."""
+    """The optimised sigmas, (steps + 1,); counts other than 10 interpolate their logarithms. Arguments: `diffusers`."""
     table = model_sampling.sigmas.cpu().double()
     known = torch.cat([table[list(AYS_TIMESTEPS)], table[:1]]).log()
     position = torch.linspace(0, len(known) - 1, steps + 1, dtype=torch.float64)
@@ -53,4 +62,4 @@ OWN_SCHEDULERS: dict[str, Callable[[Any, int, str, dict[str, Any]], Tensor]] = {
     "diffusers": diffusers,
     "align your steps": align_your_steps,
 }
-"""By the name that the node shows."""
+"""The name that the node shows -> the function of the schedule."""
