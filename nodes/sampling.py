@@ -128,28 +128,10 @@ class VideoSampler(io.ComfyNode):
         sampler_name: str,
         scheduler: str,
         denoise: float,
-        start_at_step: int = 0,
-        end_at_step: int = 1000,
-        return_with_leftover_noise: bool = False,
         **options,
     ) -> io.NodeOutput:
-        denoised = run.sample(
-            model,
-            positive,
-            negative,
-            latent,
-            seed=seed,
-            steps=steps,
-            cfg=cfg,
-            sampler_name=sampler_name,
-            scheduler=scheduler,
-            denoise=denoise,
-            start_step=start_at_step,
-            end_step=end_at_step,
-            leftover_noise=return_with_leftover_noise,
-            **options,
-        )
-        return io.NodeOutput(denoised)
+        settings = run.Settings(seed, steps, cfg, sampler_name, scheduler, denoise, **options)
+        return io.NodeOutput(run.sample(model, positive, negative, latent, settings))
 
 
 class ModelConditioning(io.ComfyNode):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import comfy.model_management
@@ -34,70 +35,96 @@ def scheduler_names() -> list[str]:
     return [*OWN_SCHEDULERS, *comfy.samplers.KSampler.SCHEDULERS]
 
 
-def sample(
-    model: Any,
-    positive: list,
-    negative: list,
-    latent: dict[str, Any],
-    *,
-    seed: int,
-    steps: int,
-    cfg: float,
-    sampler_name: str,
-    scheduler: str,
-    denoise: float = 1.0,
-    start_step: int = 0,
-    end_step: int = 1000,
-    add_noise: bool = True,
-    leftover_noise: bool = False,
-    cfg_rescale: float = 0.0,
-    eta: float = 1.0,
-) -> dict[str, Any]:
-    """Denoise a latent. Returns a LATENT of the same shape.
+@dataclass(frozen=True)
+class Settings:
+    """How a latent is denoised, by the names of the node's inputs."""
 
-    Raises T2VError for a model, latent or conditioning that does not belong here, and where the result is not finite.
+    seed: int
+    steps: int
+    cfg: float
+    sampler_name: str
+    scheduler: str
+    denoise: float = 1.0
+    """The share of the schedule that is done, 0..1: its end."""
+    start_at_step: int = 0
+    end_at_step: int = 1000
+    add_noise: bool = True
+    """Whether the latent gets the seed's noise first."""
+    return_with_leftover_noise: bool = False
+    """Whether the noise that is left at `end_at_step` stays."""
+    cfg_rescale: float = 0.0
+    """0..1, see `with_cfg_rescale`."""
+    eta: float = 1.0
+    """0..1, fresh noise in every step of the sampler "ddim (eta)"."""
+
+    @property
+    def does_nothing(self) -> bool:
+        """Whether no step is left to do."""
+        return self.denoise <= 0.0 or self.start_at_step >= min(self.end_at_step, self.steps)
+
+
+def sample(model: Any, positive: list, negative: list, latent: dict[str, Any], settings: Settings) -> dict[str, Any]:
+    """Denoise a LATENT with one of the host's samplers or ours.
+
+    Returns:
+        A LATENT whose samples have the shape of the given ones.
+
+    Raises:
+        T2VError: for a model, latent or conditioning that does not belong here, and where the result is not finite.
     """
-    inner = video_model(model)
-    samples = checked_latent(inner, latent["samples"])
-    if denoise <= 0.0 or start_step >= min(end_step, steps):
+    samples = checked_latent(video_model(model), latent["samples"])
+    if settings.does_nothing:
         return {**latent, "samples": samples}
-    if cfg_rescale > 0.0:
-        model = with_cfg_rescale(model, cfg_rescale)
+    if settings.cfg_rescale > 0.0:
+        model = with_cfg_rescale(model, settings.cfg_rescale)
     mask = _per_clip(latent.get("noise_mask"), samples)
-    sigmas = schedule(model, sampler_name, scheduler, steps, denoise)
-    ends_early = end_step < len(sigmas) - 1
-    sigmas = sigmas[: end_step + 1].clone()
-    if (ends_early or mask is not None) and not leftover_noise:
-        sigmas[-1] = 0.0  # what a mask keeps must come back clean, too
-    sigmas = sigmas[start_step:]
-    noise = torch.zeros_like(samples)
-    if add_noise:
-        noise = comfy.sample.prepare_noise(samples, seed, latent.get("batch_index"))
-        if denoise >= 1.0 and start_step == 0 and scheduler in OWN_SCHEDULERS and not samples.any():
-            noise = noise * pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
+    sigmas, to_the_end = _run_sigmas(model, settings, masked=mask is not None)
     result = comfy.sample.sample_custom(
         model,
-        noise,
-        cfg,
-        _sampler(sampler_name, eta),
+        _noise(model, latent, samples, sigmas, settings),
+        settings.cfg,
+        _sampler(settings),
         sigmas,
         positive,
         negative,
         samples,
         noise_mask=mask,
         callback=preview.callback(model, len(sigmas) - 1),
-        seed=seed,
+        seed=settings.seed,
     )
-    if not (ends_early or mask is not None or leftover_noise):
+    if to_the_end:
         result = result * final_scale(model.get_model_object("model_sampling"), float(sigmas[-2]), float(sigmas[-1]))
     return {**latent, "samples": result}
 
 
-def _sampler(name: str, eta: float) -> Any:
-    """The host's SAMPLER of that name; eta: for "ddim (eta)"."""
+def _run_sigmas(model: Any, settings: Settings, *, masked: bool) -> tuple[Tensor, bool]:
+    """The sigmas of the steps to do, (n + 1,), and whether they end as the model's schedule ends."""
+    sigmas = schedule(model, settings.sampler_name, settings.scheduler, settings.steps, settings.denoise)
+    ends_early = settings.end_at_step < len(sigmas) - 1
+    sigmas = sigmas[: settings.end_at_step + 1].clone()
+    keeps_noise = settings.return_with_leftover_noise
+    if (ends_early or masked) and not keeps_noise:
+        sigmas[-1] = 0.0  # what a mask keeps must come back clean, too
+    return sigmas[settings.start_at_step :], not (ends_early or masked or keeps_noise)
+
+
+def _noise(model: Any, latent: dict[str, Any], samples: Tensor, sigmas: Tensor, settings: Settings) -> Tensor:
+    """The noise that the host adds to the samples, like them."""
+    if not settings.add_noise:
+        return torch.zeros_like(samples)
+    noise = comfy.sample.prepare_noise(samples, settings.seed, latent.get("batch_index"))
+    from_nothing = settings.denoise >= 1.0 and settings.start_at_step == 0 and not samples.any()
+    if from_nothing and settings.scheduler in OWN_SCHEDULERS:
+        noise = noise * pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
+    return noise
+
+
+def _sampler(settings: Settings) -> Any:
+    """The host's SAMPLER object."""
+    name = settings.sampler_name
     if name not in OWN_SAMPLERS:
         return comfy.samplers.sampler_object(name)
-    return comfy.samplers.KSAMPLER(OWN_SAMPLERS[name], {"eta": eta} if name == "ddim (eta)" else {})
+    return comfy.samplers.KSAMPLER(OWN_SAMPLERS[name], {"eta": settings.eta} if name == "ddim (eta)" else {})
 
 
 def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
