@@ -20,19 +20,19 @@ def pipeline():
     return t2v_models.load_pipeline("built-in")
 
 
-def test_the_model_is_small_and_holds_no_pickle():
+def test_model_is_small_and_has_no_pickle():
     files = [path for path in BUILT_IN_FOLDER.rglob("*") if path.is_file()]
     assert sum(path.stat().st_size for path in files) < 30e6
     assert {path.suffix for path in files} <= {".json", ".safetensors", ".txt", ".md"}
     assert "CC0" in (BUILT_IN_FOLDER / "README.md").read_text("utf-8")
 
 
-def test_nothing_about_its_making_is_left_in_its_files():
+def test_model_files_contain_no_paths_of_the_training():
     for path in BUILT_IN_FOLDER.rglob("*.json"):
         assert "_name_or_path" not in json.loads(path.read_text("utf-8")), path
 
 
-def test_it_loads_as_any_other_model(pipeline):
+def test_model_loads_like_any_other(pipeline):
     info = t2v_models.inspect(BUILT_IN_FOLDER)
     assert info.family.name == "built-in"
     assert info.licence == "CC0-1.0"
@@ -40,11 +40,11 @@ def test_it_loads_as_any_other_model(pipeline):
     assert not any(parameter.isnan().any() for parameter in pipeline.unet.parameters())
 
 
-def test_its_configuration_holds_the_colours_that_fit_its_latents(pipeline):
+def test_configured_latent_colours_are_those_of_the_fit(pipeline):
     assert pipeline.family.latent_colours == tuple(map(tuple, latent_colours.fit(pipeline.vae)))
 
 
-def test_diffusers_makes_the_same_video(pipeline):
+def test_video_equals_that_of_diffusers(pipeline):
     diffusers = pytest.importorskip("diffusers")
     noise = torch.randn(1, 4, 16, 8, 8, generator=torch.Generator().manual_seed(5))
     theirs = diffusers.TextToVideoSDPipeline.from_pretrained(BUILT_IN_FOLDER, torch_dtype=torch.float32)
@@ -57,13 +57,13 @@ def test_diffusers_makes_the_same_video(pipeline):
     assert (ours.frames - frames).abs().max() < 1 / 255
 
 
-def test_the_tokenizer_in_the_folder_is_the_one_that_the_code_writes(tmp_path):
+def test_tokenizer_files_are_those_that_the_code_writes(tmp_path):
     text_encoder.write_tokenizer(tmp_path)
     for name in ("vocab.json", "merges.txt"):
         assert (tmp_path / name).read_text("utf-8") == (BUILT_IN_FOLDER / "tokenizer" / name).read_text("utf-8")
 
 
-def test_the_autoencoder_keeps_edges_and_colours(pipeline):
+def test_autoencoder_reconstructs_above_31_db(pipeline):
     assert autoencoder.psnr(pipeline.vae, count=32) > 31
 
 
@@ -84,35 +84,35 @@ def summary(pipeline):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["background", "colour", "shape", "motion", "all"])
-def test_it_follows_its_prompts(summary, criterion):
+def test_videos_follow_their_prompts(summary, criterion):
     assert summary["plain"].right[criterion] >= 0.95
 
 
 @pytest.mark.slow
-def test_it_follows_combinations_that_it_was_never_trained_on(summary):
+def test_videos_follow_combinations_held_out_of_the_training(summary):
     assert summary["held out"].right["all"] >= 0.85
 
 
 @pytest.mark.slow
-def test_it_bounces_grows_shrinks_and_goes_diagonally(summary):
+def test_videos_show_other_motions(summary):
     assert summary["other"].right["all"] >= 0.95
 
 
 @pytest.mark.slow
-def test_it_draws_two_objects(summary):
+def test_videos_show_two_objects(summary):
     assert summary["pairs"].right["all"] >= 0.85
 
 
 @pytest.mark.slow
-def test_other_words_mean_the_same(pipeline):
+def test_videos_follow_paraphrased_prompts(pipeline):
     asked = questions({"plain": 16}, seed=12)
     random = torch.Generator().manual_seed(0)
-    words = {question.seed: paraphrase(question.scene, random, vague=0, noise=0) for question in asked}
+    paraphrases = {question.seed: paraphrase(question.scene, random, vague=0, noise=0) for question in asked}
 
     def generate(prompts, seed):
-        told = [words[seed + number] for number in range(len(prompts))]
-        assert told != prompts
-        return pipeline(told, seed=seed).frames
+        others = [paraphrases[seed + number] for number in range(len(prompts))]
+        assert others != prompts
+        return pipeline(others, seed=seed).frames
 
     assert summarise(answers(generate, asked))[0].right["all"] >= 0.85
 
@@ -126,7 +126,7 @@ def test_clips_of_other_lengths_follow_their_prompts(pipeline, frames):
 
 
 @pytest.mark.slow
-def test_without_guidance_it_follows_them_less_or_equally_well(pipeline, summary):
+def test_guidance_does_not_lower_the_accuracy(pipeline, summary):
     asked = questions({"plain": 24}, seed=11)
     given = answers(lambda prompts, seed: pipeline(prompts, seed=seed, guidance_scale=1.0).frames, asked)
     assert summarise(given)[0].right["all"] <= summary["plain"].right["all"]

@@ -1,4 +1,4 @@
-"""Everything computes where the model is: on the GPU that is here, else on one that is pretended."""
+"""Everything computes on the device of the model: this machine's GPU, or a fake one where it has none."""
 
 from contextlib import nullcontext
 
@@ -23,7 +23,7 @@ STORY = "0-50%: a red circle moves right / 50%-100%: a blue square moves up"
 
 @pytest.fixture
 def gpu():
-    """The "cuda" that is here, in whole float32, or one that is pretended."""
+    """This machine's GPU, in full float32, or a fake one."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False), nullcontext() if REAL else FakeCuda():
         yield
 
@@ -33,8 +33,8 @@ def on_cuda(build):
         return build()
 
 
-@pytest.mark.skipif(REAL, reason="a device is here, so none is pretended")
-def test_the_pretended_device_tells_where_something_is_forgotten(gpu):
+@pytest.mark.skipif(REAL, reason="this machine has a GPU, so no fake one is used")
+def test_fake_device_raises_where_devices_mix(gpu):
     total = torch.zeros(1, 8, 4, device="cuda")
     with pytest.raises(Exception, match="device"):
         total.index_add_(1, torch.arange(8), total)
@@ -52,7 +52,7 @@ def test_the_pretended_device_tells_where_something_is_forgotten(gpu):
 @pytest.mark.parametrize("texts", [(2,), (2, 16)], ids=["one text", "a text for every frame"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @torch.inference_mode()
-def test_the_unet_computes_where_its_weights_are(gpu, windows, texts, dtype):
+def test_unet_computes_on_the_device_of_its_weights(gpu, windows, texts, dtype):
     model = unet.build().to(dtype)
     options = {} if windows is None else {"temporal_windows": windows.over(16).temporal()}
     given = torch.randn(2, 4, 16, 8, 8).to(dtype), torch.ones(2, 16), torch.randn(*texts, 77, 128).to(dtype)
@@ -63,7 +63,7 @@ def test_the_unet_computes_where_its_weights_are(gpu, windows, texts, dtype):
 
 
 @pytest.mark.slow
-def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu):
+def test_frames_and_latents_move_to_the_autoencoder_and_frames_return_to_the_cpu(gpu):
     checkpoint = open_checkpoint(BUILT_IN_FOLDER)
     parts = on_cuda(unet.build), on_cuda(autoencoder.build), None, None
     pipe = Pipeline(*parts, checkpoint.scheduler_config(), checkpoint.family)
@@ -74,7 +74,7 @@ def test_frames_and_latents_go_where_the_autoencoder_is_and_frames_come_back(gpu
 
 
 @pytest.mark.slow
-def test_a_step_of_training_computes_where_the_model_is(gpu):
+def test_training_step_computes_on_the_device_of_the_model(gpu):
     encoder = on_cuda(lambda: text_encoder.build_text_encoder(827))
     model = on_cuda(lambda: unet.WithPoses(unet.build()))
     batch = batches.Batch(
@@ -95,7 +95,7 @@ def test_a_step_of_training_computes_where_the_model_is(gpu):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_a_gpu_makes_the_same_video(gpu, scheduler):
+def test_gpu_makes_the_video_of_the_cpu(gpu, scheduler):
     call = {"seed": 3, "scheduler": scheduler, "frames": 4, "steps": 4}
     here, there = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
     prompts = ["a red circle moves right", "a blue star moves up on a white background"]
@@ -104,7 +104,7 @@ def test_a_gpu_makes_the_same_video(gpu, scheduler):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
-def test_a_gpu_makes_the_same_film(gpu, method):
+def test_gpu_makes_the_film_of_the_cpu(gpu, method):
     pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
     here, there = (
         torch.cat(list(Film(p, STORY, frames=24, steps=3, method=method, seed=5).frames())) for p in pipelines
@@ -113,7 +113,7 @@ def test_a_gpu_makes_the_same_film(gpu, method):
 
 
 @pytest.mark.slow
-def test_a_gpu_goes_on_from_a_clip_as_the_processor_does(gpu):
+def test_gpu_continues_a_clip_as_the_cpu_does(gpu):
     clip = torch.rand(3, 64, 64, 3, generator=torch.Generator().manual_seed(0))
     pipelines = (load_pipeline("built-in", device=d, dtype=torch.float32) for d in ("cpu", "cuda"))
     here, there = (torch.cat(list(Film(p, STORY, frames=2, steps=4, clip=clip, seed=5).frames())) for p in pipelines)

@@ -1,4 +1,4 @@
-"""The table of families is consistent, and a checkpoint finds its own."""
+"""The table of families is consistent, and every checkpoint gets its family."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def test_every_family_is_complete(family) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
-def test_every_familys_noise_schedule_is_one_that_diffusers_builds(family) -> None:
+def test_diffusers_builds_the_noise_schedule_of_every_family(family) -> None:
     import diffusers
 
     config = family.scheduler_config()
@@ -52,7 +52,7 @@ def test_every_network_has_a_family(preset: str) -> None:
     assert family_for(PRESETS[preset]).unet == preset or preset == "dynamicrafter-1024"
 
 
-def test_the_published_noise_schedules() -> None:
+def test_noise_schedules_are_the_published_ones() -> None:
     velocity = {name for name, family in FAMILIES.items() if family.prediction_type == "v_prediction"}
     assert velocity == {"vgen", "tf-t2v", "videolcm", "dynamicrafter-512", "dynamicrafter-1024"}
     assert all(FAMILIES[name].zero_terminal_snr for name in velocity)
@@ -61,7 +61,7 @@ def test_the_published_noise_schedules() -> None:
                       "dynamicrafter-512": 0.7, "dynamicrafter-1024": 0.3}  # fmt: skip
 
 
-def test_the_scale_that_a_checkpoint_holds_tells_dynamicrafters_apart() -> None:
+def test_stored_scale_distinguishes_the_dynamicrafters() -> None:
     for base, name, fps in ((0.7, "dynamicrafter-512", 24), (0.3, "dynamicrafter-1024", 10)):
         tensors = on_meta(manifests()["dynamicrafter-512"], prefix="model.diffusion_model.")
         tensors["scale_arr"] = LazyTensor.of(torch.cat([torch.linspace(1, base, 400), torch.full((1000,), base)]))
@@ -70,7 +70,7 @@ def test_the_scale_that_a_checkpoint_holds_tells_dynamicrafters_apart() -> None:
         assert checkpoint.config.default_fps == fps
 
 
-def test_vgens_wrapper_tells_it_from_modelscope() -> None:
+def test_wrapper_distinguishes_vgen_from_modelscope() -> None:
     shapes = manifests()["modelscope"]
     assert open_checkpoint(on_meta(shapes)).family.name == "modelscope"
     vgen = open_checkpoint(on_meta(shapes, prefix="state_dict."))
@@ -80,13 +80,13 @@ def test_vgens_wrapper_tells_it_from_modelscope() -> None:
 
 
 @pytest.mark.parametrize(("step", "name"), [(600_000, "modelscope"), (632_000, "modelscope"), (1, "vgen")])
-def test_modelscopes_network_from_vgens_training_loop_is_told_by_its_step(step: int, name: str) -> None:
+def test_stored_step_distinguishes_modelscope_from_vgen(step: int, name: str) -> None:
     wrapped = on_meta(manifests()["modelscope"], prefix="state_dict.") | {"step": LazyTensor.of(torch.tensor(step))}
     assert open_checkpoint(wrapped).family.name == name
 
 
 @pytest.mark.parametrize(("step", "name"), [(512_000, "tf-t2v"), (544_000, "videolcm"), (None, "tf-t2v")])
-def test_input_channels_that_text_to_video_leaves_blank_are_cut_off(tmp_path: Path, step: int, name: str) -> None:
+def test_input_channels_that_text_to_video_leaves_empty_are_removed(tmp_path: Path, step: int, name: str) -> None:
     tensors = in_layout("modelscope")
     latent = tensors["input_blocks.0.0.weight"]
     tensors["input_blocks.0.0.weight"] = torch.cat([latent, torch.randn(latent.shape[0], 8, 3, 3)], dim=1)
@@ -96,13 +96,13 @@ def test_input_channels_that_text_to_video_leaves_blank_are_cut_off(tmp_path: Pa
     assert checkpoint.family.name == name
 
 
-def test_a_velocity_model_saved_by_the_host_stays_one() -> None:
+def test_velocity_model_saved_by_the_host_stays_one() -> None:
     tensors = on_meta(manifests()["modelscope"], prefix="model.diffusion_model.")
     tensors["v_pred"] = LazyTensor.of(torch.tensor([]))
     assert open_checkpoint(tensors).family.prediction_type == "v_prediction"
 
 
-def test_a_fine_tunes_name_chooses_its_sizes_and_nothing_else() -> None:
+def test_name_of_a_fine_tune_determines_only_its_sizes() -> None:
     assert family_called("cerspense/zeroscope_v2_576w") == "zeroscope-v2-576w"
     assert family_called("zeroscope_v2_XL.pth") == "zeroscope-v2-xl"
     assert family_called("text2video_pytorch_model.pth") is None
@@ -119,12 +119,12 @@ def test_configurations_saved_under_older_names_of_fields_are_read() -> None:
     assert old.speed_words == ("slowly", "fast")
 
 
-def test_dynamicrafter_alone_keeps_the_scale_of_its_last_step() -> None:
-    kept = {name for name, family in FAMILIES.items() if family.scheduler_config().get("keeps_last_scale")}
-    assert kept == {"dynamicrafter-512", "dynamicrafter-1024"}
+def test_only_dynamicrafter_keeps_the_scale_of_its_last_step() -> None:
+    keeping = {name for name, family in FAMILIES.items() if family.scheduler_config().get("keeps_last_scale")}
+    assert keeping == {"dynamicrafter-512", "dynamicrafter-1024"}
 
 
-def test_a_diffusers_folder_says_more_than_the_table(tmp_path: Path) -> None:
+def test_settings_of_a_diffusers_folder_replace_those_of_the_table(tmp_path: Path) -> None:
     folder = diffusers_folder(tmp_path)
     (folder / "scheduler").mkdir()
     scheduler = {"_class_name": "DDIMScheduler", "prediction_type": "v_prediction", "rescale_betas_zero_snr": True,
@@ -144,11 +144,11 @@ def test_a_diffusers_folder_says_more_than_the_table(tmp_path: Path) -> None:
     assert (family.prediction_type, family.zero_terminal_snr, family.betas) == ("v_prediction", True, (0.001, 0.02))
     assert (family.height, family.width, family.frames, family.title) == (72, 128, 12, "Ours")
     assert family.speed_words == ("slowly", "fast")
-    assert family.steps == 50, "an entry of the wrong kind is passed over"
+    assert family.steps == 50, "an entry of the wrong type is ignored"
     assert checkpoint.scheduler_config() == scheduler
 
 
-def test_a_family_can_be_named(tmp_path: Path) -> None:
+def test_family_can_be_chosen_by_name(tmp_path: Path) -> None:
     save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
     assert inspect(tmp_path / "model.safetensors").family.name == "custom"
     assert open_checkpoint(tmp_path / "model.safetensors", family="vgen").family.prediction_type == "v_prediction"
@@ -156,7 +156,7 @@ def test_a_family_can_be_named(tmp_path: Path) -> None:
         open_checkpoint(tmp_path / "model.safetensors", family="vgn")
 
 
-def test_the_configuration_of_an_unknown_network_stays_its_own() -> None:
+def test_unknown_network_gets_the_custom_family() -> None:
     assert replace(SMALL, default_fps=3) != SMALL
     assert family_for(SMALL).name == "custom"
     assert family_for(SMALL).unet == ""

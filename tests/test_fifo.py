@@ -1,4 +1,4 @@
-"""Endless video: a queue of frames, each one noise level behind the next."""
+"""FIFO sampling, for endless video: a queue of frames, each one step noisier than the one before."""
 
 import itertools
 
@@ -16,18 +16,18 @@ SCHEDULE = NoiseSchedule.from_config(CONFIG)
 
 
 def _constant_model(colour, seen=None):
-    """Predicts the noise that is left if every clean frame is `colour`."""
+    """A model that predicts the noise with which every clean frame is `colour`."""
 
     def predict(x, timesteps, numbers):
         if seen is not None:
             seen.append((tuple(x.shape), timesteps, numbers))
-        share = SCHEDULE.alphas_cumprod.float()[timesteps][:, None, :, None, None]
-        return (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-3)
+        abar = SCHEDULE.alphas_cumprod.float()[timesteps][:, None, :, None, None]
+        return (x - abar.sqrt() * colour) / (1 - abar).sqrt().clamp(min=1e-3)
 
     return predict
 
 
-def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
+def test_model_of_one_image_gives_a_video_of_that_image_in_constant_memory():
     colour = torch.randn(1, 4, 1, 3, 3)
     clip, seen = torch.randn(1, 4, 5, 3, 3), []
     frames = Fifo(
@@ -42,28 +42,28 @@ def test_an_endless_video_of_a_model_that_knows_one_picture_is_that_picture():
     made = torch.cat(list(itertools.islice(frames, 24)), dim=2)
     assert (made[:, :, 16:] - colour).abs().max() < 1e-4
     assert {shape for shape, _, _ in seen} == {(4, 4, 8, 3, 3)}  # memory does not grow
-    assert next(frames).untyped_storage().nbytes() == 4 * 9 * 4, "a frame must not keep the queue that it was in"
-    for _, levels, numbers in seen:
-        assert (levels.diff(dim=1) >= 0).all()
+    assert next(frames).untyped_storage().nbytes() == 4 * 9 * 4, "a frame must not share the memory of the queue"
+    for _, timesteps, numbers in seen:
+        assert (timesteps.diff(dim=1) >= 0).all()
         assert (numbers.diff(dim=1) >= 0).all()
 
 
-def test_an_endless_video_of_one_level_is_one_ddim_step_a_frame():
+def test_queue_of_one_timestep_does_one_ddim_step_for_each_frame():
     predict = _constant_model(torch.randn(1, 4, 1, 3, 3))
     generator = torch.Generator().manual_seed(3)
     frames = Fifo(predict, torch.zeros(1, 4, 1, 3, 3), ddim_timesteps(1), SCHEDULE, window=2, generator=generator)
     made = [next(frames) for _ in range(3)]
     again = torch.Generator().manual_seed(3)
     noise = [torch.randn(1, 4, 1, 3, 3, generator=again) for _ in range(4)][1:]
-    level = ddim_timesteps(1)
+    timestep = ddim_timesteps(1)
     for frame, x in zip(made, noise, strict=True):
-        prediction = predict(x, level[None], None)
-        expected = ddim_step(x, prediction, SCHEDULE, level, torch.tensor(0))
+        prediction = predict(x, timestep[None], None)
+        expected = ddim_step(x, prediction, SCHEDULE, timestep, torch.tensor(0))
         assert (frame - expected).abs().max() < 1e-6
 
 
 @pytest.mark.parametrize("when", [0, 3, 20])
-def test_an_endless_video_goes_on_from_its_state_bit_for_bit(when):
+def test_restored_video_continues_bit_for_bit(when):
     predict = _constant_model(torch.randn(1, 4, 1, 3, 3))
     clip = torch.randn(1, 4, 5, 3, 3)
 
@@ -80,7 +80,7 @@ def test_an_endless_video_goes_on_from_its_state_bit_for_bit(when):
 
 
 @pytest.mark.parametrize(("window", "steps"), [(7, 14), (8, 15), (0, 4)])
-def test_a_window_that_cannot_slide_over_the_queue_is_refused(window, steps):
+def test_window_that_does_not_fit_the_queue_is_refused(window, steps):
     clip, random = torch.zeros(1, 4, 1, 3, 3), torch.Generator()
     with pytest.raises(T2VError, match="an even window is wanted"):
         Fifo(

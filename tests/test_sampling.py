@@ -1,4 +1,4 @@
-"""The sampling mathematics against the papers' formulas, and diffusers where it has them."""
+"""The mathematics of sampling, compared with the papers' formulas and with diffusers; and the parsing of stories."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 
 
 @pytest.mark.parametrize("steps", [1, 2, 4, 7, 8, 16, 50])
-def test_the_steps_of_distilled_models_are_diffusers(steps):
+def test_timesteps_of_distilled_models_equal_diffusers(steps):
     from diffusers import LCMScheduler
 
     theirs = LCMScheduler()
@@ -28,7 +28,7 @@ def test_the_steps_of_distilled_models_are_diffusers(steps):
 
 @pytest.mark.parametrize("kind", FILTERS)
 @pytest.mark.parametrize("stops", [(0.25, 0.25), (0.5, 0.3), (0, 0.25)])
-def test_freeinits_filters_equal_diffusers(kind, stops):
+def test_free_init_filters_equal_diffusers(kind, stops):
     from diffusers.pipelines.free_init_utils import FreeInitMixin
 
     arguments = {"device": "cpu", "filter_type": kind, "order": 4}
@@ -38,7 +38,7 @@ def test_freeinits_filters_equal_diffusers(kind, stops):
     assert (theirs[0, 0] - ours).abs().max() < 1e-6
 
 
-def test_mixing_frequencies_equals_diffusers_and_takes_all_or_nothing_at_the_ends():
+def test_mixed_frequencies_equal_diffusers_and_a_filter_of_ones_or_zeros_is_exact():
     from diffusers.pipelines.free_init_utils import FreeInitMixin
 
     generator = torch.Generator().manual_seed(0)
@@ -51,7 +51,7 @@ def test_mixing_frequencies_equals_diffusers_and_takes_all_or_nothing_at_the_end
 
 
 @pytest.mark.parametrize(("frames", "stride"), [(16, 4), (31, 4), (40, 16), (64, 3)])
-def test_freenoise_repeats_each_windows_noise_in_another_order(frames, stride):
+def test_free_noise_shuffles_the_noise_of_the_previous_window(frames, stride):
     noise = torch.randn(1, 4, frames, 2, 2, generator=torch.Generator().manual_seed(1))
     result = reschedule(noise, 16, stride, torch.Generator().manual_seed(2))
     assert torch.equal(result[:, :, :16], noise[:, :, :16])
@@ -61,7 +61,7 @@ def test_freenoise_repeats_each_windows_noise_in_another_order(frames, stride):
         assert all(found)
 
 
-def test_freenoises_permutation_equals_diffusers_for_the_same_generator():
+def test_free_noise_permutation_equals_diffusers():
     from diffusers.models.attention import FreeNoiseTransformerBlock
 
     block = FreeNoiseTransformerBlock(8, 1, 8, context_length=16, context_stride=4)
@@ -78,7 +78,7 @@ def test_freenoises_permutation_equals_diffusers_for_the_same_generator():
 
 
 @pytest.mark.parametrize("base", [0.7, 0.3])
-def test_videocrafters_scaled_noise_is_an_ordinary_schedule_times_a_factor(base):
+def test_scaled_schedule_is_a_variance_preserving_one_times_a_factor(base):
     betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
     abar = torch.cumprod(1 - betas, 0)
     scale = torch.cat([torch.linspace(1, base, 400), torch.full((600,), base)])
@@ -90,7 +90,7 @@ def test_videocrafters_scaled_noise_is_an_ordinary_schedule_times_a_factor(base)
     assert (norm * (1 - signal).sqrt() - (1 - abar).sqrt()).abs().max() < 1e-5
 
 
-def test_guidance_of_one_is_the_prompts_prediction_and_rescaling_restores_its_contrast():
+def test_guidance_scale_1_returns_the_conditional_prediction_and_rescale_restores_its_deviation():
     cond, uncond = torch.randn(2, 2, 4, 3, 5, 5)
     assert torch.allclose(classifier_free(cond, uncond, 1.0), cond, atol=1e-6)
     guided = classifier_free(cond, uncond, 9.0)
@@ -100,7 +100,7 @@ def test_guidance_of_one_is_the_prompts_prediction_and_rescaling_restores_its_co
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_scheduler_walks_down_to_the_end(name):
+def test_timesteps_of_every_scheduler_never_rise(name):
     scheduler = build_scheduler(name, CONFIG)
     scheduler.set_timesteps(8)
     assert len(scheduler.timesteps) >= 8
@@ -109,7 +109,7 @@ def test_every_scheduler_walks_down_to_the_end(name):
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing"])
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_a_thousand_steps_end_in_a_finite_latent_or_are_refused_before_the_first(name, spacing):
+def test_thousand_steps_give_finite_latents_or_an_error_at_the_start(name, spacing):
     for steps in (998, 1000):
         scheduler = build_scheduler(name, {**CONFIG, "timestep_spacing": spacing})
         try:
@@ -125,7 +125,7 @@ def test_a_thousand_steps_end_in_a_finite_latent_or_are_refused_before_the_first
 
 
 @pytest.mark.parametrize("steps", [61, 103, 121, 122, 201, 206, 217])
-def test_trailing_steps_are_as_many_as_were_asked_for(steps):
+def test_trailing_spacing_gives_the_wanted_number_of_steps(steps):
     config = {**CONFIG, "timestep_spacing": "trailing"}
     scheduler = build_scheduler("ddim", config)
     set_steps(scheduler, "ddim", steps, "cpu")
@@ -135,7 +135,7 @@ def test_trailing_steps_are_as_many_as_were_asked_for(steps):
 
 
 @pytest.mark.parametrize("name", SCHEDULERS)
-def test_every_scheduler_has_the_models_noise_levels_and_no_word_of_ours_is_warned_of(name, caplog):
+def test_every_scheduler_has_the_models_alphas_cumprod_and_accepts_our_options_without_a_warning(name, caplog):
     import diffusers.utils.logging
 
     diffusers.utils.logging.enable_propagation()
@@ -148,12 +148,12 @@ def test_every_scheduler_has_the_models_noise_levels_and_no_word_of_ours_is_warn
     assert torch.allclose(scheduler.alphas_cumprod.double(), wanted, rtol=1e-3, atol=1e-6)
 
 
-def test_an_unknown_scheduler_is_refused_with_the_names_that_there_are():
+def test_unknown_scheduler_is_refused_with_the_known_names():
     with pytest.raises(T2VError, match="dpm\\+\\+2m"):
         build_scheduler("dpm3", CONFIG)
 
 
-def test_a_story_in_seconds_frames_and_per_cent_is_the_same_story():
+def test_spans_in_seconds_frames_and_per_cent_are_equal():
     spans = ["0-2s: a\n2s-4s, fade 0.5s: b", "0-16: a\n16-32, fade 4: b", "0-50%: a / 50%-100%, fade 12.5%: b"]
     blends = [parse_story(text, 32, 8).blend() for text in spans]
     assert all(torch.equal(blends[0], other) for other in blends[1:])
@@ -163,7 +163,7 @@ def test_a_story_in_seconds_frames_and_per_cent_is_the_same_story():
     assert torch.allclose(blends[0][14:18, 1], torch.tensor([0.125, 0.375, 0.625, 0.875]))
 
 
-def test_options_dashes_and_colons_may_stand_as_people_write_them():
+def test_options_may_stand_in_any_order_with_any_dash_or_colon():
     wanted = parse_story("0-2s: a\n2s-4s, fade 0.5s: b\n50%-100%, negative: c", 32, 8)
     for text in (
         "0-2s: a\nfade 0.5s, 2s-4s: b\nnegative, 50%-100%: c",
@@ -177,7 +177,7 @@ def test_options_dashes_and_colons_may_stand_as_people_write_them():
     "text",
     ["0-48f: a\n2s-4s, fade 0.5s: b", "0-49.9%: a\n50%-100%, fade 12.5%: b", "0-47f: a\n48-96f, fade 12: b"],
 )
-def test_a_fade_is_one_where_borders_meet_but_nearly(text):
+def test_fade_works_between_scenes_that_almost_meet(text):
     blend = parse_story(text, 96, 23.976).blend()[:, 1]
     assert (blend.diff() >= 0).all()
     assert blend.diff().max() < 0.1
@@ -185,11 +185,11 @@ def test_a_fade_is_one_where_borders_meet_but_nearly(text):
 
 
 @pytest.mark.parametrize("text", ["2-3 friends walk on a beach", "3-5 sheep", "1920-1930s street scene", "1-2 fish"])
-def test_a_prompt_may_begin_with_numbers(text):
+def test_prompt_may_begin_with_numbers(text):
     assert [scene.text for scene in parse_story(text, 32, 8).scenes] == [text]
 
 
-def test_a_fade_reaches_the_scene_before_it_only():
+def test_fade_changes_only_the_scene_before_it():
     blend = parse_story("0-4s: a\n4s-5s: b\n5s-8s, fade 2s: c", 64, 8).blend()
     assert torch.equal(blend[:32, 0], torch.ones(32))
     assert not blend[32:, 0].any()
@@ -200,11 +200,11 @@ def test_a_fade_reaches_the_scene_before_it_only():
     assert torch.equal(x, (torch.arange(64) < 16).float() * (1 - contexts.blend[:, 2]))
 
 
-def test_lines_without_spans_share_the_clip():
+def test_lines_without_spans_have_equal_parts_of_the_clip():
     assert torch.equal(parse_story("a\nb\nc", 12, 8).blend().argmax(1), torch.arange(3).repeat_interleave(4))
 
 
-def test_a_frames_text_is_its_scenes_embedding_and_weight_moves_it_from_the_empty_one():
+def test_frames_have_the_embedding_of_their_scene_and_weight_scales_its_distance_to_the_empty_text():
     table = {"": torch.zeros(2, 3), "a": torch.ones(2, 3), "b": -torch.ones(2, 3)}
 
     def encode(texts):
@@ -218,7 +218,7 @@ def test_a_frames_text_is_its_scenes_embedding_and_weight_moves_it_from_the_empt
     assert torch.equal(negative[3:5], torch.stack([table[""], table["b"]]))
 
 
-def test_frames_that_share_a_text_share_its_embedding_and_the_last_text_holds_on():
+def test_frames_of_one_scene_have_one_embedding_and_the_last_one_continues_after_the_end():
     story = parse_story("0-16: a\n16-64: b", 64, 8)
     contexts = story.encode(lambda texts: torch.randn(len(texts), 3, 5, generator=torch.Generator().manual_seed(0)))
     keys = torch.arange(0, 80, 8)[None]
@@ -240,14 +240,14 @@ def test_frames_that_share_a_text_share_its_embedding_and_the_last_text_holds_on
         ("0-1s a red circle\n1s-4s a blue square", "Line 1 .* no colon"),
     ],
 )
-def test_a_story_that_contradicts_itself_is_refused_with_its_scene_and_an_example(text, message):
+def test_invalid_story_is_refused_with_its_line_and_an_example(text, message):
     with pytest.raises(T2VError, match=message) as error:
         parse_story(text, 32, 8)
     assert "a red circle" in str(error.value) or "make the clip longer" in str(error.value)
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_a_ddim_step_equals_diffusers(kind):
+def test_ddim_step_equals_diffusers(kind):
     config = {**CONFIG, "prediction_type": kind, "clip_sample": False}
     scheduler, schedule = build_scheduler("ddim", config), NoiseSchedule.from_config(config)
     scheduler.set_timesteps(10)
@@ -277,7 +277,7 @@ def test_noise_schedules_equal_diffusers(schedule, zero):
 
 
 @pytest.mark.parametrize("family", ["t2v-turbo-ms", "t2v-turbo-vc2", "videolcm"])
-def test_films_of_distilled_models_take_the_steps_that_they_were_taught(family):
+def test_distilled_models_use_the_timesteps_of_their_training(family):
     config = FAMILIES[family].scheduler_config()
     for steps in (4, 8, 16):
         scheduler = build_scheduler("lcm", config)
@@ -288,25 +288,23 @@ def test_films_of_distilled_models_take_the_steps_that_they_were_taught(family):
 
 
 @pytest.mark.parametrize(("family", "ends"), [("t2v-turbo-ms", (279, 99)), ("t2v-turbo-v2", (249, 99))])
-def test_t2v_turbo_takes_every_nth_of_the_steps_it_was_distilled_at(family, ends):
+def test_t2v_turbo_uses_every_nth_timestep_of_its_distillation(family, ends):
     config = FAMILIES[family].scheduler_config()
     for steps, end in zip((4, 16), ends, strict=True):
-        known = (
-            torch.arange(1, config["original_inference_steps"] + 1) * (1000 // config["original_inference_steps"]) - 1
-        )
-        theirs = known.flip(0)[:: len(known) // steps][
-            :steps
-        ]  # its scheduler: lcm_origin_timesteps[::-skipping_step][:n]
+        count = config["original_inference_steps"]
+        distilled = torch.arange(1, count + 1) * (1000 // count) - 1
+        # T2V-Turbo's scheduler: lcm_origin_timesteps[::-skipping_step][:n]
+        theirs = distilled.flip(0)[:: count // steps][:steps]
         assert torch.equal(timesteps_of(config, steps), theirs)
         assert theirs[-1] == end
 
 
-def test_motion_guidance_acts_in_the_noisy_half():
+def test_motion_guidance_is_on_in_the_noisy_half():
     assert motion_guidance(torch.tensor([999, 500, 499, 0])).tolist() == pytest.approx([0.05, 0.05, 0, 0])
     assert motion_guidance(torch.tensor([[0, 999], [0, 300]]), 0.1).tolist() == pytest.approx([0.1, 0])
 
 
-def test_repeated_tokens_leave_attention_as_it_is():
+def test_repeated_tokens_do_not_change_attention():
     generator = torch.Generator().manual_seed(0)
     short, long = torch.randn(1, 3, 8, generator=generator), torch.randn(1, 2, 4, 8, generator=generator)
     one, other = same_form(short, long, 2)
@@ -317,28 +315,28 @@ def test_repeated_tokens_leave_attention_as_it_is():
     assert (attend(q, other[:, 1], other[:, 1]) - attend(q, long[:, 1], long[:, 1])).abs().max() < 1e-6
 
 
-def test_a_pace_is_said_before_every_scene_that_says_none():
+def test_speed_word_is_added_to_scenes_without_one():
     story = parse_story("a red circle moves right / a blue box moves up slowly\nnegative: blurry", 8, 8)
-    hastened = story.with_speed("fast", ("slowly", "fast"))
-    assert [scene.text for scene in hastened.scenes] == ["fast a red circle moves right", "a blue box moves up slowly"]
-    assert hastened.negatives == story.negatives
+    faster = story.with_speed("fast", ("slowly", "fast"))
+    assert [scene.text for scene in faster.scenes] == ["fast a red circle moves right", "a blue box moves up slowly"]
+    assert faster.negatives == story.negatives
     assert story.with_speed("", ()) is story
 
 
-def test_a_scene_that_says_its_speed_gets_no_other_word():
+def test_speed_word_of_a_scene_is_kept():
     known = ("slowly", "fast")
     story = parse_story("0-50%: a star moves up slowly. / 50%-100%: a star moves up", 8, 8).with_speed("fast", known)
     assert [scene.text for scene in story.scenes] == ["a star moves up slowly.", "fast a star moves up"]
 
 
-def test_what_fades_in_to_be_kept_away_from_is_little_at_first():
+def test_negative_scene_fades_in():
     story = parse_story("a\n4-8f, fade 4f, negative: b", 8, 8)
     contexts = story.encode(lambda texts: torch.arange(float(len(texts)))[:, None, None], negative=True)
     shares = contexts.blend[:, 1]
     assert torch.allclose(shares, torch.tensor([0, 0, 0.125, 0.375, 0.625, 0.875, 1, 1]))
 
 
-def test_a_negative_prompt_never_becomes_a_scene():
+def test_negative_prompt_never_becomes_a_scene():
     story = parse_story(with_negative("a red circle", "blurry\n0-50%: dark / 50%-100%: red"), 8, 8)
     assert [scene.text for scene in story.scenes] == ["a red circle"]
     assert len(story.negatives) == 1
