@@ -1,13 +1,13 @@
-"""What long videos cost: time a frame and peak memory by length, and the methods side by side.
+"""Measure long videos: time per frame and peak memory by length, and the methods side by side.
 
     python benchmarks/length.py
     python benchmarks/length.py --method endless --frames 64 256
     python benchmarks/length.py --only methods
 
-Every length is made by a process of its own, from the story to the finished file. The processes work in turn, one call of
-the model each, so that a busy machine slows all alike: the longest film every other turn, the shorter ones in those between,
-again and again until the longest is finished. The methods are compared in one process, in turn: one denoising step of 64
-frames, and whole films of as many.
+Each length has a process of its own, which makes films from the story to the finished file. The processes take turns of
+one model call each, so that a busy machine slows all of them alike. Every other turn is for the longest film; the shorter
+ones share the rest and are made again and again until the longest is finished. The methods take turns in one process: one
+denoising step of 64 frames each, and whole films of as many.
 """
 
 from __future__ import annotations
@@ -36,18 +36,23 @@ STORY = """0-25%: a red circle moves right
 75%-100%: a blue circle moves up"""
 LENGTHS = (64, 256, 1024, 3376)
 METHOD_FRAMES = 64
-"""Of the methods side by side."""
+"""Frames of the steps and films by which the methods are compared."""
+BLACK, GRAY, BLUE = (0, 0, 0), (128, 128, 128), (38, 84, 166)
 WARMUP = 17
-"""Frames of a film before the measured one: the first calls of everything cost more."""
-KEPT = {"MALLOC_TRIM_THRESHOLD_": "1000000000", "MALLOC_MMAP_THRESHOLD_": "33554432", "MALLOC_TOP_PAD_": "67108864"}
-"""glibc's allocator keeps what is freed. Else it hands memory back and takes it again, by chance in one process and not in
-the next: of equal processes, one took 2,000 pages a call and another 19,000, and was a tenth slower for it."""
+"""Frames of a first film that is not measured, since first calls take longer."""
+ENVIRONMENT = {
+    "MALLOC_TRIM_THRESHOLD_": "1000000000",
+    "MALLOC_MMAP_THRESHOLD_": "33554432",
+    "MALLOC_TOP_PAD_": "67108864",
+}
+"""glibc's allocator keeps freed memory. Otherwise some processes return it to the system and request it again: of equal
+processes, one requested 2,000 pages in a call and another 19,000, which made it a tenth slower."""
 
 
 def film(
     pipeline: Any, frames: int, method: str, output: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
-    """Make the story in so many frames, from text to file."""
+    """Make a film of the story, from its text to a file."""
     from t2v_models.films.film import Film
     from t2v_models.video import VideoWriter
 
@@ -59,69 +64,69 @@ def film(
 
 
 def one_length(model: str, frames: int, method: str) -> None:
-    """Run in a process of its own: make the film again and again, for as long as it gets turns.
+    """Make films of one length again and again, as long as there are turns; runs in a process of its own.
 
-    A turn is a line of standard input. It ends with a line of standard output: empty after a call of the model, or what
-    a finished film was: the seconds of its turns and the peak memory, the model's weights included.
+    A turn begins with a line of standard input and ends with a line of standard output. That line is empty after a call
+    of the model; after a film it has the seconds of its turns and the peak memory, with the model's weights, as JSON.
     """
     from t2v_models import load_pipeline
 
     pipeline = load_pipeline(model)
     begun = seconds = 0.0
 
-    def turn(said: str) -> None:
+    def end_turn(report: str) -> None:
         nonlocal begun, seconds
         seconds += time.perf_counter() - begun
-        print(said, flush=True)
+        print(report, flush=True)
         if not sys.stdin.readline():
             sys.exit()
         begun = time.perf_counter()
 
     with tempfile.TemporaryDirectory() as folder:
         film(pipeline, WARMUP, method, Path(folder) / "warm.mp4")
-        turn("")
+        end_turn("")
         while True:
             seconds = 0.0
             reset_peak()
-            film(pipeline, frames, method, Path(folder) / "film.mp4", lambda done, total: turn(""))
+            film(pipeline, frames, method, Path(folder) / "film.mp4", lambda done, total: end_turn(""))
             seconds += time.perf_counter() - begun
             row = {"frames": frames, "seconds": seconds, "peak_mb": (peak_memory() or 0) / 1e6}
             begun = time.perf_counter()
-            turn(json.dumps(row))
+            end_turn(json.dumps(row))
 
 
 class Child:
-    """A process that makes films of one length whenever it has its turn."""
+    """A process that makes films of one length, in turns."""
 
     def __init__(self, model: str, frames: int, method: str) -> None:
         command = [sys.executable, __file__, "--child", "--model", model, "--method", method, "--frames", str(frames)]
         pipe = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self.process = subprocess.Popen(command, env={**os.environ, **KEPT}, **pipe)
+        self.process = subprocess.Popen(command, env={**os.environ, **ENVIRONMENT}, **pipe)
         self.films: list[dict[str, float]] = []
         self._listen()
 
     def turn(self) -> None:
-        """Let it call the model once more."""
+        """Let the process call the model once."""
         self.process.stdin.write("\n")
         self.process.stdin.flush()
         self._listen()
 
     def _listen(self) -> None:
-        said = self.process.stdout.readline()
-        if not said:
+        report = self.process.stdout.readline()
+        if not report:
             raise SystemExit(f"A film was not made: {' '.join(self.process.args)}")
-        if said.strip():
-            self.films.append(json.loads(said))
+        if report.strip():
+            self.films.append(json.loads(report))
 
     @property
     def row(self) -> dict[str, float]:
-        """The mean of its finished films; the highest peak."""
+        """Mean seconds of the finished films, and their highest peak memory."""
         means = {key: statistics.mean(film[key] for film in self.films) for key in ("frames", "seconds")}
         return {**means, "peak_mb": max(film["peak_mb"] for film in self.films)}
 
 
 def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]]:
-    """A row per length, the longest last."""
+    """Measure all lengths; returns a row for each, the longest last."""
     *shorter, longest = children = [Child(model, frames, method) for frames in sorted(set(wanted))]
     try:
         while not all(child.films for child in children):
@@ -132,7 +137,7 @@ def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]
                     child.turn()
     finally:
         for child in children:
-            child.process.communicate()  # the end of its input: it stops and removes its files
+            child.process.communicate()  # closes its input, so that it removes its files and ends
     rows = [child.row for child in children]
     for row in rows:
         print(
@@ -143,18 +148,18 @@ def lengths(model: str, method: str, wanted: list[int]) -> list[dict[str, float]
     return rows
 
 
-def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
-    """Median seconds of each way, taken in turn, and median of its ratios to the first way in the same round.
+def compare(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[str, float]]:
+    """Return the median seconds of each call, and the median of its ratio to the first call of the same round.
 
-    A machine is seldom as fast in one minute as in the next: within a round it is. The first round only warms up.
+    The speed of a machine varies from minute to minute, but little within a round. The first round is not measured.
     """
-    seconds: dict[str, list[float]] = {name: [] for name in ways}
-    for turn in range(rounds + 1):
-        for name, way in ways.items():
-            run = measured(way)
-            if turn:
+    seconds: dict[str, list[float]] = {name: [] for name in calls}
+    for number in range(rounds + 1):
+        for name, call in calls.items():
+            run = measured(call)
+            if number:
                 seconds[name].append(run.seconds)
-    first, found = next(iter(ways)), {}
+    first, found = next(iter(calls)), {}
     for name, each in seconds.items():
         ratio = statistics.median(own / plain for own, plain in zip(each, seconds[first], strict=True))
         found[name] = {"seconds": statistics.median(each), "ratio": ratio}
@@ -163,7 +168,7 @@ def in_turn(ways: dict[str, Callable[[], Any]], rounds: int) -> dict[str, dict[s
 
 
 def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
-    """One guided denoising step over `frames` frames, by the way it is done."""
+    """Return calls that do one guided denoising step of `frames` frames, by their method."""
     import torch
 
     from t2v_models import load_pipeline
@@ -175,7 +180,7 @@ def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
     unets = {
         "plain pass": pipeline.unet,
         "windowed attention": Windows(own.frames, own.frames // 2, free_noise=True).over(frames).around(pipeline.unet),
-        "windows": window.around(pipeline.unet, step=1),  # as most steps have them: one more than the first
+        "windows": window.around(pipeline.unet, step=1),  # like most steps, one window more than the first
     }
     x = torch.randn(1, pipeline.unet.config.out_channels, frames, own.height // 8, own.width // 8)
     context = pipeline.encode_text(["", "a red circle moves right"])
@@ -188,7 +193,7 @@ def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
 
 
 def films(model: str, frames: int) -> dict[str, Callable[[], Any]]:
-    """A whole film's latents, by the method; the plain pass is one long clip."""
+    """Return calls that make the latents of a whole film, by their method; the plain pass is one long clip."""
     from t2v_models import load_pipeline
     from t2v_models.films.film import Film
     from t2v_models.films.settings import METHODS
@@ -200,26 +205,25 @@ def films(model: str, frames: int) -> dict[str, Callable[[], Any]]:
         for _ in Film(pipeline, text, frames=frames, method=method).latents():
             pass
 
-    ways = {method: partial(make, method) for method in METHODS}
-    return {"plain pass": lambda: pipeline(text, frames=frames, decode=False), **ways}
+    calls = {method: partial(make, method) for method in METHODS}
+    return {"plain pass": lambda: pipeline(text, frames=frames, decode=False), **calls}
 
 
 def overlap_factor(frames: int, length: int, overlap: int) -> float:
-    """Frames that all windows of a step but the first have together, to each of the clip."""
+    """Return the frames in all windows of a step, per frame of the clip; the first step has fewer."""
     from t2v_models.sampling.windows import Windows
 
     return sum(map(len, Windows(length, overlap).over(frames).spans(step=1))) / frames
 
 
 def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
-    """Time a frame and peak memory over the length, from zero up, as a picture."""
+    """Write an image of the time per frame and the peak memory over the length, both from zero up."""
     from math import log2
 
-    from PIL import Image, ImageDraw, ImageFont
+    from t2v_models.plots.canvas import Axes, Canvas
 
-    image = Image.new("RGB", (900, 360), "white")
-    pen, font = ImageDraw.Draw(image), ImageFont.load_default(13)
-    pen.text((60, 10), title, "black", font)
+    canvas = Canvas(900, 360, ink=BLACK, font_size=13)
+    canvas.text((60, 10), title)
     panels = [
         ("ms a frame", [1000 * row["seconds"] / row["frames"] for row in rows]),
         ("MB at the peak", [row["peak_mb"] for row in rows]),
@@ -227,23 +231,20 @@ def draw(rows: list[dict[str, float]], title: str, path: Path) -> None:
     first, last = (log2(rows[i]["frames"]) for i in (0, -1))
     for panel, (name, values) in enumerate(panels):
         left, right, top, bottom = 60 + 440 * panel, 420 + 440 * panel, 60, 310
-        highest = 1.25 * max(values)
-        pen.text((left, 36), name, "black", font)
-        pen.line([(left, top), (left, bottom), (right, bottom)], "gray")
-        points = []
-        for row, value in zip(rows, values, strict=True):
-            x = left + 30 + (right - left - 60) * (log2(row["frames"]) - first) / max(last - first, 1e-9)
-            y = bottom - (bottom - top) * value / highest
-            points.append((x, y))
-            pen.ellipse([x - 3, y - 3, x + 3, y + 3], fill=(38, 84, 166))
-            pen.text((x - 14, bottom + 8), f"{row['frames']:.0f}", "black", font)
-            pen.text((x - 14, y - 22), f"{value:.0f}", "black", font)
-        pen.line(points, (38, 84, 166), 2)
-    image.save(path)
+        axes = Axes(left + 30, top, right - 30, bottom, (first, max(last, first + 1e-9)), (0, 1.25 * max(values)))
+        canvas.text((left, 36), name)
+        canvas.line([(left, top), (left, bottom), (right, bottom)], GRAY)
+        points = [axes.at(log2(row["frames"]), value) for row, value in zip(rows, values, strict=True)]
+        for (x, y), row, value in zip(points, rows, values, strict=True):
+            canvas.dot((x, y), 3, BLUE)
+            canvas.text((x - 14, bottom + 8), f"{row['frames']:.0f}")
+            canvas.text((x - 14, y - 22), f"{value:.0f}")
+        canvas.line(points, BLUE, 2)
+    canvas.save(path)
 
 
 def main() -> None:
-    """Measure, print, and write what was measured."""
+    """Measure, print the figures, and write them to a file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="built-in")
     parser.add_argument("--method", default="coarse-to-fine", help="of the films (default coarse-to-fine)")
@@ -270,9 +271,9 @@ def main() -> None:
         print(
             f"A step of {METHOD_FRAMES} frames; overlap factor of the windows {overlap_factor(METHOD_FRAMES, 16, 8):.3f}:"
         )
-        found["methods"] = in_turn(steps(args.model, METHOD_FRAMES), args.rounds)
+        found["methods"] = compare(steps(args.model, METHOD_FRAMES), args.rounds)
         print(f"A film of {METHOD_FRAMES} frames:")
-        found["films"] = in_turn(films(args.model, METHOD_FRAMES), max(1, args.rounds // 10))
+        found["films"] = compare(films(args.model, METHOD_FRAMES), max(1, args.rounds // 10))
     args.output.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
 
 

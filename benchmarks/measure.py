@@ -1,4 +1,4 @@
-"""Rates, peak memory and file reads: what the benchmarks measure with."""
+"""Measure seconds, peak memory, matrix products and file reads."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ PAGE = 4096
 
 @dataclass(frozen=True)
 class Run:
-    """One call."""
+    """The cost of one call."""
 
     seconds: float
     cpu_seconds: float
-    """Of all threads of this process: on a busy machine the steadier figure."""
+    """Of all threads of this process; on a busy machine it varies less."""
     peak_bytes: int | None
-    """Memory beyond what was held before, None where the system does not tell."""
+    """Peak memory beyond what the process held before; None if the system does not report it."""
 
 
 def measured(function: Callable[[], object]) -> Run:
-    """Call it once; its result is dropped."""
+    """Call a function once and drop its result."""
     held = reset_peak()
     cpu, wall = time.process_time(), time.perf_counter()
     result = function()
@@ -39,7 +39,7 @@ def measured(function: Callable[[], object]) -> Run:
 
 
 def reset_peak() -> int | None:
-    """Give free memory back to the system and forget the peak so far; the bytes now held. Linux only."""
+    """Return free memory to the system, reset the peak, and return the bytes now held; None if not on Linux."""
     try:
         ctypes.CDLL("libc.so.6").malloc_trim(0)
         Path("/proc/self/clear_refs").write_text("5")
@@ -49,7 +49,7 @@ def reset_peak() -> int | None:
 
 
 def peak_memory() -> int | None:
-    """The most bytes held since `reset_peak`."""
+    """Return the most bytes held since `reset_peak`; None if not on Linux."""
     return _status("VmHWM")
 
 
@@ -63,17 +63,17 @@ def _status(field: str) -> int | None:
 
 @dataclass(frozen=True)
 class Rate:
-    """FLOP/s of a large linear layer."""
+    """FLOP per second of a large linear layer."""
 
     by_clock: float
     by_cpu: float
-    """Per second of processor time, of all threads together."""
+    """Per second of CPU time, of all threads together."""
 
 
 def matmul_rate(dtype: torch.dtype, *, size: int = 1536, seconds: float = 0.7) -> Rate:
-    """The best of as many large linear layers as fit into `seconds`."""
+    """Return the best rate of as many large linear layers as fit into `seconds`."""
     x, weight = (torch.randn(size, size).to(dtype) for _ in range(2))
-    if dtype != torch.float32:  # some processors have no fast way: find out on a small one
+    if dtype != torch.float32:  # on some CPUs a type is slow: measure a small layer first
         small = x[:192, :192].contiguous()
         if _fastest(lambda: F.linear(small, small), 0.05)[0] > 0.002:
             x, weight = x[:512, :512].contiguous(), weight[:512, :512].contiguous()
@@ -93,7 +93,7 @@ def _fastest(function: Callable[[], object], seconds: float) -> tuple[float, flo
 
 
 def plain_read(path: Path) -> float:
-    """Seconds to read a file from front to back into one buffer."""
+    """Return the seconds to read a file from start to end into one buffer."""
     buffer = memoryview(bytearray(1 << 24))
     start = time.perf_counter()
     with path.open("rb", buffering=0) as file:
@@ -103,7 +103,7 @@ def plain_read(path: Path) -> float:
 
 
 def drop_cache(path: Path) -> bool:
-    """Ask the system to forget what it holds of a file; whether it could be asked."""
+    """Ask the system to drop a file from its cache; returns whether it has such a call."""
     if not hasattr(os, "posix_fadvise"):
         return False
     with path.open("rb") as file:
@@ -113,12 +113,12 @@ def drop_cache(path: Path) -> bool:
 
 
 def touch(tensors: list[torch.Tensor]) -> float:
-    """Read one number of every page of every tensor."""
+    """Read one number of every memory page of every tensor, and return their sum."""
     return sum(float(t.detach().view(-1)[:: PAGE // t.element_size()].float().sum()) for t in tensors)
 
 
 def machine() -> dict[str, object]:
-    """What the figures were measured on."""
+    """Return the processor, threads and torch version of this machine."""
     name = platform.processor() or platform.machine()
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()

@@ -1,6 +1,7 @@
-"""Two test processes side by side (`-n 2`) get a core each, and the files that take longest first.
+"""Settings of all tests.
 
-Every test draws the same random numbers whichever tests ran before it; T2V_TEST_SEED=1 draws others.
+Of two processes side by side (`-n 2`), each uses one core, and the slowest files run first. Every test starts with the same
+random seed, whichever tests ran before it; T2V_TEST_SEED=1 sets another.
 """
 
 import os
@@ -22,14 +23,16 @@ SLOWEST = (
     "test_film.py",
     "test_video_faults.py",
 )
-"""Half a minute or more each. Begun last, one of them would be waited for with one process idle."""
+"""Files of half a minute or more. If one ran last, the other process would be idle."""
 
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    if hasattr(config.option, "loadscopereorder"):  # of pytest-xdist: the files with the most tests first
+    if hasattr(
+        config.option, "loadscopereorder"
+    ):  # an option of pytest-xdist, which would sort the files by their number of tests
         config.option.loadscopereorder = False
 
 
@@ -45,7 +48,7 @@ def same_random_numbers() -> None:
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A folder with room for 2 MiB."""
+    """A folder with 2 MiB of space."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", str(disk)]

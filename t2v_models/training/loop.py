@@ -110,7 +110,7 @@ def fit(
         with torch.no_grad():
             get_ema_multi_avg_fn(decay)(list(average.values()), list(weights.values()), step)
         unsaved.append((step, value.item(), norm))
-        recent = [loss for _, loss, _ in unsaved[-50:]]
+        recent = [row[1] for row in unsaved[-50:]]
         bar.set_postfix(loss=f"{sum(recent) / len(recent):.4f}", refresh=False)
         if time.monotonic() - saved > save_every or step == last:
             _save(folder, model, optimizers, average, step + 1, unsaved)

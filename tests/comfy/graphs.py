@@ -1,4 +1,4 @@
-"""Graphs in API format for the tests."""
+"""Graphs in the API's format for the tests."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ Graph = dict[str, dict[str, Any]]
 
 
 def node(class_type: str, **inputs: Any) -> dict[str, Any]:
-    """One node; a link is (id, slot)."""
+    """Return a node; an input that is a tuple is a link (id, slot)."""
     links = {name: list(value) if isinstance(value, tuple) else value for name, value in inputs.items()}
     return {"class_type": class_type, "inputs": links}
 
 
 def save(images: tuple[str, int], prefix: str = "video/test") -> Graph:
-    """Frames to a file, by core's nodes."""
+    """Return core's nodes that write frames to a file."""
     return {
         "video": node("CreateVideo", images=images, fps=8.0),
         "save": node("SaveVideo", video=("video", 0), filename_prefix=prefix, format="auto", codec="auto"),
@@ -22,7 +22,7 @@ def save(images: tuple[str, int], prefix: str = "video/test") -> Graph:
 
 
 def ours(model: str = "tiny", *, prompt: str = "a red circle", seed: int = 1, steps: int = 4, **latent: int) -> Graph:
-    """Text to video with this pack's nodes."""
+    """Return a graph of text to video with this pack's nodes."""
     size = {"width": 64, "height": 64, "frames": 4, "batch_size": 1, **latent}
     return {
         "model": node(
@@ -50,9 +50,9 @@ def ours(model: str = "tiny", *, prompt: str = "a red circle", seed: int = 1, st
 
 
 def film(model: str = "tiny-v", *, method: str, frames: int = 9, steps: int = 4, seed: int = 1) -> Graph:
-    """A film of a story, to a file."""
+    """Return a graph that writes a film of a story to a file."""
     graph = ours(model)
-    kept = {name: graph[name] for name in ("model", "frames", "video", "save")}
+    shared = {name: graph[name] for name in ("model", "frames", "video", "save")}
     film = node(
         "T2VFilm",
         model=("model", 0),
@@ -72,11 +72,11 @@ def film(model: str = "tiny-v", *, method: str, frames: int = 9, steps: int = 4,
         closed_loop=False,
         resume=False,
     )
-    return {**kept, "film": film, "frames": node("T2VVAEDecodeFrames", latent=("film", 0), vae=("model", 2))}
+    return {**shared, "film": film, "frames": node("T2VVAEDecodeFrames", latent=("film", 0), vae=("model", 2))}
 
 
 def native(model: str = "tiny", *, seed: int = 1, steps: int = 4) -> Graph:
-    """The same with core's nodes after the loader and the empty latent."""
+    """Return a graph of text to video that has core's nodes after the loader and the empty latent."""
     graph = ours(model, seed=seed, steps=steps)
     graph["positive"] = node("CLIPTextEncode", clip=("model", 1), text="a red circle")
     graph["negative"] = node("CLIPTextEncode", clip=("model", 1), text="")

@@ -1,4 +1,4 @@
-"""The ComfyUI installations that the tests of the nodes run in."""
+"""The ComfyUI installations in which the tests of the nodes run."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Host:
 
     @property
     def python(self) -> Path:
-        """Its own interpreter, else the one that runs the tests."""
+        """Path of its own interpreter, or of the one that runs the tests."""
         for folder in (".venv", "venv"):
             for candidate in (self.root / folder / "bin/python", self.root / folder / "Scripts/python.exe"):
                 if candidate.exists():
@@ -34,7 +34,7 @@ class Host:
         return Path(sys.executable)
 
     def base(self, folder: Path, models: dict[str, Path]) -> Path:
-        """A fresh base directory with this pack in custom_nodes and model folders in models/diffusers."""
+        """Make a base directory with this pack in custom_nodes and `models`, by name, in models/diffusers."""
         for part in (
             "custom_nodes",
             "models/diffusers",
@@ -52,7 +52,7 @@ class Host:
 
 
 def link(source: Path, target: Path) -> None:
-    """A symbolic link, or a copy where the system allows none."""
+    """Make a symbolic link, or a copy if the system allows no links."""
     try:
         target.symlink_to(source, target_is_directory=source.is_dir())
     except OSError:
@@ -64,7 +64,7 @@ def link(source: Path, target: Path) -> None:
 
 
 def find() -> list[Host]:
-    """COMFYUI_PATH (several, separated as in PATH), the host this clone is installed in, ~/comfy/ComfyUI*."""
+    """Return the hosts in COMFYUI_PATH (separated as in PATH), or the one around this clone, or ~/comfy/ComfyUI*."""
     given = os.environ.get("COMFYUI_PATH", "")
     roots = [Path(part).expanduser() for part in given.split(os.pathsep) if part]
     if not roots:
@@ -74,5 +74,5 @@ def find() -> list[Host]:
 
 
 def why_none() -> str:
-    """What to tell where there is no host."""
+    """Return the reason for skipping tests if there is no host."""
     return "no ComfyUI found: set COMFYUI_PATH to one or more installations to run the tests of the nodes"

@@ -1,4 +1,4 @@
-"""A running ComfyUI and what a client says to it."""
+"""A running ComfyUI server, and a client for it."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from .hosts import Host
 
 @dataclass
 class Run:
-    """What the websocket told about one prompt."""
+    """The websocket's messages about one prompt."""
 
     prompt_id: str
     messages: list[dict[str, Any]] = field(default_factory=list)
@@ -30,12 +30,12 @@ class Run:
     seconds: float = 0.0
 
     def progress(self, node: str) -> list[int]:
-        """The values of a node's progress bar."""
+        """Return the values of a node's progress bar."""
         return [m["data"]["value"] for m in self.messages if m["type"] == "progress" and m["data"].get("node") == node]
 
 
 class Server:
-    """``with Server(host, base) as server``: starts main.py and waits until it answers."""
+    """A context that starts main.py, waits until it responds, and ends it."""
 
     def __init__(self, host: Host, base: Path, *options: str) -> None:
         self.host, self.base, self.options = host, base, options
@@ -81,7 +81,7 @@ class Server:
             return json.loads(body) if "json" in response.headers.get("Content-Type", "") else body
 
     def post(self, path: str, data: Any) -> tuple[int, Any]:
-        """Status and answer, refused or not."""
+        """Return the status and the content of the response, for errors too."""
         request = urllib.request.Request(
             self.url + path, json.dumps(data).encode(), headers={"Content-Type": "application/json"}
         )
@@ -100,16 +100,16 @@ class Server:
         on_message: Callable[[dict[str, Any]], None] | None = None,
         timeout: float = 300,
     ) -> Run:
-        """Queue an API prompt and listen until it has ended, one way or another."""
+        """Queue an API prompt and wait until it succeeds, fails or is interrupted."""
         import websocket
 
         client = uuid.uuid4().hex
         connection = websocket.create_connection(f"ws://127.0.0.1:{self.port}/ws?clientId={client}", timeout=timeout)
         extra = {"extra_pnginfo": {"workflow": workflow}} if workflow else {}
-        status, answer = self.post("/prompt", {"prompt": prompt, "client_id": client, "extra_data": extra})
+        status, response = self.post("/prompt", {"prompt": prompt, "client_id": client, "extra_data": extra})
         if status != 200:
-            raise AssertionError(f"refused: {answer}")
-        run, start = Run(answer["prompt_id"]), time.monotonic()
+            raise AssertionError(f"refused: {response}")
+        run, start = Run(response["prompt_id"]), time.monotonic()
         try:
             while True:
                 message = connection.recv()
@@ -131,7 +131,7 @@ class Server:
             connection.close()
 
     def outputs(self, run: Run) -> dict[str, Any]:
-        """The history's outputs of a prompt, by node."""
+        """Return the outputs of a prompt by node, from the history."""
         for _ in range(50):
             history = self.get(f"/history/{run.prompt_id}")
             if run.prompt_id in history:
@@ -140,6 +140,6 @@ class Server:
         raise AssertionError("the prompt is not in the history")
 
     def file(self, entry: dict[str, str]) -> bytes:
-        """An output file, as the browser gets it."""
+        """Return the content of an output file, as /view gives it."""
         query = urllib.parse.urlencode({key: entry[key] for key in ("filename", "subfolder", "type")})
         return self.get(f"/view?{query}")
