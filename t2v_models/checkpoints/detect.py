@@ -1,4 +1,4 @@
-"""What a set of tensors is: its parts, each part's layout and prefix, and the UNet's configuration.
+"""Recognise a set of tensors: its parts, each part's layout and prefix, and the UNet's configuration.
 
 Names and shapes decide, never the names of files.
 """
@@ -9,17 +9,21 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
+
+import torch
 
 from ..errors import T2VError
 from ..unet import UNetConfig
 from . import diffusers_layout, modelscope, native, videocrafter
 from .layouts import Layout, MissingKey, any_with, shapes_of
-from .tensors import FLOAT8, LazyDict
+from .tensors import FLOAT8, LazyDict, LazyTensor
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (diffusers_layout.LAYOUT, modelscope.LAYOUT, videocrafter.LAYOUT, native.LAYOUT)
 }
+"""The layouts of a UNet, by name: diffusers, modelscope, videocrafter, native."""
 
 _UNET_ROOTS = (
     "time_embed.", "fps_embedding.", "time_cond_proj.", "motion_cond_proj.", "combine_proj.", "input_blocks.",
@@ -61,20 +65,23 @@ class Part:
     kind: str
     """unet, vae, text_encoder, image_encoder or image_projector."""
     layout: str
+    """ldm, diffusers, openclip, transformers or videocrafter."""
     prefix: str
+    """What stands before its names in the file."""
     tensors: LazyDict
     blank_channels: int = 0
-    """Input channels left out because a text-to-video call fills them with zeros (TF-T2V, VideoLCM)."""
+    """Input channels that were left out, because text to video fills them with zeros (TF-T2V, VideoLCM)."""
 
     @property
     def parameters(self) -> int:
+        """The number of its weights."""
         return sum(tensor.numel for tensor in self.tensors.values())
 
 
 def find_parts(tensors: LazyDict) -> dict[str, Part]:
-    """The parts among the tensors of a file, by kind.
+    """Find the parts among the tensors of a file, by kind.
 
-    DynamiCrafter 256 calls its embedding of the frame rate otherwise; its authors' loader renames it, too.
+    DynamiCrafter 256 has another name for the embedding of the frame rate; it is renamed, as in its authors' loader.
     """
     tensors = _dequantised({name.replace("framestride_embed.", "fps_embedding."): t for name, t in tensors.items()})
     votes: dict[tuple[str, str], Counter[str]] = {}
@@ -105,7 +112,7 @@ def find_parts(tensors: LazyDict) -> dict[str, Part]:
 
 
 def is_of_images(parts: Mapping[str, Part]) -> bool:
-    """Whether a file's UNet is one for images, without temporal layers."""
+    """Whether the UNet among the parts of a file is one for images, without temporal layers."""
     if "unet" not in parts:
         return False
     try:
@@ -119,7 +126,7 @@ def _is_without_time(fields: Mapping[str, Any]) -> bool:
 
 
 def _without_blank_channels(part: Part) -> Part:
-    """TF-T2V and VideoLCM have 8 input channels after the latent's 4, for sketches and the like, or zeros."""
+    """Cut the 8 input channels of TF-T2V and VideoLCM after the latent's 4: for sketches and depth maps, else zeros."""
     first = part.tensors.get("input_blocks.0.0.weight")
     if first is None or len(first.shape) != 4 or first.shape[1] != 12:
         return part
@@ -128,11 +135,11 @@ def _without_blank_channels(part: Part) -> Part:
 
 
 _OWN = {"image_encoder": ("visual.", "vision_model."), "image_projector": ("image_proj_model.",)}
-"""The names after the prefix that alone belong to these parts."""
+"""The beginnings of the names, after the prefix, that belong to these parts."""
 
 
 def _belongs(name: str, kind: str, shape: tuple[int, ...]) -> bool:
-    """Whether a tensor that carries the prefix of a part is one of it, and not a buffer of something around it."""
+    """Whether a tensor with the prefix of a part belongs to it, and not to what lies around it, such as a buffer."""
     if kind == "unet":
         elsewhere = ("encoder.", "decoder.", "quant_conv.", "post_quant_conv.", "visual.", "transformer.", "token_emb")
         return name.startswith(_UNET_ROOTS) or (len(shape) >= 2 and not name.startswith(elsewhere))
@@ -142,7 +149,7 @@ def _belongs(name: str, kind: str, shape: tuple[int, ...]) -> bool:
 
 
 def _dequantised(tensors: LazyDict) -> LazyDict:
-    """Tensors stored as float8 with a scale beside them (`name_scale`-style repacks), with the scale applied."""
+    """Multiply tensors that are stored as float8 by the scales ("….scale_weight") that are stored beside them."""
     scales = {name.removesuffix(".scale_weight"): name for name in tensors if name.endswith(".scale_weight")}
     if not scales:
         return tensors
@@ -153,14 +160,18 @@ def _dequantised(tensors: LazyDict) -> LazyDict:
         scale = tensors.get(scales.get(name.removesuffix(".weight"), "")) if name.endswith(".weight") else None
         if scale is not None and tensor.dtype in FLOAT8:
             wide = tensor.to(scale.dtype)
-            result[name] = wide.then(lambda w, scale=scale: w * scale.load(), wide.shape)
+            result[name] = wide.then(partial(_scaled, scale=scale), wide.shape)
         else:
             result[name] = tensor
     return result
 
 
+def _scaled(tensor: torch.Tensor, scale: LazyTensor) -> torch.Tensor:
+    return tensor * scale.load()
+
+
 def unet_layout(part: Part) -> Layout:
-    """Which of the layouts the UNet's names follow."""
+    """Return the layout of a UNet's names."""
     if part.layout == "diffusers":
         return LAYOUTS["diffusers"]
     names = part.tensors
@@ -171,15 +182,15 @@ def unet_layout(part: Part) -> Layout:
 
 
 def unet_config(part: Part, source: str, hints: Mapping[str, Any] | None = None) -> tuple[UNetConfig, Layout]:
-    """The UNet's configuration and layout; checks that every tensor is there and fits.
+    """Infer the UNet's configuration and layout; checks that every tensor is there and fits.
 
     Args:
         part: the tensors of the UNet.
-        source: what to call the checkpoint in an error.
+        source: the checkpoint's name in an error.
         hints: fields of a UNetConfig from a config.json.
 
     Raises:
-        T2VError: where the tensors make no UNet of the family.
+        T2VError: where the tensors are not those of a supported 3D UNet.
     """
     names = part.tensors
     for stranger, title in _STRANGERS:
@@ -211,7 +222,7 @@ def unet_config(part: Part, source: str, hints: Mapping[str, Any] | None = None)
 REMEDY = "Download it again, and compare its size with its source's; a model with parts of its own is not supported."
 
 
-def _complete(fields: dict, hints: Mapping[str, Any], source: str) -> UNetConfig:
+def _complete(fields: dict[str, Any], hints: Mapping[str, Any], source: str) -> UNetConfig:
     """A UNetConfig from what shapes tell, a config.json's hints, and what all published models share."""
     init_width = fields.pop("init_width", None)
     fields = dict(hints) | fields
@@ -226,7 +237,7 @@ def _complete(fields: dict, hints: Mapping[str, Any], source: str) -> UNetConfig
         fields["head_dim"] = next((guess for guess in (*guesses, 64) if fits(guess)), None)
         if fields["head_dim"] is None:
             raise T2VError(
-                f"{source}: the size of its attention heads cannot be told from its shapes. Put a config.json with "
+                f"{source}: the size of its attention heads does not follow from its shapes. Put a config.json with "
                 '"attention_head_dim" beside the weights.'
             )
     if not fits(fields["head_dim"]):
@@ -235,7 +246,7 @@ def _complete(fields: dict, hints: Mapping[str, Any], source: str) -> UNetConfig
         fields["init_heads"] = init_width // fields["head_dim"]
     if "norm_groups" not in fields and any(c % 32 for c in fields["channels"]):
         raise T2VError(
-            f"{source}: the groups of its normalisations cannot be told from its shapes. Put a config.json with "
+            f"{source}: the groups of its normalisations do not follow from its shapes. Put a config.json with "
             '"norm_num_groups" beside the weights.'
         )
     try:

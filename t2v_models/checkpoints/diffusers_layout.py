@@ -34,7 +34,7 @@ _RESNET = {
 
 
 def rename(name: str, config: UNetConfig) -> str:
-    """Canonical name to diffusers'."""
+    """Return diffusers' name of a canonical one."""
     for ours, theirs in _ROOTS.items():
         if name.startswith(ours + "."):
             return theirs + name.removeprefix(ours)
@@ -58,6 +58,7 @@ def rename(name: str, config: UNetConfig) -> str:
 
 
 def _in_block(layer: str, i: int, rest: str) -> str:
+    """Return diffusers' name of the i-th resnet, attention or convolution within a block."""
     if layer == "1":
         return f"attentions.{i}.{rest}"
     if layer == "temporal":
@@ -71,19 +72,23 @@ def _in_block(layer: str, i: int, rest: str) -> str:
 
 
 def reshape(name: str, shape: Shape) -> Shape:
-    """Temporal convolutions are Conv3d."""
+    """Return diffusers' shape of a tensor: temporal convolutions are Conv3d."""
     return (*shape, 1) if ".temporal_conv." in name and len(shape) == 4 else shape
 
 
-def infer(shapes: Shapes) -> dict:
-    """The fields of a UNetConfig that names and shapes tell."""
+def infer(shapes: Shapes) -> dict[str, Any]:
+    """Infer the fields of a UNetConfig from names and shapes.
+
+    Raises:
+        MissingKey: where a tensor is missing that a field needs.
+    """
     levels = 1 + max((int(m[1]) for n in shapes if (m := re.match(r"down_blocks\.(\d{1,3})\.", n))), default=-1)
     if not levels:
         raise MissingKey("missing: down_blocks.0.resnets.0.conv1.weight")
     resnets = {int(m[1]) for n in shapes if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,3})\.", n))}
     relative = [shape for name, shape in shapes.items() if name.endswith("relative_position_k.weight")]
     initial = any_with(shapes, "transformer_in.")
-    fields = {
+    fields: dict[str, Any] = {
         "in_channels": size_of(shapes, ("conv_in.weight", 1)),
         "out_channels": size_of(shapes, ("conv_out.weight", 0), ("conv_out.bias", 0)),
         "channels": tuple(_block_width(shapes, f"down_blocks.{level}.resnets.0") for level in range(levels)),
@@ -115,31 +120,32 @@ def infer(shapes: Shapes) -> dict:
 
 
 def _block_width(shapes: Shapes, block: str) -> int:
+    """Return the channels of a resnet."""
     names = ("conv1.weight", "conv1.bias", "time_emb_proj.bias", "norm2.weight", "conv2.bias")
     return size_of(shapes, *((f"{block}.{name}", 0) for name in names))
 
 
-def config_hints(config: dict[str, Any]) -> dict:
-    """What a config.json tells that shapes cannot, as fields of a UNetConfig."""
+def config_hints(config: dict[str, Any]) -> dict[str, Any]:
+    """Read from a config.json the fields of a UNetConfig that do not follow from shapes; impossible values are ignored."""
     hints: dict[str, Any] = {}
     head_dim = config.get("attention_head_dim")
     if isinstance(head_dim, (list, tuple)) and head_dim and all(item == head_dim[0] for item in head_dim):
         head_dim = head_dim[0]
-    for field, value, kinds in (
+    for field, value, types in (
         ("head_dim", head_dim, int),
         ("norm_groups", config.get("norm_num_groups"), int),
         ("norm_eps", config.get("norm_eps"), (int, float)),
         ("default_fps", config.get("default_fps"), (int, float)),
     ):
-        if isinstance(value, kinds) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, types) and not isinstance(value, bool) and value > 0:
             hints[field] = value
     return hints
 
 
 def to_json(config: UNetConfig, **extra: Any) -> dict[str, Any]:
-    """The config.json of a diffusers UNet folder; `extra` are further entries (sample_size, …).
+    """Return the config.json of a diffusers UNet folder; `extra` are further entries (sample_size, …).
 
-    Models that diffusers' class cannot compute name ours, so that diffusers refuses them and does not run them wrongly.
+    A model that diffusers' class cannot compute gets our class's name, so that diffusers refuses it.
     """
     plain = config.init_attention and config.temporal_attention and config.temporal_convolution
     beyond = config.relative_position or config.fps_embedding or config.motion_dim or config.image_attention

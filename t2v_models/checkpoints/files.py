@@ -1,7 +1,7 @@
-"""Any weights file to its tensors, unread: safetensors, PyTorch's zip and older pickles, sharded indexes.
+"""Open any weights file as unread tensors: safetensors, PyTorch's zip and older pickles, indexes of shards.
 
-The format is recognised by the first bytes, never by the name. What cannot be read raises `T2VError` with the file's
-name and what to do.
+The first bytes decide the format, never the name. A file that cannot be read raises `T2VError` with the file's name and
+what to do.
 """
 
 from __future__ import annotations
@@ -9,6 +9,8 @@ from __future__ import annotations
 import json
 import os
 import re
+from collections.abc import Callable
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +20,9 @@ from ..errors import AGAIN, T2VError
 from .tensors import FileMap, LazyDict, LazyTensor, Stored
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
-"""What weights files are called; the content decides what they are."""
+"""The endings of weights files; the content decides the format."""
 
-_DTYPES = {
+_DTYPES: dict[str, torch.dtype | None] = {
     "F64": torch.float64,
     "F32": torch.float32,
     "F16": torch.float16,
@@ -38,13 +40,17 @@ DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items() if dtype is not No
 """PyTorch's types as safetensors calls them."""
 
 MAX_HEADER = 100_000_000
+"""The most bytes of a safetensors header, as in the safetensors library."""
 
 
 def read_file(path: str | os.PathLike[str]) -> LazyDict:
-    """The tensors of one file by name; those nested in dictionaries get dotted names ("state_dict.model.…").
+    """Open one file; returns its tensors by name, unread. Those in nested dictionaries get dotted names.
 
     A file that ends in ``.index.json`` gives the tensors of all its shards. A list of tensors (some LoRA files) gives
     the names "0", "1", ….
+
+    Raises:
+        T2VError: where it is missing, damaged or no weights file.
     """
     path = Path(path)
     if path.is_dir():
@@ -71,20 +77,20 @@ def read_file(path: str | os.PathLike[str]) -> LazyDict:
         return read_legacy(path)
     if head[257:262] == b"ustar" or head[:7] == b"storage":
         raise T2VError(f"{path} is a tar file, PyTorch's format before 2017: load and save it again with PyTorch.")
-    kind = {b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip archive", b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7-Zip"}
-    for magic, name in kind.items():
+    others = {b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip archive", b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7-Zip"}
+    for magic, name in others.items():
         if head.startswith(magic):
             raise T2VError(f"{path} is {name}, and a safetensors or PyTorch file is wanted.")
     raise T2VError(f"{path} is no weights file: neither safetensors nor a PyTorch pickle, or damaged. {AGAIN}")
 
 
 def is_index(path: Path) -> bool:
-    """Whether a file lists the shards of a model: "model.safetensors.index.json", or with a variant before ".json"."""
+    """Whether a name is that of a list of shards: "model.safetensors.index.json", or with a variant before ".json"."""
     return re.search(r"\.index(\.\w+)?\.json$", path.name) is not None
 
 
 def file_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
-    """The ``__metadata__`` of a safetensors file; empty for any other."""
+    """Read the texts in the header (``__metadata__``) of a safetensors file; empty for any other file."""
     path = Path(path)
     try:
         with path.open("rb") as file:
@@ -98,6 +104,7 @@ def file_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def _refuse_text(path: Path, head: bytes) -> None:
+    """Raise T2VError where a file begins as a web page, a Git LFS pointer or JSON."""
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:512].lower()
     if start.startswith((b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--")):
         raise T2VError(
@@ -111,6 +118,8 @@ def _refuse_text(path: Path, head: bytes) -> None:
 
 
 def _read_safetensors(path: Path) -> LazyDict:
+    """Open a safetensors file; checks that its header is sound and its tensors fill the file."""
+
     def damaged(why: str) -> T2VError:
         return T2VError(f"{path} is damaged or no safetensors file: {why}. {AGAIN}")
 
@@ -127,31 +136,31 @@ def _read_safetensors(path: Path) -> LazyDict:
     if not isinstance(entries, dict):
         raise damaged("its header is no table")
     entries.pop("__metadata__", None)
-
-    tensors: LazyDict = {}
-    spans: list[tuple[int, int]] = []
-    for name, entry in entries.items():
-        try:
-            dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
-            wrong = dtype is None or not all(type(n) is int and n >= 0 for n in (*shape, begin, end))
-        except (KeyError, TypeError, ValueError) as error:
-            raise damaged(f"the entry of {name!r} cannot be read") from error
-        if wrong:
-            raise damaged(f"the entry of {name!r} cannot be read")
-        stored = Stored(file, 8 + size + begin, end - begin)
-        tensors[name] = LazyTensor.in_file(stored, dtype, tuple(shape))
-        if tensors[name].nbytes != end - begin:
-            raise damaged(f"{name!r} of shape {shape} does not fill its {end - begin} bytes")
-        spans.append((begin, end))
-    end_of_data = 0
-    for begin, end in sorted(spans):
+    tensors, end_of_data = {}, 0
+    for name, (dtype, shape, begin, end) in sorted(
+        ((name, _entry(name, entry, damaged)) for name, entry in entries.items()), key=lambda item: item[1][2:]
+    ):
         if begin != end_of_data:
             raise damaged("its tensors overlap or leave gaps")
         end_of_data = end
-    if 8 + size + end_of_data != file.size:
-        missing = 8 + size + end_of_data - file.size
+        tensors[name] = LazyTensor.in_file(Stored(file, 8 + size + begin, end - begin), dtype, shape)
+    missing = 8 + size + end_of_data - file.size
+    if missing:
         raise damaged(f"{missing} bytes are missing at the end" if missing > 0 else f"{-missing} bytes are too many")
-    return tensors
+    return {name: tensors[name] for name in entries}
+
+
+def _entry(name: str, entry: Any, damaged: Callable[[str], T2VError]) -> tuple[torch.dtype, tuple[int, ...], int, int]:
+    """Check a tensor's entry in a header; returns its type, its shape, and where its bytes begin and end."""
+    try:
+        dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
+        if dtype is None or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+            raise ValueError
+    except (KeyError, TypeError, ValueError) as error:
+        raise damaged(f"the entry of {name!r} cannot be read") from error
+    if prod(shape) * dtype.itemsize != end - begin:
+        raise damaged(f"{name!r} of shape {list(shape)} does not fill its {end - begin} bytes")
+    return dtype, shape, begin, end
 
 
 def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -162,7 +171,7 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _read_shards(path: Path) -> LazyDict:
-    """The tensors of every shard that an index names."""
+    """Open every shard that an index names."""
     try:
         weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
         shards = {name: str(shard) for name, shard in weight_map.items()}

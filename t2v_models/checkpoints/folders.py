@@ -1,4 +1,4 @@
-"""Where in a folder the weights of each part lie."""
+"""Find the weights files in a folder, and read its JSON files."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from ..errors import T2VError
 from .files import SUFFIXES, is_index
 
 SUBFOLDERS = ("unet", "vae", "text_encoder", "image_encoder", "image_projector")
-"""The folders of a diffusers model that hold weights of ours."""
+"""The folders in a diffusers model whose weights are read."""
 
 
 def is_diffusers(folder: Path) -> bool:
-    """Whether a folder is a diffusers model: subfolders with the parts."""
+    """Whether a folder is a diffusers model: one with subfolders for the parts."""
     return (folder / "model_index.json").is_file() or (folder / "unet").is_dir()
 
 
 def weights_in(folder: Path) -> list[Path]:
-    """The weights files right in a folder; of several forms of the same file one.
+    """List the weights files in a folder, without its subfolders, and of several forms of one file the best.
 
-    An index stands for its shards. safetensors before PyTorch's, full precision before a variant (``.fp16.``), the
-    smoothed weights before ``.non_ema.``.
+    An index stands for its shards. safetensors is better than PyTorch's formats, full precision better than a variant
+    (``.fp16.``), the averaged weights better than ``.non_ema.``.
     """
     files = [path for path in sorted(folder.iterdir()) if path.is_file() and not path.name.startswith(".")]
     indexes = [path for path in files if is_index(path)]
@@ -36,10 +36,10 @@ def weights_in(folder: Path) -> list[Path]:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object from a file; empty where there is none.
+    """Read a JSON object from a file; empty where there is no file.
 
     Raises:
-        T2VError: where the file is there and holds something else.
+        T2VError: where the file holds no JSON object, or cannot be read.
     """
     if not path.is_file():
         return {}
@@ -53,6 +53,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _shards(index: Path) -> set[str]:
+    """List the files that an index names; none where it cannot be read."""
     try:
         return {str(shard) for shard in read_json(index).get("weight_map", {}).values()}
     except (T2VError, AttributeError):
@@ -60,12 +61,12 @@ def _shards(index: Path) -> set[str]:
 
 
 def _plain(path: Path) -> str:
-    """The name that the file would have if it were one: an index has its variant last."""
+    """Return the name that an index's file would have in one piece: an index has its variant last."""
     return re.sub(r"(\.\w+)\.index(\.\w+)?\.json$", r"\2\1", path.name)
 
 
 def _stem(path: Path) -> str:
-    """The name without the form: "diffusion_pytorch_model" of "diffusion_pytorch_model.fp16.safetensors"."""
+    """Return the name without its form: "diffusion_pytorch_model" of "diffusion_pytorch_model.fp16.safetensors"."""
     name = _plain(path)
     for suffix in SUFFIXES:
         name = name.removesuffix(suffix)
@@ -75,6 +76,7 @@ def _stem(path: Path) -> str:
 
 
 def _preference(path: Path) -> tuple[bool, bool, bool, str]:
+    """Sort the better forms of a file first."""
     name = _plain(path)
     variant = any(part in name for part in (".fp16", ".bf16"))
     return (".non_ema" in name, variant, not name.endswith(".safetensors"), path.name)

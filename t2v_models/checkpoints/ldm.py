@@ -1,8 +1,9 @@
-"""What ModelScope's and VideoCrafter's layouts share: latent diffusion's numbered blocks."""
+"""The common part of ModelScope's and VideoCrafter's layouts: latent diffusion's numbered blocks."""
 
 from __future__ import annotations
 
 import re
+from typing import Any
 
 from ..unet import UNetConfig
 from .layouts import MissingKey, Shape, Shapes, any_with, size_of
@@ -16,7 +17,7 @@ _INNER = (
 
 
 def rename(name: str, config: UNetConfig) -> str:
-    """Canonical name to the numbered one: temporal transformers are layer 2, and push what follows to 3."""
+    """Return the numbered name of a canonical one: temporal transformers are layer 2, and what follows is layer 3."""
     for ours, theirs in _INNER:
         name = name.replace(ours, theirs)
     if config.temporal_attention:
@@ -26,44 +27,33 @@ def rename(name: str, config: UNetConfig) -> str:
 
 
 def reshape(name: str, shape: Shape) -> Shape:
-    """Temporal convolutions are Conv3d; the learned image scale is a scalar."""
+    """Return the shape of a tensor: temporal convolutions are Conv3d, and the learned image scale is a scalar."""
     if ".temporal_conv." in name and len(shape) == 4:
         return (*shape, 1)
     return () if name.endswith(".image_scale.weight") else shape
 
 
-def infer(shapes: Shapes) -> dict:
-    """The fields of a UNetConfig that names and shapes tell."""
-    groups = _groups(shapes, "input_blocks")
-    if not groups or 0 not in groups:
-        raise MissingKey("missing: input_blocks.0.0.weight")
-    levels: list[list[int]] = [[]]
-    for index in sorted(groups)[1:]:
-        layers = groups[index]
-        if any(layer.startswith(("op.", "0.op.")) for layer in layers):
-            levels.append([])
-        else:
-            levels[-1].append(index)
-    levels = [blocks for blocks in levels if blocks]
-    if not levels:
-        raise MissingKey("missing: input_blocks.1.0.in_layers.2.weight")
-    channels = tuple(_block_width(shapes, f"input_blocks.{blocks[0]}.0") for blocks in levels)
-    attention = tuple(any("transformer_blocks" in layer for i in blocks for layer in groups[i]) for blocks in levels)
+def infer(shapes: Shapes) -> dict[str, Any]:
+    """Infer the fields of a UNetConfig from names and shapes.
+
+    Raises:
+        MissingKey: where a tensor is missing that a field needs.
+    """
+    levels, attention = _levels(shapes)
     middle = _groups(shapes, "middle_block")
-    temporal = any("transformer_blocks" in layer or layer.startswith("proj_") for layer in middle.get(2, ()))
     initial = next((p for p in ("input_blocks.0.1", "init_attn.0") if any(n.startswith(f"{p}.") for n in shapes)), None)
     relative = [shape for name, shape in shapes.items() if name.endswith("relative_position_k.embeddings_table")]
-    fields = {
+    fields: dict[str, Any] = {
         "in_channels": size_of(shapes, ("input_blocks.0.0.weight", 1)),
         "out_channels": size_of(shapes, ("out.2.weight", 0), ("out.2.bias", 0)),
-        "channels": channels,
+        "channels": tuple(_block_width(shapes, f"input_blocks.{blocks[0]}.0") for blocks in levels),
         "num_res_blocks": len(levels[0]),
         "attention_levels": attention,
         "context_dim": size_of(
             shapes, *((f"middle_block.1.transformer_blocks.0.attn2.to_{x}.weight", 1) for x in "kv")
         ),
         "init_attention": initial is not None,
-        "temporal_attention": temporal,
+        "temporal_attention": any("transformer_blocks" in n or n.startswith("proj_") for n in middle.get(2, ())),
         "temporal_convolution": any_with(shapes, ".temopral_conv."),
         "relative_position": (relative[0][0] - 1) // 2 if relative and len(relative[0]) == 2 else 0,
         "fps_embedding": any_with(shapes, "fps_embedding."),
@@ -84,8 +74,25 @@ def infer(shapes: Shapes) -> dict:
     return fields
 
 
+def _levels(shapes: Shapes) -> tuple[list[list[int]], tuple[bool, ...]]:
+    """Return the numbers of the input blocks of each resolution, and whether a resolution has attention."""
+    groups = _groups(shapes, "input_blocks")
+    if not groups or 0 not in groups:
+        raise MissingKey("missing: input_blocks.0.0.weight")
+    levels: list[list[int]] = [[]]
+    for index in sorted(groups)[1:]:
+        if any(layer.startswith(("op.", "0.op.")) for layer in groups[index]):
+            levels.append([])
+        else:
+            levels[-1].append(index)
+    levels = [blocks for blocks in levels if blocks]
+    if not levels:
+        raise MissingKey("missing: input_blocks.1.0.in_layers.2.weight")
+    return levels, tuple(any("transformer_blocks" in layer for i in blocks for layer in groups[i]) for blocks in levels)
+
+
 def _groups(shapes: Shapes, root: str) -> dict[int, list[str]]:
-    """Block number -> names of the layers in it."""
+    """Map the number of each block to the names of its layers."""
     groups: dict[int, list[str]] = {}
     for name in shapes:
         match = re.match(rf"{root}\.(\d{{1,3}})\.(.*)", name)
@@ -95,5 +102,6 @@ def _groups(shapes: Shapes, root: str) -> dict[int, list[str]]:
 
 
 def _block_width(shapes: Shapes, block: str) -> int:
+    """Return the channels of a resnet."""
     names = ("in_layers.2.weight", "in_layers.2.bias", "emb_layers.1.bias", "out_layers.0.weight", "out_layers.3.bias")
     return size_of(shapes, *((f"{block}.{name}", 0) for name in names))

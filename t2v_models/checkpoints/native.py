@@ -49,8 +49,8 @@ def unet_json(config: dict[str, Any]) -> dict[str, Any]:
     return unet | ({"t2v": settings} if settings else {})
 
 
-def infer(shapes: Shapes) -> dict:
-    """The fields of a UNetConfig that names and shapes tell."""
+def infer(shapes: Shapes) -> dict[str, Any]:
+    """Infer the fields of a UNetConfig from names and shapes, see `ldm.infer`."""
     numbered = {}
     for name, shape in shapes.items():
         name = re.sub(r"^init_attn\.", "init_attn.0.", name.replace(".temporal.", ".2."))

@@ -1,4 +1,4 @@
-"""Tensors that are not read yet: their shapes and types, and how to get them from the mapped file."""
+"""Lazy tensors: their types and shapes, and a function that reads them from a mapped file."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ import torch
 from ..errors import T2VError
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
-"""Types in which a model's weights are computed with, by their names on the command line and in the nodes."""
+"""The types of weights, by their names on the command line and in the nodes."""
 
 FLOAT8 = tuple(getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, name))
+"""The 8-bit types of this PyTorch in which weights are stored."""
 
 
 class FileMap:
-    """A file mapped into memory, privately: writing to a tensor that lies in it never reaches the disk."""
+    """A file mapped into memory, privately: a change of a tensor in it never reaches the disk."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -30,6 +31,7 @@ class FileMap:
 
     @property
     def buffer(self) -> mmap.mmap:
+        """The mapped bytes; T2VError where the file cannot be mapped, or has become shorter."""
         if self._map is None:
             try:
                 with self.path.open("rb") as file:
@@ -42,7 +44,7 @@ class FileMap:
         return self._map
 
     def advise(self, advice: str, start: int, length: int) -> None:
-        """Tell the system how a range of bytes will be used, where it can be told."""
+        """Give the system a hint on the use of a range of bytes, where it takes such hints."""
         code = getattr(mmap, advice, None)
         if code is not None and length > 0 and hasattr(self.buffer, "madvise"):
             first = start - start % mmap.PAGESIZE
@@ -51,16 +53,19 @@ class FileMap:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where one tensor's storage lies in a file."""
+    """The place of one tensor's storage in a file."""
 
     file: FileMap
     start: int
-    """Position of its first byte."""
+    """The position of its first byte."""
     length: int
-    """Its bytes."""
+    """The number of its bytes."""
 
     def read(self, dtype: torch.dtype, shape: tuple[int, ...], offset: int, stride: tuple[int, ...]) -> torch.Tensor:
-        """A tensor as a view of the mapped file; a copy only where the file does not align it to its type."""
+        """Read a tensor, a view of the mapped file; a copy where its place is not aligned to its type.
+
+        `offset` and `stride` count elements.
+        """
         if self.length < dtype.itemsize or 0 in shape:
             return torch.empty(shape, dtype=dtype)
         buffer: Any = self.file.buffer
@@ -71,22 +76,23 @@ class Stored:
         return flat.as_strided(shape, stride, offset)
 
     def release(self) -> None:
-        """Drop the mapped pages from memory; only where no tensor that was written to lies in them."""
+        """Drop the mapped pages from memory; no tensor in them may have been changed."""
         self.file.advise("MADV_DONTNEED", self.start, self.length)
 
 
 @dataclass(frozen=True)
 class LazyTensor:
-    """A tensor's type and shape, and how to get it."""
+    """A tensor's type and shape, and a function that reads it."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
     load: Callable[[], torch.Tensor] = field(repr=False)
     stored: tuple[Stored, ...] = field(default=(), repr=False)
+    """The places in files from which it is read; none where it is in memory."""
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> LazyTensor:
-        """One that is in memory already."""
+        """Wrap a tensor that is in memory."""
         return cls(tensor.dtype, tuple(tensor.shape), lambda: tensor)
 
     @classmethod
@@ -98,44 +104,46 @@ class LazyTensor:
         offset: int = 0,
         stride: tuple[int, ...] | None = None,
     ) -> LazyTensor:
-        """One that lies in a file; `offset` and `stride` count elements."""
+        """Describe a tensor in a file; `offset` and `stride` count elements, and None is a tensor without gaps."""
         stride = contiguous_stride(shape) if stride is None else stride
         return cls(dtype, shape, partial(stored.read, dtype, shape, offset, stride), (stored,))
 
     @property
     def numel(self) -> int:
+        """The number of elements."""
         return prod(self.shape)
 
     @property
     def nbytes(self) -> int:
+        """The number of bytes."""
         return self.numel * self.dtype.itemsize
 
     def then(self, change: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> LazyTensor:
-        """This tensor with `change` applied when it is loaded, which gives it `shape`."""
+        """Return this tensor with `change`, which gives it `shape`, applied when it is loaded."""
         return LazyTensor(self.dtype, shape, lambda: change(self.load()), self.stored)
 
     def reshape(self, shape: tuple[int, ...]) -> LazyTensor:
-        """The same elements in another shape."""
+        """Return this tensor's elements in another shape."""
         return self if shape == self.shape else self.then(lambda tensor: tensor.reshape(shape), shape)
 
     def to(self, dtype: torch.dtype | None) -> LazyTensor:
-        """This tensor converted to `dtype` when it is loaded; integers and `None` leave it as it is."""
-        if dtype in (None, self.dtype) or not (self.dtype.is_floating_point or self.dtype in FLOAT8):
+        """Return this tensor, converted to `dtype` when it is loaded; integers stay, and `None` keeps the type."""
+        if dtype is None or dtype == self.dtype or not (self.dtype.is_floating_point or self.dtype in FLOAT8):
             return self
         return LazyTensor(dtype, self.shape, lambda: self.load().to(dtype), self.stored)
 
     def release(self) -> None:
-        """Drop the mapped pages this tensor was read from (see `Stored.release`)."""
+        """Drop the mapped pages from which this tensor was read; it may not have been changed."""
         for stored in self.stored:
             stored.release()
 
 
 LazyDict = dict[str, LazyTensor]
-"""Names to tensors that are not read yet."""
+"""Name -> a tensor that is not read yet."""
 
 
 def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The strides of a tensor without gaps."""
+    """Return the strides, in elements, of a tensor without gaps."""
     strides, step = [], 1
     for size in reversed(shape):
         strides.append(step)
@@ -144,7 +152,7 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def as_lazy(state_dict: Mapping[str, torch.Tensor | LazyTensor]) -> LazyDict:
-    """A state dict of tensors, in memory or not, as lazy ones."""
+    """Wrap the tensors of a state dict; lazy ones stay, and anything else is left out."""
     return {
         name: value if isinstance(value, LazyTensor) else LazyTensor.of(value)
         for name, value in state_dict.items()
@@ -153,12 +161,12 @@ def as_lazy(state_dict: Mapping[str, torch.Tensor | LazyTensor]) -> LazyDict:
 
 
 def load_all(tensors: LazyDict) -> dict[str, torch.Tensor]:
-    """Every tensor; those of a file are views of its map."""
+    """Read every tensor; those of a file are views of its map."""
     return {name: tensor.load() for name, tensor in tensors.items()}
 
 
 def main_dtype(tensors: LazyDict) -> torch.dtype:
-    """The floating point type that most elements have."""
+    """Return the floating point type of most elements; float32 where there is none."""
     sizes: dict[torch.dtype, int] = {}
     for tensor in tensors.values():
         if tensor.dtype.is_floating_point:

@@ -1,6 +1,6 @@
 """The text encoder: OpenCLIP's names to those of transformers' CLIPTextModel, and back.
 
-OpenCLIP ViT-H has 24 blocks, and these models use the output of the 23rd; so the encoder that transformers gets has 23.
+OpenCLIP ViT-H has 24 blocks, and these models use the output of the 23rd; so the encoder for transformers has 23.
 OpenCLIP fuses the query, key and value projections.
 """
 
@@ -11,8 +11,7 @@ from typing import Any
 
 import torch
 
-from ..errors import T2VError
-from .layouts import Shape
+from .layouts import Shape, check_shapes, count_numbered
 from .tensors import LazyDict, LazyTensor
 
 _BLOCK = {
@@ -32,8 +31,16 @@ _ROOTS = {
 
 
 def from_openclip(tensors: LazyDict, source: str) -> LazyDict:
-    """OpenCLIP's text tower under transformers' names, without its last block (see above)."""
-    layers = _layers(tensors, r"transformer\.resblocks\.(\d{1,3})\.")
+    """Rename OpenCLIP's text encoder to transformers' names, and leave out its last block, whose output is never used.
+
+    Args:
+        tensors: the text encoder's, without a prefix.
+        source: the checkpoint's name in an error.
+
+    Raises:
+        T2VError: where a tensor is missing or has another shape.
+    """
+    layers = count_numbered(tensors, r"transformer\.resblocks\.(\d{1,3})\.")
     width = tensors["token_embedding.weight"].shape[-1] if "token_embedding.weight" in tensors else 0
     kept = layers if (width, layers) == (1024, 23) else layers - 1
     result: LazyDict = {}
@@ -45,29 +52,35 @@ def from_openclip(tensors: LazyDict, source: str) -> LazyDict:
             layer = f"text_model.encoder.layers.{match[1]}"
             block, kind = match[2].rstrip("._"), match[3]
             if block == "attn.in_proj" and tensor.shape and tensor.shape[0] % 3 == 0:
-                third = tensor.shape[0] // 3
                 for i, x in enumerate("qkv"):
-                    part = tensor.then(lambda t, i=i, n=third: t[i * n : (i + 1) * n], (third, *tensor.shape[1:]))
-                    result[f"{layer}.self_attn.{x}_proj.{kind}"] = part
+                    result[f"{layer}.self_attn.{x}_proj.{kind}"] = _third(tensor, i)
             elif block in _BLOCK:
                 result[f"{layer}.{_BLOCK[block]}.{kind}"] = tensor
-    _check(result, source)
+    check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its text encoder")
     return result
 
 
 def from_transformers(tensors: LazyDict, source: str) -> LazyDict:
-    """transformers' names, with "text_model." in front as in published files (transformers 5 leaves it out)."""
+    """Add "text_model." to transformers' names, as in published files; transformers 5 leaves it out.
+
+    Args:
+        tensors: the text encoder's, without a prefix.
+        source: the checkpoint's name in an error.
+
+    Raises:
+        T2VError: where a tensor is missing or has another shape.
+    """
     result = {
         name if name.startswith("text_model.") else f"text_model.{name}": tensor
         for name, tensor in tensors.items()
         if not name.endswith("position_ids") and not name.startswith("text_projection")
     }
-    _check(result, source)
+    check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its text encoder")
     return result
 
 
 def to_openclip(tensors: LazyDict) -> LazyDict:
-    """transformers' names to OpenCLIP's, with a last block of zeros, whose output is never used."""
+    """Rename transformers' tensors to OpenCLIP's, and add a last block of zeros, whose output is never used."""
     back = {theirs: ours for ours, theirs in _ROOTS.items()}
     result: LazyDict = {}
     for name, tensor in tensors.items():
@@ -81,7 +94,7 @@ def to_openclip(tensors: LazyDict) -> LazyDict:
             elif match[2] == "self_attn.q_proj":
                 parts = [tensors[name.replace("q_proj", f"{x}_proj")] for x in "qkv"]
                 result[f"{block}.attn.in_proj_{match[3]}"] = _concatenated(parts)
-    last = _layers(result, r"transformer\.resblocks\.(\d{1,3})\.")
+    last = count_numbered(result, r"transformer\.resblocks\.(\d{1,3})\.")
     for name, tensor in list(result.items()):
         if name.startswith("transformer.resblocks.0."):
             result[name.replace(".0.", f".{last}.", 1)] = _zeros(tensor.shape, tensor.dtype)
@@ -92,14 +105,18 @@ def to_openclip(tensors: LazyDict) -> LazyDict:
 
 
 def config_of(tensors: LazyDict) -> dict[str, Any]:
-    """The config.json of transformers' CLIPTextModel for tensors under its names; heads have 64 channels."""
+    """Return the config.json of transformers' CLIPTextModel for tensors under its names; heads have 64 channels.
+
+    Raises:
+        KeyError: where a tensor is missing.
+    """
     tokens, width = tensors[_ROOTS["token_embedding.weight"]].shape
     return {
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
         "hidden_size": width,
         "intermediate_size": tensors["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": _layers(tensors, r"text_model\.encoder\.layers\.(\d{1,3})\."),
+        "num_hidden_layers": count_numbered(tensors, r"text_model\.encoder\.layers\.(\d{1,3})\."),
         "num_attention_heads": max(width // 64, 1),
         "max_position_embeddings": tensors[_ROOTS["positional_embedding"]].shape[0],
         "vocab_size": tokens,
@@ -112,7 +129,7 @@ def config_of(tensors: LazyDict) -> dict[str, Any]:
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
-    """Name -> shape of every tensor of transformers' CLIPTextModel."""
+    """Map the name of every tensor of transformers' CLIPTextModel to its shape."""
     width, inner = config["hidden_size"], config["intermediate_size"]
     shapes: dict[str, Shape] = {
         _ROOTS["token_embedding.weight"]: (config["vocab_size"], width),
@@ -133,20 +150,10 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
     return shapes
 
 
-def _check(tensors: LazyDict, source: str) -> None:
-    try:
-        wanted = expected_shapes(config_of(tensors))
-    except (KeyError, ValueError, IndexError) as error:
-        raise T2VError(f"{source}: its text encoder is incomplete ({error} is missing). Download it again.") from error
-    for name, shape in wanted.items():
-        found = tensors[name].shape if name in tensors else None
-        if found != shape:
-            what = "lacks" if found is None else f"has shape {list(found)}, not {list(shape)}, in"
-            raise T2VError(f"{source}: its text encoder {what} {name}. Download it again.")
-
-
-def _layers(tensors: LazyDict, pattern: str) -> int:
-    return 1 + max((int(match[1]) for name in tensors if (match := re.match(pattern, name))), default=-1)
+def _third(tensor: LazyTensor, i: int) -> LazyTensor:
+    """Return the first, second or last third of the rows."""
+    rows = tensor.shape[0] // 3
+    return tensor.then(lambda whole: whole[i * rows : (i + 1) * rows], (rows, *tensor.shape[1:]))
 
 
 def _concatenated(parts: list[LazyTensor]) -> LazyTensor:

@@ -1,4 +1,4 @@
-"""PyTorch's own files, the zip archive and the older stream of pickles, read without running them."""
+"""Open PyTorch's own files, the zip archive and the older stream of pickles, without running code in them."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import zlib
 from collections.abc import Callable
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 import torch
 
@@ -30,12 +30,17 @@ _STORAGES = {
     "UntypedStorage": torch.uint8,
 }
 _LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+"""The number with which files from before PyTorch 1.6 begin."""
+
 _MAX_PICKLE = 1 << 30
+"""The most bytes of a pickle in a zip archive."""
+
 _MAX_DEPTH = 6
+"""How deep dictionaries are searched for tensors."""
 
 
 class _Storage:
-    """A storage as a pickle names it; its place in the file may become known later."""
+    """A storage that a pickle names; in older files its place follows later."""
 
     def __init__(self, key: str, dtype: torch.dtype, numel: int) -> None:
         self.key, self.dtype, self.numel = key, dtype, numel
@@ -44,7 +49,14 @@ class _Storage:
 class _Tensor:
     """A tensor as a pickle describes it."""
 
-    def __init__(self, storage: _Storage, offset: int, shape: tuple[int, ...], stride: tuple[int, ...], dtype=None):
+    def __init__(
+        self,
+        storage: _Storage,
+        offset: int,
+        shape: tuple[int, ...],
+        stride: tuple[int, ...],
+        dtype: torch.dtype | None = None,
+    ) -> None:
         self.storage, self.offset, self.shape, self.stride = storage, offset, shape, stride
         self.dtype = dtype or storage.dtype
 
@@ -58,7 +70,9 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: An
     return _Tensor(storage, offset, tuple(size), tuple(stride), dtype)
 
 
-def _rebuild_tensor_v3(storage, offset, size, stride, requires_grad, hooks, dtype, *rest) -> Any:
+def _rebuild_tensor_v3(
+    storage: Any, offset: Any, size: Any, stride: Any, requires_grad: Any, hooks: Any, dtype: Any, *rest: Any
+) -> Any:
     kind = getattr(torch, dtype.name.removeprefix("torch."), None) if isinstance(dtype, pickles.Global) else None
     if not isinstance(kind, torch.dtype):
         return pickles.Opaque("tensor")
@@ -83,7 +97,7 @@ _FUNCTIONS: dict[str, Callable[..., Any]] = {
 
 
 def _storage_of(reference: Any) -> _Storage:
-    """The storage that a persistent id ("storage", class, key, place, elements) names."""
+    """Parse the persistent id of a storage: ("storage", class, key, place, elements)."""
     kind, storage_class, key, _place, numel, *_view = reference
     name = storage_class.name.rsplit(".", 1)[-1] if isinstance(storage_class, pickles.Global) else ""
     if kind != "storage" or type(numel) is not int or numel < 0:
@@ -94,14 +108,14 @@ def _storage_of(reference: Any) -> _Storage:
 
 
 def _place(path: Path, value: Any, places: dict[str, Stored]) -> LazyDict:
-    """The tensors of a loaded object, by dotted names."""
+    """Collect the tensors in a loaded object, by dotted names."""
     tensors: LazyDict = {}
 
     def visit(value: Any, name: str, depth: int) -> None:
         if isinstance(value, _Tensor):
             tensors[name] = _to_lazy(path, name, value, places)
         elif name == "step" and type(value) is int and abs(value) < 1 << 62:
-            tensors[name] = LazyTensor.of(torch.tensor(value))  # by which VGen's models are told apart
+            tensors[name] = LazyTensor.of(torch.tensor(value))  # distinguishes VGen's models
         elif depth < _MAX_DEPTH and isinstance(value, dict):
             for key, item in value.items():
                 if isinstance(key, str) and not key.startswith("optimizer"):
@@ -117,6 +131,7 @@ def _place(path: Path, value: Any, places: dict[str, Stored]) -> LazyDict:
 
 
 def _to_lazy(path: Path, name: str, tensor: _Tensor, places: dict[str, Stored]) -> LazyTensor:
+    """Find a tensor's numbers in the file; T2VError where they are missing, cut short or overlap."""
     stored = places.get(tensor.storage.key)
     if stored is None:
         raise T2VError(f"{path} is damaged: the numbers of {name!r} are missing. {AGAIN}")
@@ -133,7 +148,7 @@ def _to_lazy(path: Path, name: str, tensor: _Tensor, places: dict[str, Stored]) 
 
 
 def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
-    """Whether two elements lie in the same place, as they do in no model's weights."""
+    """Whether two elements have one place in memory, which no model's weights have."""
     reach = 1
     for step, size in sorted((step, size) for step, size in zip(stride, shape, strict=True) if size > 1):
         if step < reach:
@@ -143,7 +158,11 @@ def _overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
 
 
 def read_zip(path: Path) -> LazyDict:
-    """The tensors of a file that `torch.save` wrote (since PyTorch 1.6)."""
+    """Open a file that `torch.save` wrote since PyTorch 1.6: a zip archive of a pickle and the numbers.
+
+    Raises:
+        T2VError: where it is damaged, or holds no tensors.
+    """
 
     def damaged(why: str) -> T2VError:
         return T2VError(f"{path} is damaged or incomplete: {why}. {AGAIN}")
@@ -183,10 +202,10 @@ def read_zip(path: Path) -> LazyDict:
 def _entry(
     file: FileMap, info: zipfile.ZipInfo, archive: zipfile.ZipFile, damaged: Callable[[str], T2VError]
 ) -> Stored:
-    """Where the bytes of an uncompressed entry lie."""
+    """Find the bytes of an uncompressed entry."""
     if info.compress_type != zipfile.ZIP_STORED or info.flag_bits & 1:
         raise damaged(f"its entry {info.filename} is compressed or encrypted, which PyTorch never does")
-    stream = archive.fp
+    stream = cast(IO[bytes], archive.fp)  # open as long as the archive is
     stream.seek(info.header_offset)
     header = stream.read(30)
     if len(header) < 30 or header[:4] != b"PK\x03\x04":
@@ -205,7 +224,11 @@ def _entry(
 
 
 def read_legacy(path: Path) -> LazyDict:
-    """The tensors of a file that `torch.save` wrote before PyTorch 1.6: five pickles, then the numbers."""
+    """Open a file that `torch.save` wrote before PyTorch 1.6: five pickles, then the numbers.
+
+    Raises:
+        T2VError: where it is damaged, or holds no tensors.
+    """
 
     def damaged(why: str) -> T2VError:
         return T2VError(f"{path} is damaged or no model: {why}. {AGAIN}")
@@ -233,15 +256,23 @@ def read_legacy(path: Path) -> LazyDict:
         keys, at = pickles.load(data, at)
     except pickles.DamagedPickle as error:
         raise damaged(str(error)) from error
+    try:
+        return _place(path, value, _stored_numbers(file, keys, storages, at))
+    except pickles.DamagedPickle as error:
+        raise damaged(str(error)) from error
+
+
+def _stored_numbers(file: FileMap, keys: Any, storages: dict[str, _Storage], at: int) -> dict[str, Stored]:
+    """Find the numbers of an older file: for each key of a list, how many there are (8 bytes), and they themselves."""
     places: dict[str, Stored] = {}
     for key in keys if isinstance(keys, list) else ():
         storage = storages.get(str(key))
-        if storage is None or at + 8 > len(data):
-            raise damaged("its list of storages does not fit its tensors, or the file is truncated")
-        numel = int.from_bytes(data[at : at + 8], "little", signed=True)
+        if storage is None or at + 8 > file.size:
+            raise pickles.DamagedPickle("its list of storages does not fit its tensors, or the file is truncated")
+        numel = int.from_bytes(file.buffer[at : at + 8], "little", signed=True)
         length = numel * storage.dtype.itemsize
-        if numel != storage.numel or at + 8 + length > len(data):
-            raise damaged("its numbers are cut short")
+        if numel != storage.numel or at + 8 + length > file.size:
+            raise pickles.DamagedPickle("its numbers are cut short")
         places[storage.key] = Stored(file, at + 8, length)
         at += 8 + length
-    return _place(path, value, places)
+    return places

@@ -1,46 +1,61 @@
-"""The image autoencoder: latent diffusion's names to those of diffusers' AutoencoderKL, and back."""
+"""The image autoencoder (VAE): latent diffusion's names to those of diffusers' AutoencoderKL, and back."""
 
 from __future__ import annotations
 
 import re
 from typing import Any
 
-from ..errors import T2VError
-from .layouts import Shape
+from .layouts import Shape, check_shapes, count_numbered
 from .tensors import LazyDict
 
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
 _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
-"""What diffusers called the attention's layers before 2023."""
+"""diffusers' names of the attention's layers before 2023 -> today's."""
 
 
 def from_ldm(tensors: LazyDict, source: str) -> LazyDict:
-    """Latent diffusion's names to diffusers', with 1x1 convolutions of the attention as linear layers."""
-    levels = _count(tensors, r"(?:en|de)coder\.(?:down|up)\.(\d{1,2})\.")
+    """Rename latent diffusion's tensors to diffusers', and make linear layers of the attention's 1x1 convolutions.
+
+    Args:
+        tensors: the VAE's, without a prefix.
+        source: the checkpoint's name in an error.
+
+    Raises:
+        T2VError: where a tensor is missing or has another shape.
+    """
+    levels = count_numbered(tensors, r"(?:en|de)coder\.(?:down|up)\.(\d{1,2})\.")
     result: LazyDict = {}
     for name, tensor in tensors.items():
         renamed = _to_diffusers(name, levels)
         linear = re.search(r"\.attentions\.0\.to_\w+(?:\.0)?\.weight$", renamed) and len(tensor.shape) == 4
         result[renamed] = tensor.reshape(tensor.shape[:2]) if linear else tensor
-    _check(result, source)
+    check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its VAE")
     return result
 
 
 def from_diffusers(tensors: LazyDict, source: str) -> LazyDict:
-    """diffusers' names of today, from those of any of its versions."""
+    """Rename the tensors of any version of diffusers to today's names.
+
+    Args:
+        tensors: the VAE's, without a prefix.
+        source: the checkpoint's name in an error.
+
+    Raises:
+        T2VError: where a tensor is missing or has another shape.
+    """
     result: LazyDict = {}
     for name, tensor in tensors.items():
         for old, new in _OLD_ATTENTION.items():
             name = name.replace(f".attentions.0.{old}.", f".attentions.0.{new}.")
         linear = ".attentions.0.to_" in name and len(tensor.shape) == 4
         result[name] = tensor.reshape(tensor.shape[:2]) if linear else tensor
-    _check(result, source)
+    check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its VAE")
     return result
 
 
 def to_ldm(tensors: LazyDict) -> LazyDict:
-    """diffusers' names to latent diffusion's."""
-    levels = _count(tensors, r"encoder\.down_blocks\.(\d{1,2})\.")
+    """Rename diffusers' tensors to latent diffusion's, and make 1x1 convolutions of the attention's linear layers."""
+    levels = count_numbered(tensors, r"encoder\.down_blocks\.(\d{1,2})\.")
     result: LazyDict = {}
     for name, tensor in tensors.items():
         linear = ".attentions.0.to_" in name and len(tensor.shape) == 2
@@ -84,8 +99,8 @@ def _to_ldm(name: str, levels: int) -> str:
 
 
 def config_of(tensors: LazyDict, scaling_factor: float = 0.18215) -> dict[str, Any]:
-    """The config.json of diffusers' AutoencoderKL for tensors under its names."""
-    levels = _count(tensors, r"encoder\.down_blocks\.(\d{1,2})\.")
+    """Return the config.json of diffusers' AutoencoderKL for tensors under its names; KeyError where one is missing."""
+    levels = count_numbered(tensors, r"encoder\.down_blocks\.(\d{1,2})\.")
     widths = [tensors[f"encoder.down_blocks.{i}.resnets.0.conv1.weight"].shape[0] for i in range(levels)]
     latent = tensors["decoder.conv_in.weight"].shape[1]
     return {
@@ -96,7 +111,7 @@ def config_of(tensors: LazyDict, scaling_factor: float = 0.18215) -> dict[str, A
         "in_channels": tensors["encoder.conv_in.weight"].shape[1],
         "latent_channels": latent,
         "mid_block_add_attention": any(".mid_block.attentions." in name for name in tensors),
-        "layers_per_block": _count(tensors, r"encoder\.down_blocks\.0\.resnets\.(\d{1,2})\."),
+        "layers_per_block": count_numbered(tensors, r"encoder\.down_blocks\.0\.resnets\.(\d{1,2})\."),
         "norm_num_groups": 32,
         "out_channels": tensors["decoder.conv_out.weight"].shape[0],
         "sample_size": 512,
@@ -108,7 +123,7 @@ def config_of(tensors: LazyDict, scaling_factor: float = 0.18215) -> dict[str, A
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
-    """Name -> shape of every tensor of diffusers' AutoencoderKL."""
+    """Map the name of every tensor of diffusers' AutoencoderKL to its shape."""
     widths, layers, latent = config["block_out_channels"], config["layers_per_block"], config["latent_channels"]
     shapes: dict[str, Shape] = {}
 
@@ -147,19 +162,3 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
     if config["use_post_quant_conv"]:
         layer("post_quant_conv", latent, latent, 1, 1)
     return shapes
-
-
-def _check(tensors: LazyDict, source: str) -> None:
-    try:
-        wanted = expected_shapes(config_of(tensors))
-    except (KeyError, ValueError, IndexError) as error:
-        raise T2VError(f"{source}: its VAE is incomplete ({error} is missing). Download it again.") from error
-    for name, shape in wanted.items():
-        found = tensors[name].shape if name in tensors else None
-        if found != shape:
-            what = "lacks" if found is None else f"has shape {list(found)}, not {list(shape)}, in"
-            raise T2VError(f"{source}: its VAE {what} {name}. Download it again.")
-
-
-def _count(tensors: LazyDict, pattern: str) -> int:
-    return 1 + max((int(match[1]) for name in tensors if (match := re.match(pattern, name))), default=-1)

@@ -10,12 +10,12 @@ from .layouts import Layout, Shape
 
 
 def rename(name: str, config: UNetConfig) -> str:
-    """Canonical name to VideoCrafter's."""
+    """Return VideoCrafter's name of a canonical one."""
     return ldm.rename(re.sub(r"^init_attn\.", "init_attn.0.", name), config)
 
 
 def reshape(name: str, shape: Shape) -> Shape:
-    """Of the projections around temporal attention only the first transformer's are Conv1d."""
+    """Return VideoCrafter's shape: of the projections around temporal attention, the first transformer's are Conv1d."""
     initial = name.startswith("init_attn.proj_") and name.endswith(".weight")
     return (*shape, 1) if initial and len(shape) == 2 else ldm.reshape(name, shape)
 

@@ -1,4 +1,4 @@
-"""Weights to files, one tensor in memory at a time: safetensors, and PyTorch's zip archive."""
+"""Write weights with one tensor in memory at a time: safetensors, and PyTorch's zip archive."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import zipfile
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any, cast
 
 import torch
 
@@ -31,10 +31,15 @@ _STORAGES = {
     torch.bool: torch.BoolStorage,
 }
 _ALIGNMENT = 64
+"""Bytes; tensors begin at multiples of it."""
 
 
 def write_safetensors(path: Path, tensors: LazyDict, metadata: dict[str, str], progress: Progress) -> None:
-    """A safetensors file, with the widest types first so that all stay aligned."""
+    """Write a safetensors file, with the widest types first, so that all tensors are aligned.
+
+    Raises:
+        T2VError: where a tensor that is loaded has another type or shape than it promised.
+    """
     tensors = dict(sorted(tensors.items(), key=lambda item: -item[1].dtype.itemsize))
     header: dict[str, Any] = {"__metadata__": metadata}
     at = 0
@@ -52,14 +57,18 @@ def write_safetensors(path: Path, tensors: LazyDict, metadata: dict[str, str], p
 
 
 def write_pickle(path: Path, tensors: LazyDict, progress: Progress, wrapper: str = "") -> None:
-    """The file that `torch.save` would write of the state dict, in a dictionary under `wrapper` where one is given."""
+    """Write the file that `torch.save` would write of the state dict, or of a dictionary with it under `wrapper`.
+
+    Raises:
+        T2VError: where a tensor has a type that PyTorch's format cannot hold, or another type or shape than it promised.
+    """
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED, allowZip64=True) as archive:
         archive.writestr("archive/data.pkl", _pickled(tensors, wrapper))
         archive.writestr("archive/byteorder", "little")
         for index, (name, tensor) in enumerate(tensors.items()):
             info = zipfile.ZipInfo(f"archive/data/{index}")
             header = 30 + len(info.filename) + 20 + 4  # zip64 takes 20 bytes, the padding's own header 4
-            padding = -(archive.fp.tell() + header) % _ALIGNMENT
+            padding = -(cast(IO[bytes], archive.fp).tell() + header) % _ALIGNMENT
             info.extra = struct.pack("<HH", 0x4246, padding) + b"Z" * padding
             with archive.open(info, "w", force_zip64=True) as file:
                 _write_bytes(file, name, tensor)
@@ -67,7 +76,7 @@ def write_pickle(path: Path, tensors: LazyDict, progress: Progress, wrapper: str
         archive.writestr("archive/version", "3\n")
 
 
-def _write_bytes(file: BinaryIO, name: str, tensor: LazyTensor) -> None:
+def _write_bytes(file: IO[bytes], name: str, tensor: LazyTensor) -> None:
     value = tensor.load()
     if value.dtype != tensor.dtype or tuple(value.shape) != tensor.shape:
         raise T2VError(
@@ -75,29 +84,30 @@ def _write_bytes(file: BinaryIO, name: str, tensor: LazyTensor) -> None:
         )
     value = value.detach().cpu().contiguous()
     if value.numel():
-        file.write(memoryview(value.view(-1).view(torch.uint8).numpy()))
+        file.write(value.view(-1).view(torch.uint8).numpy().data)
     tensor.release()
 
 
 class _Storage:
-    """A storage that is named in the pickle and written beside it."""
+    """A storage, which the pickle names; its numbers are written beside the pickle."""
 
     def __init__(self, index: int, tensor: LazyTensor) -> None:
         self.index, self.tensor = index, tensor
 
 
 class _Saved:
-    """A tensor as the pickle describes it."""
+    """A tensor in the pickle."""
 
     def __init__(self, index: int, tensor: LazyTensor) -> None:
         self.storage = _Storage(index, tensor)
 
-    def __reduce__(self) -> tuple:
-        shape, strides, step = self.storage.tensor.shape, [], 1
+    def __reduce__(self) -> tuple[Any, ...]:
+        strides: list[int] = []
+        shape, step = self.storage.tensor.shape, 1
         for size in reversed(shape):
             strides.append(step)
             step *= size
-        arguments = (self.storage, 0, shape, tuple(reversed(strides)), False, {})
+        arguments: tuple[Any, ...] = (self.storage, 0, shape, tuple(reversed(strides)), False, {})
         return torch._utils._rebuild_tensor_v2, arguments
 
 
@@ -110,6 +120,7 @@ class _Pickler(pickle.Pickler):
 
 
 def _pickled(tensors: LazyDict, wrapper: str) -> bytes:
+    """Pickle a state dict without its numbers."""
     unknown = next((name for name, tensor in tensors.items() if tensor.dtype not in _STORAGES), None)
     if unknown is not None:
         raise T2VError(f"{unknown} is {tensors[unknown].dtype}, which PyTorch's format does not hold: choose a dtype.")
