@@ -59,7 +59,7 @@ def check_texts_of_any_length_count_as_if_alone_in_nodes_and_films(host):
     import torch
 
     model, clip, _ = host.tiny()
-    prompts = [" ".join(["red circle"] * 10), " ".join(["blue square"] * 20)]
+    prompts = [" ".join(["red circle"] * 40), " ".join(["blue square"] * 80)]
     alone = [conditioning[0][0] for conditioning in host.conds(clip, *prompts)]
     assert [text.shape[1] for text in alone] == [154, 231]
     told = host.run("T2VStory", clip, "0-4: {}\n4-8: {}".format(*prompts), 8, 8.0)[0][0][1]["t2v_story"]
