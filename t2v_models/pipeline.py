@@ -19,7 +19,7 @@ from .request import ClipRequest
 from .sampling.guidance import classifier_free, rescale
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
-from .sampling.story import same_form, same_tokens
+from .sampling.story import equal_length, equal_shape
 from .unet import UNet3D, UNetConfig
 
 if TYPE_CHECKING:
@@ -135,14 +135,14 @@ class Pipeline:
         if not guided:
             return context
         negative = request.story.encode(self.encode_text, negative=True).at(numbers)
-        return torch.cat(same_form(negative, context, frames))
+        return torch.cat(equal_shape(negative, context, frames))
 
     def _encode_prompts(self, prompts: Sequence[str], negatives: Sequence[str] | None) -> Tensor:
         """(b, n, d), or (2b, n, d) with the negatives first; each prompt is encoded as if it were alone."""
         rows = [[prompt] for prompt in prompts]
         if negatives is not None:
             rows = [[negative, *row] for negative, row in zip(negatives, rows, strict=True)]
-        parts = same_tokens([self.encode_text(texts) for texts in rows])
+        parts = equal_length([self.encode_text(texts) for texts in rows])
         return torch.cat([torch.stack(texts) for texts in zip(*parts, strict=True)])
 
     def _noise(self, request: ClipRequest, generators: Sequence[torch.Generator]) -> Tensor:

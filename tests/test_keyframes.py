@@ -95,8 +95,8 @@ def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, 
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-@pytest.mark.parametrize("clean_levels", [False, True])
-def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, clean_levels):
+@pytest.mark.parametrize("known_clean", [False, True])
+def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, known_clean):
     schedule = NoiseSchedule.from_config({**CONFIG, "prediction_type": kind})
     colour = torch.randn(1, 4, 1, 3, 3)
     clean = torch.randn(2, 4, 5, 3, 3)
@@ -105,7 +105,7 @@ def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(
     def predict(x, timesteps):
         share = schedule.alphas_cumprod.float()[timesteps][:, None, :, None, None]
         noise = (x - share.sqrt() * colour) / (1 - share).sqrt().clamp(min=1e-2)
-        if clean_levels:
+        if known_clean:
             assert (timesteps[:, known] == 0).all()
             assert torch.equal(x[:, :, known], clean[:, :, known])
         return noise if kind == "epsilon" else share.sqrt() * noise - (1 - share).sqrt() * colour
@@ -118,7 +118,7 @@ def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(
         clean,
         ddim_timesteps(8),
         schedule,
-        clean_levels=clean_levels,
+        known_clean=known_clean,
         resample=2,
         generator=torch.Generator().manual_seed(0),
     )
@@ -128,7 +128,7 @@ def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(
 
 @pytest.mark.parametrize("sizes", [[64], [1] * 64, [15, 15, 15, 15, 4], [3, 30, 31]])
 @pytest.mark.parametrize("clips", [[], [(0, 4)], [(8, 24), (24, 40), (60, 64)]])
-def test_clips_are_done_again_once_each_and_all_frames_stay_in_order(sizes, clips):
+def test_clips_are_regenerated_once_each_and_all_frames_stay_in_order(sizes, clips):
     frames = torch.arange(64.0).view(1, 1, -1, 1, 1)
     seen = []
 
@@ -159,8 +159,8 @@ def test_a_frame_waits_for_no_clip_that_it_is_not_in():
         assert len(given) == number + 1
 
 
-@pytest.mark.parametrize("clean_levels", [False, True])
-def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_step(clean_levels):
+@pytest.mark.parametrize("known_clean", [False, True])
+def test_a_regenerated_clip_begins_as_itself_at_the_noise_of_the_first_step(known_clean):
     schedule, steps = NoiseSchedule.from_config(CONFIG), ddim_timesteps(8)[3:]
     clean, noise = torch.randn(1, 4, 5, 3, 3), torch.randn(1, 4, 5, 3, 3)
     known = torch.tensor([True, False, False, False, True])
@@ -170,11 +170,11 @@ def test_what_is_done_again_begins_as_what_was_there_at_the_noise_of_the_first_s
         shown.append(x.clone())
         return torch.zeros_like(x)
 
-    sample_between(predict, noise, known, clean, steps, schedule, clean_levels=clean_levels, repaint=True)
+    sample_between(predict, noise, known, clean, steps, schedule, known_clean=known_clean, repaint=True)
     share = schedule.alphas_cumprod.float()[steps[0]]
     noisy = share.sqrt() * clean + (1 - share).sqrt() * noise
     assert torch.allclose(shown[0][:, :, ~known], noisy[:, :, ~known])
-    assert torch.allclose(shown[0][:, :, known], (clean if clean_levels else noisy)[:, :, known])
+    assert torch.allclose(shown[0][:, :, known], (clean if known_clean else noisy)[:, :, known])
 
 
 def spots(places, size=16):

@@ -10,7 +10,7 @@ from t2v_models.sampling.guidance import classifier_free, motion_guidance, resca
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
 from t2v_models.sampling.schedule import NoiseSchedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, set_steps
-from t2v_models.sampling.story import parse_story, same_form, with_negative
+from t2v_models.sampling.story import equal_shape, parse_story, with_negative
 from t2v_models.sampling.timesteps import ddim_timesteps, lcm_timesteps, timesteps_of
 from t2v_models.sampling.windows import window_weights
 
@@ -307,7 +307,7 @@ def test_motion_guidance_is_on_in_the_noisy_half():
 def test_repeated_tokens_do_not_change_attention():
     generator = torch.Generator().manual_seed(0)
     short, long = torch.randn(1, 3, 8, generator=generator), torch.randn(1, 2, 4, 8, generator=generator)
-    one, other = same_form(short, long, 2)
+    one, other = equal_shape(short, long, 2)
     assert one.shape == other.shape == (1, 2, 12, 8)
     q = torch.randn(1, 5, 8, generator=generator)
     attend = torch.nn.functional.scaled_dot_product_attention

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import os
-import re
 from collections.abc import Iterator
-from fractions import Fraction
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from .device import add_device, check_device
+from .inputs import check_text, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -31,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     )
     parser.add_argument("prompt", nargs="*", help="what the video shows; several make several videos")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt per line")
-    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what it shall not show")
+    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what the video shall not show")
     parser.add_argument(
         "-o",
         "--output",
@@ -44,7 +42,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--model", default=BUILT_IN, metavar="PATH", help=f'a model folder or file; "{BUILT_IN}" if left out'
     )
-    parser.add_argument("--seed", type=int, default=0, help="same seed, same video (default 0)")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same video again (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument(
         "--guidance", type=float, metavar="SCALE", help="how closely to follow the prompt; 1: no guidance"
@@ -53,7 +51,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument("--size", metavar="WxH", help="width and height in pixels, multiples of 8, such as 256x256")
     parser.add_argument(
         "--fps",
-        type=_rate,
+        type=read_rate,
         help="frames per second of the file, of a story's seconds and of a clip to continue; "
         "models that know frame rates are asked for it, too",
     )
@@ -64,12 +62,16 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="of the weights; default fp32 on a CPU, else fp16"
     )
-    film = parser.add_argument_group("long videos")
+    _add_film_options(parser.add_argument_group("long videos"))
+    parser.set_defaults(func=run, save_memory="ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16")
+
+
+def _add_film_options(film: argparse._ArgumentGroup) -> None:
     film.add_argument(
         "--story",
         type=Path,
         metavar="FILE",
-        help='scenes, one per line, such as "0-2s: a red circle moves right"; see README.md',
+        help='scenes, one per line, such as "0-2s: a red circle moves right"; see docs/long-videos.md',
     )
     film.add_argument("--method", metavar="NAME", help="windows, free-noise, coarse-to-fine or endless")
     film.add_argument(
@@ -77,7 +79,7 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         dest="clip",
         type=Path,
         metavar="FILE",
-        help="a video to go on from: its frames stay, --frames more follow",
+        help="a video to continue: its frames stay, --frames more follow",
     )
     film.add_argument(
         "--candidates",
@@ -89,19 +91,20 @@ def add_parser(subparsers: argparse._SubParsersAction) -> None:
         "--loop", action="store_true", help="lead the end to the beginning (by coarse-to-fine, or --method windows)"
     )
     film.add_argument(
-        "--resume", action="store_true", help="keep what is finished beside the output, and go on from it"
+        "--resume",
+        action="store_true",
+        help="keep finished parts beside the output; when the command is given again, it goes on from them",
     )
-    parser.set_defaults(func=run, save_memory="ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16")
 
 
 def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
-    prompts = _prompts(args) if args.story is None else [_story(args)]
+    prompts = read_prompts(args) if args.story is None else [read_story(args)]
     if args.method is None and (args.clip is not None or args.loop or args.story is not None):
         args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop else "windows"
-    outputs = _outputs(args.output, len(prompts))
+    outputs = output_paths(args.output, len(prompts))
     _check(args)
-    clip, rate = (None, args.fps) if args.clip is None else _clip(args)
+    clip, rate = (None, args.fps) if args.clip is None else read_clip(args)
 
     from ..arguments import checked_seed
     from ..checkpoints.tensors import DTYPES
@@ -111,7 +114,7 @@ def run(args: argparse.Namespace) -> str:
     check_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else None
     pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
-    width, height = _size(args.size)
+    width, height = read_size(args.size)
     options: Options = {
         "frames": args.frames,
         "width": width,
@@ -202,8 +205,8 @@ def _check(args: argparse.Namespace) -> None:
     from ..sampling.schedulers import check_scheduler
     from ..video import check_rate, format_of
 
-    _size(args.size)
-    _check_text(args.negative_prompt, "--negative-prompt")
+    read_size(args.size)
+    check_text(args.negative_prompt, "--negative-prompt")
     if not _pictures(args.output):
         check_rate(format_of(args.output), args.fps)
     if args.scheduler is not None:
@@ -228,7 +231,7 @@ def check_method(args: argparse.Namespace) -> None:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
     if args.clip is not None and args.loop:
         raise T2VError(
-            "--loop and --continue are given: what goes on from a clip does not lead back to it; leave one out."
+            "--loop and --continue are given: a continued clip cannot lead back to its beginning; leave one out."
         )
     if args.clip is not None and args.method != "endless":
         raise T2VError(f"--method is {args.method!r}: --continue works with endless, so leave --method out.")
@@ -243,11 +246,12 @@ def check_method(args: argparse.Namespace) -> None:
 
 
 def _pictures(path: Path) -> bool:
+    """Whether the output is one picture or a folder of them."""
     return path.suffix.lower() == ".png"
 
 
 def _write(path: Path, parts: Iterator[Tensor], fps: float, about: dict[str, str]) -> Path:
-    """The frames of all parts, each (t, h, w, 3), into a file; several pictures into a folder. Returns where."""
+    """Write the frames of all parts, each (t, h, w, 3), to a file, pictures to a folder; returns its path."""
     from ..video import VideoWriter, still_png
 
     frames: Iterator[Any] = (frame for part in parts for frame in part.numpy())
@@ -261,96 +265,3 @@ def _write(path: Path, parts: Iterator[Tensor], fps: float, about: dict[str, str
         for frame in frames:
             writer.write(frame)
     return writer.path
-
-
-def _clip(args: argparse.Namespace) -> tuple[Tensor, float]:
-    """The frames (t, h, w, 3), 0..1, to go on from, and their rate."""
-    import numpy as np
-    import torch
-
-    from ..video import VideoReader
-
-    width, height = _size(args.size)
-    size = None if width is None or height is None else (width, height)
-    reader = VideoReader(args.clip, fps=args.fps, size=size)
-    frames = list(reader)
-    if not frames:
-        raise T2VError(
-            f"Of {args.clip} no frame is left{f' at {args.fps:g} frames a second' if args.fps else ''}: a clip of at "
-            "least one is wanted."
-        )
-    return torch.from_numpy(np.stack(frames)).float().div_(255), args.fps or float(reader.info.fps)
-
-
-def _prompts(args: argparse.Namespace) -> list[str]:
-    prompts = list(args.prompt)
-    if args.prompts is not None:
-        lines = [line.strip() for line in _text(args.prompts).splitlines()]
-        if not any(lines):
-            raise T2VError(f"{args.prompts} holds no prompt: write one per line.")
-        prompts += [line for line in lines if line]
-    for prompt in prompts:
-        _check_text(prompt, f"The prompt {prompt!r}")
-    if not prompts:
-        raise T2VError(
-            'No prompt is given: write one, such as "a red circle moves right", or name a file by --prompts.'
-        )
-    return prompts
-
-
-def _story(args: argparse.Namespace) -> str:
-    if args.prompt or args.prompts is not None:
-        raise T2VError("--story and a prompt are given: a film takes all its texts from the story, so leave one out.")
-    text = _text(args.story)
-    _check_text(text, f"The story in {args.story}")
-    return text
-
-
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")  # Windows begins a file with a mark
-    except UnicodeDecodeError as error:
-        raise T2VError(f"{path} is no UTF-8 text (byte {error.start} is not): save it as UTF-8.") from error
-    except OSError as error:
-        raise T2VError(f"{path} cannot be read ({error.strerror}): name a text file.") from error
-
-
-def _check_text(text: str, what: str) -> None:
-    """Refuse what a terminal or a file may hold but no text: half characters and zeros."""
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise T2VError(f"{what} holds characters that are no text: write it again, in UTF-8.")
-
-
-def _size(text: str | None) -> tuple[int | None, int | None]:
-    if text is None:
-        return None, None
-    match = re.fullmatch(r"(\d+)[x×](\d+)", text.strip().lower())
-    if not match or not int(match[1]) or not int(match[2]):
-        raise T2VError(f"--size is {text!r}: WIDTHxHEIGHT is wanted, such as 64x64.")
-    return int(match[1]), int(match[2])
-
-
-def _outputs(path: Path, count: int) -> list[Path]:
-    """One file per prompt, in a folder that can be written to."""
-    folder = path.parent
-    if not folder.is_dir():
-        raise T2VError(f"--output is {path}, but there is no folder {folder}: make it first.")
-    if path.is_dir():
-        raise T2VError(f"--output is the folder {path}: name a file in it, such as {path / 'video.mp4'}.")
-    if not os.access(folder, os.W_OK):
-        raise T2VError(f"--output is {path}, but the folder {folder} is not writable: choose another.")
-    if count == 1:
-        return [path]
-    paths = [path.with_name(f"{path.stem}-{i + 1:0{len(str(count))}d}{path.suffix}") for i in range(count)]
-    for each in paths:
-        if each.is_dir():
-            raise T2VError(f"{each}, where one of the videos would go, is a folder: choose another --output.")
-    return paths
-
-
-def _rate(text: str) -> float:
-    """24, 29.97 or 30000/1001."""
-    try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is no frame rate, such as 24, 29.97 or 30000/1001") from error

@@ -71,7 +71,7 @@ class _CoarseToFine:
     def __init__(self, job: FilmJob) -> None:
         settings, frames, family = job.settings, job.shape[2], job.model.family
         self.job, self.looped = job, settings.window.looped
-        self.clean_levels = family.frame_levels
+        self.known_clean = family.frame_levels
         self.strides = self._strides()
         speeds = speed_words(self.strides, *family.speed_words) if family.speed_words else [""] * len(self.strides)
         self.models = {
@@ -102,7 +102,7 @@ class _CoarseToFine:
         return film_strides(frames, window, max(1, shortest / KEY_FRAMES_PER_SCENE))
 
     def _calls(self, steps: int) -> int:
-        return calls_between(steps, clean_levels=self.clean_levels, resample=self.job.settings.resample)
+        return calls_between(steps, known_clean=self.known_clean, resample=self.job.settings.resample)
 
     def key_frames(self, numbers: Sequence[int]) -> Tensor:
         """The key frames with these numbers, (1, 4, n, h, w): of several candidates the steadiest."""
@@ -160,7 +160,7 @@ class _CoarseToFine:
             clean,
             model.timesteps[self.skipped if repaint else 0 :],
             model.schedule,
-            clean_levels=self.clean_levels,
+            known_clean=self.known_clean,
             repaint=repaint,
             resample=self.job.settings.resample if known.any() else 0,
             generator=generator,

@@ -11,7 +11,7 @@ from ..arguments import is_guided
 from ..sampling.ddim import ddim_step
 from ..sampling.guidance import classifier_free
 from ..sampling.schedule import CLEAN
-from ..sampling.story import FrameContexts, same_form
+from ..sampling.story import FrameContexts, equal_shape
 from ..sampling.windows import together
 from .model import FilmModel
 
@@ -74,7 +74,7 @@ class GuidedModel:
         context = self.positive.at(numbers)
         if not self.guided:
             return context
-        return torch.cat(same_form(self.negative.at(numbers), context, numbers.shape[1]))
+        return torch.cat(equal_shape(self.negative.at(numbers), context, numbers.shape[1]))
 
     def all_frames(self, x: Tensor, i: int, options: dict[str, Any] | None = None) -> Tensor:
         """Predict all frames of a film, or its first ones, in one pass at step i. x: (1, 4, t, h, w) -> like x."""

@@ -3,7 +3,7 @@
 Source: Yin et al. 2023, NUWA-XL (arXiv:2303.12346), diffusion over diffusion: a first clip of sparse key frames covers
 the whole length, then every two neighbours become the fixed ends of a new clip, and so on down to full rate. Windows of
 16 frames give 15 * 15 * 15 + 1 = 3376 frames in three levels. Resampling: Lugmayr et al. 2022, RePaint
-(arXiv:2201.09865). Doing again what is there, from some noise on: Meng et al. 2022, SDEdit (arXiv:2108.01073).
+(arXiv:2201.09865). Making a clip again from its own noised latents: Meng et al. 2022, SDEdit (arXiv:2108.01073).
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ KeyFrames = Callable[[Sequence[int]], Tensor]
 """``keys(numbers)``: frame numbers -> (1, c, n, h, w), a clip of those frames."""
 
 Fill = Callable[[Tensor, Sequence[Sequence[int]], int], Tensor]
-"""``fill(ends, numbers, stride)``: ends (b, c, 2, h, w), each segment's frame numbers, all as many, and how far apart they
-lie at most -> (b, c, n, h, w), ends included."""
+"""``fill(ends, numbers, stride)``: ends (b, c, 2, h, w), the n frame numbers of each segment, and the largest distance
+between them -> (b, c, n, h, w), ends included."""
 
 
 def sample_between(
@@ -38,12 +38,12 @@ def sample_between(
     timesteps: Tensor,
     schedule: NoiseSchedule,
     *,
-    clean_levels: bool,
+    known_clean: bool,
     repaint: bool = False,
     resample: int = 0,
     generator: torch.Generator | None = None,
 ) -> Tensor:
-    """DDIM of a clip some frames of which are known; they come out exactly as they went in.
+    """Sample a clip by DDIM when some of its frames are known; these come out exactly as they went in.
 
     Args:
         predict: the model.
@@ -52,35 +52,38 @@ def sample_between(
         clean: (b, c, t, h, w), read where known, and everywhere if `repaint`.
         timesteps: (n,) from noisy to clean.
         schedule: the model's.
-        clean_levels: the model was trained with noise levels per frame: show it the known frames clean, at level 0.
-            Otherwise they are given the level's own noise.
-        resample: where they are, that many times a step is taken back and done again, so that the others can agree.
-        repaint: the other frames are there, too, and done once more, from `clean` at the noise of the first timestep.
+        known_clean: show the model known frames without noise, at timestep 0, as one that was trained with a timestep per
+            frame takes them. Otherwise known frames have the noise of the step.
+        resample: how often each step is repeated from fresh noise, so that new frames agree with noisy known ones.
+        repaint: make the other frames again, too: begin with `clean` at the noise of the first timestep.
         generator: of the noise that resampling adds (a CPU one).
+
+    Returns:
+        Clean latents, (b, c, t, h, w).
     """
     mask = known.to(noise.device)[None, None, :, None, None]
     noisy = schedule.add_noise(clean, noise, timesteps[0])
-    x = torch.where(mask, clean if clean_levels else noisy, noisy if repaint else noise)
+    x = torch.where(mask, clean if known_clean else noisy, noisy if repaint else noise)
     for i, t in enumerate(timesteps):
         following = timesteps[i + 1] if i + 1 < len(timesteps) else timesteps.new_tensor(CLEAN)
-        levels = t.expand(noise.shape[0], noise.shape[2]).clone().to(noise.device)
-        if clean_levels:
-            levels[:, known] = 0
-        rounds = 1 if clean_levels or i + 1 == len(timesteps) else 1 + resample
+        frame_times = t.expand(noise.shape[0], noise.shape[2]).clone().to(noise.device)
+        if known_clean:
+            frame_times[:, known] = 0
+        rounds = 1 if known_clean or i + 1 == len(timesteps) else 1 + resample
         for turn in range(rounds):
-            stepped = ddim_step(x, predict(x, levels), schedule, t, following)
-            held = clean if clean_levels else schedule.add_noise(clean, noise, following)
+            stepped = ddim_step(x, predict(x, frame_times), schedule, t, following)
+            held = clean if known_clean else schedule.add_noise(clean, noise, following)
             x = torch.where(mask, held, stepped)
             if turn + 1 < rounds:
                 more = torch.randn(noise.shape, generator=generator).to(noise)
-                again = schedule.add_more_noise(x, more, t, following)
-                x = torch.where(mask, schedule.add_noise(clean, noise, t), again)
+                renoised = schedule.add_more_noise(x, more, t, following)
+                x = torch.where(mask, schedule.add_noise(clean, noise, t), renoised)
     return torch.where(mask, clean, x)
 
 
-def calls_between(steps: int, *, clean_levels: bool, resample: int) -> int:
-    """How often `sample_between` calls the model."""
-    return steps if clean_levels else steps + resample * (steps - 1)
+def calls_between(steps: int, *, known_clean: bool, resample: int) -> int:
+    """How many times `sample_between` calls the model."""
+    return steps if known_clean else steps + resample * (steps - 1)
 
 
 def motion_jump_ratio(clips: Tensor) -> Tensor:
@@ -217,7 +220,7 @@ def _without_last(
     if not finer:
         yield clip[:, :, :-1]
         return
-    pairs = [pair for pair in pairwise(numbers) if pair[0] < frames - 1]  # what begins at the end is not filled
+    pairs = [pair for pair in pairwise(numbers) if pair[0] < frames - 1]  # a gap that begins at the end is not filled
     for start in range(0, len(pairs), batch):
         segments = [even_frames(*pair, finer[0]) for pair in pairs[start : start + batch]]
         ends = [clip[:, :, start + i : start + i + 2] for i in range(len(segments))]

@@ -34,7 +34,7 @@ _OPTION = re.compile(rf"(?:fade\s+{_NUMBER}\s*(?:s|f|%|)|weight\s+{_NUMBER}|nega
 _NEARLY = re.compile(
     rf"\s*-?{_NUMBER}\s*(?:(?:s|sec|seconds?|f|frames?|%)\s*$|(?:s|f|%)?\s*(?:{_DASH}|,|to\b|$))", re.IGNORECASE
 )
-"""What looks like a span to a reader."""
+"""What a reader would take for a span."""
 _HEAD = re.compile(
     rf"^(?:{_OPTION.pattern}\s*,\s*)*(?:{_SPAN.pattern}|{_OPTION.pattern})(?:\s*,\s*{_OPTION.pattern})*\s*$",
     re.IGNORECASE,
@@ -49,7 +49,7 @@ class Scene:
     start: float
     end: float
     fade: float = 0.0
-    """Length in frames of the cross-fade from what came before, centred on `start`."""
+    """Length in frames of the cross-fade from the scene before, centred on `start`."""
 
     weight: float = 1.0
     """Emphasis: the text's embedding is moved this far from the empty text's."""
@@ -57,7 +57,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class Story:
-    """Scenes that together cover every frame of a clip, and what is kept away from in each."""
+    """Scenes that together cover every frame of a clip, and the negative lines."""
 
     scenes: tuple[Scene, ...]
     frames: int
@@ -115,15 +115,15 @@ class FrameContexts:
         return torch.einsum("... s, s n d -> ... n d", shares, self.texts)
 
 
-def same_tokens(contexts: Sequence[Tensor]) -> list[Tensor]:
-    """Contexts (…, n, d) with as many tokens each: repeated up to a common multiple, which leaves attention as it is."""
+def equal_length(contexts: Sequence[Tensor]) -> list[Tensor]:
+    """Repeat the tokens of contexts (…, n, d) up to a common multiple of their lengths, which leaves attention as it is."""
     tokens = math.lcm(*(each.shape[-2] for each in contexts))
     return [each.repeat(*[1] * (each.ndim - 2), tokens // each.shape[-2], 1) for each in contexts]
 
 
-def same_form(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
-    """Two contexts of one shape: (b, n, d) both, or (b, t, n, d) both where either changes over the frames."""
-    negative, positive = same_tokens([negative, positive])
+def equal_shape(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, Tensor]:
+    """Give two contexts one shape: (b, n, d) both, or (b, t, n, d) both where either changes over the frames."""
+    negative, positive = equal_length([negative, positive])
     if negative.ndim == positive.ndim:
         return negative, positive
     one, other = (c if c.ndim == 4 else c[:, None].expand(-1, frames, -1, -1) for c in (negative, positive))
@@ -131,7 +131,7 @@ def same_form(negative: Tensor, positive: Tensor, frames: int) -> tuple[Tensor, 
 
 
 def parse_story(text: str, frames: int, fps: float) -> Story:
-    """Read a story, one scene per line or parted by " / ".
+    """Read a story: one scene per line, or scenes with " / " between them.
 
     Args:
         text: see the module's description.
@@ -155,8 +155,8 @@ def parse_story(text: str, frames: int, fps: float) -> Story:
 
 
 def with_negative(text: str, negative: str) -> str:
-    """A story that keeps away from something all the time, besides its own negative lines."""
-    negative = " ".join(word for word in negative.split() if word != "/")  # one line, whatever it holds
+    """Add a negative line for the whole clip to a story's text."""
+    negative = " ".join(word for word in negative.split() if word != "/")  # on one line, whatever it holds
     return f"{text}\nnegative: {negative}" if negative else text
 
 
