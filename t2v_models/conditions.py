@@ -29,12 +29,18 @@ class Conditions:
     """(b, i, d) tokens of an image, or (b, t, i, d), one set per frame."""
 
     @classmethod
-    def of(cls, config: UNetConfig, fps: float | None, guidance_scale: float) -> Conditions:
+    def of(
+        cls,
+        config: UNetConfig,
+        fps: float | None,
+        guidance: float | None,
+        motion_guidance: float | None = MOTION_GUIDANCE,
+    ) -> Conditions:
         """Those of the given values that a UNet of this configuration has an embedding for."""
         return cls(
             fps=fps if config.fps_embedding else None,
-            guidance=guidance_scale if config.guidance_dim else None,
-            motion_guidance=MOTION_GUIDANCE if config.motion_dim else None,
+            guidance=guidance if config.guidance_dim else None,
+            motion_guidance=motion_guidance if config.motion_dim else None,
         )
 
     def arguments(self, timesteps: Tensor) -> dict[str, Any]:

@@ -217,7 +217,7 @@ class Pipeline:
             )
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
-        """(n, 77 k, d): last hidden states. A text longer than the window goes on in the next one, as in ComfyUI."""
+        """Texts -> (texts, 77 k, d), CLIP's last hidden states; a text longer than 75 tokens fills k windows, as in ComfyUI."""
         tokenizer = self.tokenizer
         room = tokenizer.model_max_length - 2
         ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
@@ -232,7 +232,7 @@ class Pipeline:
         return hidden.reshape(len(ids), -1, hidden.shape[-1])
 
     def encode_video(self, video: Tensor, chunk: int = 8) -> Tensor:
-        """video: (b, t, h, w, 3), 0..1 -> (b, 4, t, h/8, w/8), the mode of each frame's latent."""
+        """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8), the mode of each frame's distribution."""
         parts = []
         for part in video.flatten(0, 1).split(chunk):
             pixels = part.movedim(-1, 1).to(self.device, self.vae.dtype) * 2 - 1
@@ -242,7 +242,7 @@ class Pipeline:
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk: int = 8) -> Iterator[Tensor]:
-        """latents: (4, t, h, w) of one video -> (n, 8h, 8w, 3), 0..1, a chunk of frames at a time."""
+        """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, on the CPU, a chunk of frames at a time."""
         for part in latents.transpose(0, 1).split(chunk):
             pixels = self.vae.decode(part.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).sample
             yield (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).contiguous().cpu()

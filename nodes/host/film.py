@@ -6,7 +6,6 @@ import hashlib
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from ...t2v_models.films.film import Film
 from ...t2v_models.films.guided_model import GuidedModel
 from ...t2v_models.films.methods import continue_video, queue_length
 from ...t2v_models.fingerprint import sample_bytes, schedule_digest, weights_digest
+from ...t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ...t2v_models.sampling.story import FrameContexts
 from ...t2v_models.sampling.windows import Windows, together
 from . import stories
@@ -124,12 +124,8 @@ class HostPipeline:
 
     def conditions(self, fps: float | None, guidance_scale: float) -> Conditions:
         """Those of these values that the UNet has an embedding for; T2VModelConditioning's guidance comes before ours."""
-        own, overrides = Conditions.of(self.config, fps, guidance_scale), self.unet.overrides
-        return replace(
-            own,
-            guidance=overrides.get("guidance", own.guidance),
-            motion_guidance=overrides.get("motion_guidance", own.motion_guidance),
-        )
+        values = {"guidance": guidance_scale, "motion_guidance": MOTION_GUIDANCE} | self.unet.overrides
+        return Conditions.of(self.config, fps, values["guidance"], values["motion_guidance"])
 
     def predict(
         self,

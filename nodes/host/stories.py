@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.sampling.story import FrameContexts, Story, same_tokens
+from ...t2v_models.sampling.story import FrameContexts, Story, equal_length
 
 KEY = "t2v_story"
 """Where a CONDITIONING's dictionary holds its story, as `FrameContexts`."""
@@ -34,7 +34,7 @@ def encode_prompt(clip: Any, text: str) -> list:
 def encode(clip: Any, texts: Sequence[str]) -> Tensor:
     """Encode texts with a host CLIP to (texts, n, d): each is encoded alone, then repeated whole to one length."""
     check_clip(clip)
-    return torch.cat(same_tokens([clip.encode_from_tokens(clip.tokenize(text))[:1] for text in texts]))
+    return torch.cat(equal_length([clip.encode_from_tokens(clip.tokenize(text))[:1] for text in texts]))
 
 
 def conditioning(contexts: FrameContexts, more: dict[str, Any] | None = None) -> list:
@@ -66,7 +66,7 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
         raise T2VError(
             "The scenes' conditionings have different hooks, and a story has one model: use one CLIP for all scenes."
         )
-    texts = torch.cat(same_tokens([scene[0][0][:1] for scene in scenes]))
+    texts = torch.cat(equal_length([scene[0][0][:1] for scene in scenes]))
     contexts = story.encode(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)])
     return conditioning(contexts, {} if hooks[0] is None else {"hooks": hooks[0]})
 

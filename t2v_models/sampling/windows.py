@@ -21,18 +21,18 @@ from .noise import reschedule
 FUSIONS = ("pyramid", "linear", "flat")
 
 FILLED, FILLED_GPU = 16_384, 32_768
-"""Places (frames x height x width of latents) that keep a processor busy: smaller windows are denoised together, up to
-so many; the windows of large models one by one, for their memory."""
+"""Latent pixels (frames x height x width) that keep a CPU and a GPU busy: smaller windows are denoised together, up to so
+many; larger ones one by one, for their memory."""
 
 
 def together(frames: int, height: int, width: int, device: torch.device) -> int:
-    """How many clips of latents of that size go through a UNet in one call."""
+    """Number of clips that go through a UNet in one call. frames, height, width: of one clip's latents."""
     filled = FILLED if device.type == "cpu" else FILLED_GPU
     return max(1, filled // (frames * height * width))
 
 
 def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shift: int = 0) -> list[list[int]]:
-    """The frames of each window: `length` neighbours, every one `overlap` into the next.
+    """List the frames of each window: `length` neighbours, the last `overlap` of them also in the next window.
 
     The last window is moved back so that it ends with the clip; looped, windows go on over the end to the first frame.
     A clip as long as a window is one window, if it is not looped.
@@ -69,7 +69,7 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
 
 
 def window_weights(length: int, fusion: str = "pyramid", overlap: int | None = None) -> Tensor:
-    """(length,) how much each frame of a window counts, the same seen from both ends.
+    """Weights of a window's frames, (length,), symmetric about its middle.
 
     pyramid: 1, 2 … up to the middle and down again; linear: ramps over the overlap, 1 between; flat: 1.
 
@@ -140,7 +140,7 @@ def attention_windows(spans: Sequence[Sequence[int]], weights: Tensor, frames: i
 
 @dataclass(frozen=True)
 class Windows:
-    """How a clip longer than its model's own is denoised: window by window, or in one pass with windowed attention."""
+    """How a long clip is denoised: window by window, or in one pass with attention in windows (FreeNoise)."""
 
     length: int = 16
     """Frames of a window: as many as the model was trained on."""
@@ -149,11 +149,13 @@ class Windows:
     """Frames that a window shares with the next."""
 
     fusion: str = "pyramid"
+    """How windows are averaged, see `window_weights`."""
+
     looped: bool = False
     """Join the end to the beginning, for a seamless loop."""
 
     free_noise: bool = False
-    """FreeNoise: one pass over all frames, only temporal attention in windows, over repeated, shuffled noise."""
+    """FreeNoise: one pass over all frames, with temporal attention in windows, on noise that repeats in another order."""
 
     frames: int = 0
     """Of the clip, set by `over`."""
@@ -164,28 +166,28 @@ class Windows:
 
     @cached_property
     def weights(self) -> Tensor:
-        """(length,) see `window_weights`."""
+        """The weights of a window's frames, (length,): see `window_weights`."""
         return window_weights(self.length, self.fusion, self.overlap)
 
     def noise(self, noise: Tensor, generator: torch.Generator) -> Tensor:
-        """The noise to begin with: (b, c, t, h, w) -> the same shape."""
+        """Rearrange noise for FreeNoise, else return it as it is. (b, c, t, h, w) -> the same shape."""
         if not self.free_noise:
             return noise
         return reschedule(noise, self.length, self.length - self.overlap, generator)
 
     def spans(self, step: int = 0) -> list[list[int]]:
-        """The windows at that denoising step: each step has its borders elsewhere, spread evenly, so that none shows."""
+        """List the windows' frames at a denoising step. Each step has its borders elsewhere, so that none becomes visible."""
         stride = self.length - self.overlap
         shift = round(step * stride * (math.sqrt(5) - 1) / 2) % max(1, stride)
         return windows(self.frames, self.length, self.overlap, looped=self.looped, shift=shift)
 
     def temporal(self) -> list[tuple[Tensor, Tensor]] | None:
-        """The option "temporal_windows" of `UNet3D`, or None where the clip is no longer than a window."""
+        """The option "temporal_windows" of `UNet3D`; None where one window holds the clip."""
         spans = self.spans()
         return attention_windows(spans, self.weights, self.frames) if len(spans) > 1 else None
 
     def around(self, unet: Callable[..., Tensor], step: int = 0) -> Callable[..., Tensor]:
-        """The UNet as it sees the clip at that step: the same call, the same shapes, any number of frames."""
+        """Wrap a UNet so that it denoises the clip in the windows of that step; its arguments and shapes stay the same."""
         spans = self.spans(step)
         if [list(span) for span in spans] == [list(range(self.frames))]:
             return unet
@@ -210,12 +212,12 @@ def _together(
     context: Tensor,
     conditions: dict[str, Any],
 ) -> Iterator[Tensor]:
-    """The UNet's predictions for some windows, in one call; a context of r b rows has r texts for each of b latents."""
+    """Yield the UNet's predictions for some windows, made in one call. A context of r b rows has r texts per latent."""
     at = torch.tensor(spans, device=x.device)  # (k, length)
     b, k = x.shape[0], len(spans)
 
     def rows(value: Tensor, frames: bool) -> Tensor:
-        """(r b, ...) -> (r k b, ...), each window with its own frames where the second dimension counts them."""
+        """(r b, ...) -> (r k b, ...); frames: whether the second dimension counts frames, of which a window takes its own."""
         each = value[:, at] if frames else value[:, None].expand(-1, k, *value.shape[1:])
         return torch.unflatten(each, 0, (-1, b)).transpose(1, 2).flatten(0, 2)
 

@@ -9,8 +9,8 @@ import torch
 from comfy.ldm.modules.attention import optimized_attention
 from torch import Tensor
 
+from ....t2v_models.conditions import Conditions
 from ....t2v_models.errors import T2VError
-from ....t2v_models.sampling.guidance import motion_guidance
 from ....t2v_models.unet import UNet3D, UNetConfig
 from ....t2v_models.unet.attention import MAX_BATCH
 from .. import compat, stories
@@ -94,23 +94,10 @@ class HostUNet3D(UNet3D):
             options = {**options, "temporal_windows": options[FREE_NOISE].over(x.shape[2]).temporal()}
         x, timesteps = _shared(x, timesteps, context, len(options.get("cond_or_uncond", ())))
         values = {**self.defaults, **options.get("t2v_values", {})}
-        out = super().forward(
-            x, timesteps, context, control=control, options=options, **self._conditions(values, x, timesteps)
-        )
+        numbers = (values.get(name) for name in ("fps", "guidance", "motion_guidance"))
+        conditions = Conditions.of(self.config, *numbers).arguments(timesteps)
+        out = super().forward(x, timesteps, context, control=control, options=options, **conditions)
         return out.transpose(1, 2).flatten(0, 1) if frames_as_batch else out
-
-    def _conditions(self, values: dict[str, float], x: Tensor, timesteps: Tensor) -> dict[str, Tensor]:
-        """What this UNet has an embedding for, one number per clip."""
-        wanted = {
-            "fps": self.fps_embedding is not None,
-            "guidance": self.time_cond_proj is not None,
-            "motion_guidance": self.motion_cond_proj is not None,
-        }
-        given = {name: values[name] for name, wants in wanted.items() if wants and values.get(name) is not None}
-        told = {name: torch.full((x.shape[0],), float(value), device=x.device) for name, value in given.items()}
-        if "motion_guidance" in told:
-            told["motion_guidance"] = motion_guidance(timesteps, given["motion_guidance"])
-        return told
 
     def _check_host_inputs(self, x: Tensor, context: Tensor | None) -> None:
         """Wrong wiring, in one sentence each."""
