@@ -73,8 +73,9 @@ def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
     """diffusers' AutoencoderKL with the checkpoint's weights."""
     from diffusers import AutoencoderKL
 
+    kind: Any = AutoencoderKL
     with torch.device("meta"):
-        vae = AutoencoderKL.from_config(checkpoint.vae_config())
+        vae = kind.from_config(checkpoint.vae_config())
     return _filled(vae, checkpoint.vae() or {}, dtype, device)
 
 

@@ -228,21 +228,21 @@ class Pipeline:
             for start in range(0, windows * room, room):
                 row = [tokenizer.bos_token_id, *each[start : start + room], tokenizer.eos_token_id]
                 rows.append(row + [pad] * (tokenizer.model_max_length - len(row)))
-        hidden = self.text_encoder(torch.tensor(rows, device=self.device)).last_hidden_state
+        hidden: Tensor = self.text_encoder(torch.tensor(rows, device=self.device)).last_hidden_state
         return hidden.reshape(len(ids), -1, hidden.shape[-1])
 
     def encode_video(self, video: Tensor, chunk: int = 8) -> Tensor:
         """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8), the mode of each frame's distribution."""
         parts = []
-        for part in video.flatten(0, 1).split(chunk):
+        for part in torch.split(video.flatten(0, 1), chunk):
             pixels = part.movedim(-1, 1).to(self.device, self.vae.dtype) * 2 - 1
             parts.append(self.vae.encode(pixels).latent_dist.mode().float())
-        latents = torch.cat(parts) * self.vae.config.scaling_factor
-        return latents.unflatten(0, video.shape[:2]).transpose(1, 2)
+        latents: Tensor = torch.cat(parts) * self.vae.config.scaling_factor
+        return latents.view(*video.shape[:2], *latents.shape[1:]).transpose(1, 2)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, chunk: int = 8) -> Iterator[Tensor]:
         """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, on the CPU, a chunk of frames at a time."""
-        for part in latents.transpose(0, 1).split(chunk):
+        for part in torch.split(latents.transpose(0, 1), chunk):
             pixels = self.vae.decode(part.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).sample
             yield (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).contiguous().cpu()

@@ -11,7 +11,7 @@ from ..errors import T2VError
 LAYOUTS = ("diffusers", "modelscope", "videocrafter")
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
     parser = subparsers.add_parser(
         "convert",

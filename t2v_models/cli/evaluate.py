@@ -26,7 +26,7 @@ SHORTEST = 8
 """Frames in which what moves slowly goes farther than what stands still may."""
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
     parser = subparsers.add_parser(
         "evaluate",

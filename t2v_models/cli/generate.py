@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from ..request import Options
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
     parser = subparsers.add_parser(
         "generate",

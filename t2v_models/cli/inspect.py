@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..unet import UNetConfig
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
     parser = subparsers.add_parser(
         "inspect",

@@ -10,7 +10,7 @@ from ..errors import T2VError
 from .device import add_device, check_device
 
 
-def add_parser(subparsers: argparse._SubParsersAction) -> None:
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """The command's options."""
     parser = subparsers.add_parser(
         "train-builtin",

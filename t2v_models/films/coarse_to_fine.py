@@ -56,7 +56,7 @@ def by_coarse_to_fine(job: FilmJob) -> Iterator[Tensor]:
     5. Around each change of scene one clip is noised and made again at full frame rate, so that one scene leads to the
        next. A loop's change from its last scene to its first stays as it is: its beginning is handed out too early.
 
-    What is finished is kept in the job's store.
+    Finished clips go to the job's store.
     """
     film = _CoarseToFine(job)
     parts = coarse_to_fine(

@@ -44,7 +44,7 @@ class Film:
         clip: (t, h, w, 3), 0..1, frames that the film goes on from, for the method "endless": they stay as they are,
             `frames` more follow, and the story's time begins with them.
         fps_condition: the frame rate that the model is asked for, where it knows frame rates; fps where None.
-        resume: a folder for finished parts; a film that was stopped goes on from there and comes out the same, bit for
+        resume: a folder for finished parts; a film that was stopped continues with them, and becomes the same film bit for
             bit.
         progress: called with (done, total) units of work; it may raise to stop.
         preview: called with latents (b, 4, t, h, w) of some or all of the frames as they look so far.
@@ -112,7 +112,7 @@ class Film:
     def frames(self) -> Iterator[Tensor]:
         """Yield the frames in order as soon as they are finished, (n, h, w, 3), 0..1.
 
-        Where they are kept to resume, call `finish` once the frames are safe.
+        With a folder to resume from, call `finish` once the frames are safe.
         """
         codec, parts = codec_of(self.job.model), self.latents()
         if self.job.clip is not None:
@@ -122,7 +122,7 @@ class Film:
             yield from codec.decode(part[0])
 
     def finish(self) -> None:
-        """Remove what was kept to resume: the frames are safe elsewhere."""
+        """Remove the stored parts; call it when the frames are safe elsewhere."""
         self.job.store.clear()
 
 

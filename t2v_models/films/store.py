@@ -1,4 +1,4 @@
-"""A folder of finished parts, from which a stopped film goes on."""
+"""A folder of finished parts, with which a stopped film continues."""
 
 from __future__ import annotations
 
@@ -19,11 +19,19 @@ log = logging.getLogger(__name__)
 
 
 NOTE = "film.txt"
-"""In a film's folder: which one it is."""
+"""The file in a film's folder that says which film it is."""
 
 
 class Store:
-    """A folder of finished tensors, so that a stopped film can go on; without a folder it keeps nothing."""
+    """Finished tensors of a film, as files of a folder; without a folder nothing is stored.
+
+    Args:
+        folder: need not exist.
+        about: all that decides how the film looks.
+
+    Raises:
+        T2VError: where the folder holds another film, or tensors of something else.
+    """
 
     def __init__(self, folder: Path | None, about: dict[str, Any]) -> None:
         self.folder, self.text = folder, repr(sorted(about.items()))
@@ -39,13 +47,13 @@ class Store:
             raise T2VError(f"{folder} holds .safetensors files and no unfinished film: choose a new or empty folder.")
 
     def begin(self) -> None:
-        """Make the folder, and note whose film it holds."""
+        """Make the folder, with a note of which film it holds."""
         if self.folder is not None and not (self.folder / NOTE).exists():
             self.folder.mkdir(parents=True, exist_ok=True)
             write_text(self.folder / NOTE, self.text)
 
     def get(self, name: str) -> dict[str, Tensor] | None:
-        """What was kept under that name."""
+        """Read the tensors stored under a name; None where there are none, or the file is damaged."""
         path = None if self.folder is None else self.folder / f"{name}.safetensors"
         if path is None or not path.exists():
             return None
@@ -56,24 +64,24 @@ class Store:
             return None
 
     def put(self, name: str, **tensors: Tensor) -> None:
-        """Keep tensors; a stop at any moment leaves the old ones or the new ones."""
+        """Store tensors under a name; a stop at any moment leaves the old ones or the new ones."""
         if self.folder is not None:
             write_tensors(self.folder / f"{name}.safetensors", tensors)
 
     def once(self, name: str, make: Callable[[], Tensor]) -> Tensor:
-        """What was kept under that name, or made now and kept."""
-        kept = self.get(name)
-        if kept is not None:
-            return kept["latents"]
+        """Return the latents stored under a name; where there are none, make and store them."""
+        stored = self.get(name)
+        if stored is not None:
+            return stored["latents"]
         latents = make()
         self.put(name, latents=latents)
         return latents
 
     def clear(self) -> None:
-        """The film is whole: remove what was kept."""
+        """Remove the film's files, and the folder if nothing else lies in it."""
         if self.folder is not None:
             for path in self.folder.glob("*.safetensors"):
                 path.unlink()
             (self.folder / NOTE).unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # where something else lies in it
+            with contextlib.suppress(OSError):  # not empty
                 self.folder.rmdir()

@@ -10,7 +10,7 @@ from .job import FilmJob
 
 
 class Work:
-    """Progress of a film, counted in clips that went through the model once; what is kept in the store counts as done.
+    """Progress of a film, counted in clips that went through the model once; what the store has counts as done.
 
     Args:
         job: the film, whose progress is reported and whose store is used.
@@ -31,7 +31,7 @@ class Work:
             self.add(done - self.done)
 
     def once(self, name: str, make: Callable[[], Tensor], clips: int) -> Tensor:
-        """The latents that the store has under a name; else make, keep and return them, at the cost of so many clips."""
+        """Return the latents stored under a name; where there are none, make and store them, which takes so many clips."""
         end = self.done + clips
         latents = self.job.store.once(name, make)
         self.reach(end)
