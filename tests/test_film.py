@@ -1,4 +1,4 @@
-"""Long videos: every method makes every frame, is exact where it must be, and can be stopped and taken up again."""
+"""Long videos: every method makes every frame, is exact where it must be, and resumes to the same film."""
 
 from dataclasses import replace
 
@@ -32,7 +32,7 @@ def test_every_method_makes_every_frame(pipeline, method, frames):
 
 
 @pytest.mark.parametrize("method", ["windows", "free-noise", "coarse-to-fine", "endless"])
-def test_a_film_no_longer_than_its_window_is_the_pipelines_own_video(pipeline, method):
+def test_film_no_longer_than_its_window_equals_the_pipelines_video(pipeline, method):
     film = Film(pipeline, STORY, frames=4, method=method, candidates=1, **CALL)
     noise = torch.randn(film.shape, generator=film.job.noise(0))
     call = {key: value for key, value in CALL.items() if key != "window"}
@@ -43,7 +43,7 @@ def test_a_film_no_longer_than_its_window_is_the_pipelines_own_video(pipeline, m
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_the_seed_decides(pipeline, method):
+def test_seed_decides_the_film(pipeline, method):
     one, again, other = (latents(Film(pipeline, STORY, frames=7, method=method, seed=s, **CALL)) for s in (1, 1, 2))
     assert torch.equal(one, again)
     assert not torch.allclose(one, other, atol=0.1)
@@ -59,7 +59,7 @@ def test_the_seed_decides(pipeline, method):
         for stop in (6, 9)
     ],
 )
-def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_path):
+def test_resumed_film_equals_an_uninterrupted_one(pipeline, method, stop, tmp_path):
     whole = latents(Film(pipeline, STORY, frames=11, method=method, **CALL))
     count = 0
 
@@ -80,46 +80,48 @@ def test_a_stopped_film_goes_on_to_the_same_film(pipeline, method, stop, tmp_pat
 @pytest.mark.parametrize(
     ("method", "looped"), [*((method, False) for method in METHODS), *((loop, True) for loop in LOOPS)]
 )
-def test_progress_is_told_at_every_step_up_to_the_last_in_a_film_that_is_gone_on_with_too(
+def test_progress_is_reported_at_every_step_up_to_the_last_also_of_a_resumed_film(
     pipeline, method, looped, frame_levels, frames, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
-    calls, told = [], []
+    calls, reports = [], []
     forward = pipeline.unet.forward
-    monkeypatch.setattr(pipeline.unet, "forward", lambda *args, **kw: calls.append(len(told)) or forward(*args, **kw))
+    monkeypatch.setattr(
+        pipeline.unet, "forward", lambda *args, **kw: calls.append(len(reports)) or forward(*args, **kw)
+    )
     call = {
         **CALL,
         "window": Windows(min(4, frames), min(2, frames - 1), looped=looped),
         "frames": frames,
         "method": method,
         "resume": tmp_path,
-        "progress": lambda *of: told.append(of),
+        "progress": lambda *of: reports.append(of),
     }
     first = latents(Film(pipeline, STORY, **call))
-    done, totals = zip(*told, strict=True)
+    done, totals = zip(*reports, strict=True)
     assert list(done) == sorted(done)
     assert set(totals) == {done[-1]}
-    assert max(calls.count(number) for number in calls) == 1, "something is told after every call"
-    told.clear()
+    assert max(calls.count(number) for number in calls) == 1, "progress is reported after every call"
+    reports.clear()
     assert torch.equal(latents(Film(pipeline, STORY, **call)), first)
-    assert told[-1] == (totals[0], totals[0])
+    assert reports[-1] == (totals[0], totals[0])
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_film_shows_what_becomes_of_its_frames_while_it_is_made(pipeline, method):
-    seen, told = [], []
-    watch = {"preview": seen.append, "progress": lambda done, total: told.append(len(seen))}
+def test_preview_shows_what_the_frames_become(pipeline, method):
+    seen, counts = [], []
+    watch = {"preview": seen.append, "progress": lambda done, total: counts.append(len(seen))}
     made = latents(Film(pipeline, "a red circle", frames=11, method=method, candidates=1, **watch, **CALL))
     assert torch.equal(made, latents(Film(pipeline, "a red circle", frames=11, method=method, candidates=1, **CALL)))
-    assert told[3] > 0, "there is something to be seen soon"
+    assert counts[3] > 0, "the first preview comes soon"
     assert all(look.ndim == 5 and look.shape[1] == 4 and torch.isfinite(look).all() for look in seen)
     last = seen[-1][:1]
     parts = made.unfold(2, last.shape[2], 1).movedim(-1, 3).unbind(2)
-    assert min(float((part - last).abs().max()) for part in parts) < 0.2, "at last, what is shown is what is made"
+    assert min(float((part - last).abs().max()) for part in parts) < 0.2, "the last preview equals the film"
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_film_is_kept_until_its_frames_are_safe(pipeline, tmp_path, method):
+def test_finished_parts_stay_in_the_folder_until_finish_is_called(pipeline, tmp_path, method):
     folder, calls = tmp_path / "unfinished", []
     film = Film(pipeline, STORY, frames=11, method=method, resume=folder, **CALL)
     made = torch.cat(list(film.frames()))
@@ -127,12 +129,12 @@ def test_a_film_is_kept_until_its_frames_are_safe(pipeline, tmp_path, method):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(pipeline.unet, "forward", lambda *args, **kwargs: calls.append(args))
         assert torch.equal(torch.cat(list(again.frames())), made)
-    assert not calls, "something was made again"
+    assert not calls, "a stored part was made again"
     film.finish()
     assert not folder.exists()
 
 
-def test_a_film_that_breaks_says_so_at_once_and_keeps_nothing_broken(pipeline, tmp_path):
+def test_film_with_nan_stops_at_once_and_stores_nothing(pipeline, tmp_path):
     def broken(x, timesteps, context, **kwargs):
         return torch.full((len(context), *x.shape[1:]), torch.nan)
 
@@ -150,7 +152,7 @@ def test_large_clips_go_through_the_model_one_by_one(pipeline, monkeypatch):
     assert torch.allclose(latents(Film(pipeline, STORY, frames=11, **CALL)), whole, atol=1e-4)
 
 
-def test_the_folder_of_another_film_is_refused(pipeline, tmp_path):
+def test_folder_of_another_film_is_refused(pipeline, tmp_path):
     next(Film(pipeline, STORY, frames=5, resume=tmp_path, **CALL).latents())
     with pytest.raises(T2VError, match="other settings"):
         Film(pipeline, STORY, frames=6, resume=tmp_path, **CALL)
@@ -158,14 +160,14 @@ def test_the_folder_of_another_film_is_refused(pipeline, tmp_path):
         Film(pipeline, STORY, frames=5, resume=tmp_path, fps=12, **CALL)
 
 
-def test_a_folder_with_other_files_is_refused_and_they_stay(pipeline, tmp_path):
+def test_folder_with_other_files_is_refused_and_they_stay(pipeline, tmp_path):
     (tmp_path / "lora.safetensors").write_bytes(b"not ours")
     with pytest.raises(T2VError, match="choose a new or empty folder"):
         Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["lora.safetensors"]
 
 
-def test_a_part_that_cannot_be_read_is_made_again(pipeline, tmp_path):
+def test_damaged_part_is_made_again(pipeline, tmp_path):
     film = Film(pipeline, STORY, **CALL, frames=11, method="coarse-to-fine", resume=tmp_path)
     wanted = latents(film)
     for path in tmp_path.glob("*.safetensors"):
@@ -176,7 +178,7 @@ def test_a_part_that_cannot_be_read_is_made_again(pipeline, tmp_path):
 
 
 @pytest.mark.parametrize("change", ["schedule", "family"])
-def test_a_film_that_another_noise_schedule_began_is_not_gone_on_with(pipeline, tmp_path, monkeypatch, change):
+def test_film_is_not_resumed_with_another_noise_schedule_or_family(pipeline, tmp_path, monkeypatch, change):
     next(iter(Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path).latents()))
     if change == "family":
         monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=True))
@@ -186,13 +188,13 @@ def test_a_film_that_another_noise_schedule_began_is_not_gone_on_with(pipeline, 
         Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path)
 
 
-def test_a_short_continuation_is_denoised_in_windows_of_the_models_length(pipeline):
+def test_short_continuation_is_denoised_in_windows_of_the_models_length(pipeline):
     call = {name: value for name, value in CALL.items() if name not in ("window", "width", "height")}
     film = Film(pipeline, STORY, clip=torch.rand(1, 32, 32, 3), frames=3, **call)
     assert film.job.settings.window.length == pipeline.defaults.frames > 4
 
 
-def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path):
+def test_film_is_not_resumed_with_another_model(pipeline, tmp_path):
     folders = [write_model_folder(tmp_path / name, prediction_type="v_prediction", seed=seed)
                for name, seed in (("same", 0), ("other", 1))]  # fmt: skip
     next(Film(pipeline, STORY, frames=5, resume=tmp_path / "film", **CALL).latents())
@@ -206,12 +208,12 @@ def test_a_film_that_another_model_began_is_not_gone_on_with(pipeline, tmp_path)
 
 
 @pytest.mark.parametrize("method", ["free-noise", "endless"])
-def test_what_makes_no_loop_says_so(pipeline, method):
+def test_loop_is_refused_by_methods_that_make_none(pipeline, method):
     with pytest.raises(T2VError, match=f"{method} makes no loop: choose windows or coarse-to-fine"):
         Film(pipeline, STORY, method=method, **{**CALL, "frames": 9, "window": Windows(4, 2, looped=True)})
 
 
-def test_arguments_of_clips_are_refused_by_films_and_those_of_films_by_clips(pipeline):
+def test_films_refuse_arguments_of_clips_and_clips_those_of_films(pipeline):
     with pytest.raises(TypeError, match="scheduler"):
         Film(pipeline, STORY, scheduler="euler", frames=9)
     with pytest.raises(TypeError, match="method"):
@@ -219,12 +221,12 @@ def test_arguments_of_clips_are_refused_by_films_and_those_of_films_by_clips(pip
     assert latents(Film(pipeline, STORY, method="windows", frames=9, **CALL)).shape == (1, 4, 9, 4, 4)
 
 
-def test_a_consumer_of_a_film_keeps_its_gradients(pipeline):
+def test_gradients_stay_enabled_where_a_film_is_consumed(pipeline):
     for _ in Film(pipeline, "a red circle", frames=5, **CALL).frames():
         assert torch.is_grad_enabled()
 
 
-def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
+def test_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
     film = Film(pipeline, "a red circle", frames=4, **CALL)
     with torch.no_grad():
         model = film.job.guided_model()
@@ -248,18 +250,18 @@ def test_a_continued_clip_takes_its_noise_from_the_generator_only(pipeline):
         ({"frames": 3}, "first window has 4 frames, but the clip has 3"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_is_wanted(pipeline, wrong, message):
+def test_wrong_value_is_refused_with_the_wanted_one(pipeline, wrong, message):
     with pytest.raises(T2VError, match=message):
         list(Film(pipeline, "a red circle", **{**CALL, "frames": 9, **wrong}).latents())
 
 
-def test_a_film_yields_frames_as_they_are_finished(pipeline):
+def test_film_yields_frames_as_soon_as_they_are_finished(pipeline):
     parts = Film(pipeline, STORY, method="coarse-to-fine", frames=10, **CALL).frames()
     assert next(parts).shape[1:] == (32, 32, 3)
     assert sum(len(part) for part in parts) < 10
 
 
-def test_a_given_clip_stays_as_it_is_and_the_film_goes_on_from_it(pipeline):
+def test_continued_clip_stays_and_new_frames_depend_on_it(pipeline):
     clip = torch.rand(5, 32, 32, 3, generator=torch.Generator().manual_seed(2))
     film = Film(pipeline, "a red circle", frames=6, clip=clip, steps=4, guidance_scale=3.0, window=Windows(4, 2))
     made = torch.cat(list(film.frames()))
@@ -276,6 +278,6 @@ def test_only_the_endless_method_takes_a_clip(pipeline):
 
 
 @pytest.mark.parametrize("frames", [0, -2])
-def test_a_clip_is_gone_on_with_by_one_frame_at_least(pipeline, frames):
+def test_clip_is_continued_by_at_least_one_frame(pipeline, frames):
     with pytest.raises(T2VError, match=f"frames is {frames}: at least 1"):
         Film(pipeline, "a red circle", frames=frames, clip=torch.rand(5, 32, 32, 3))

@@ -34,7 +34,7 @@ def test_clips_around_changes_of_scene_are_in_order_and_apart(story, changes):
     assert found == changes
 
 
-def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
+def test_key_frames_are_frames_of_the_film(pipeline):
     film = Film(pipeline, "a red circle", frames=10, method="coarse-to-fine", **CALL)
     kept = {}
     film.job.store.once = lambda name, make: kept.setdefault(name, make())
@@ -47,9 +47,7 @@ def test_key_frames_are_the_ends_of_what_lies_between(pipeline):
 @pytest.mark.parametrize(
     ("frames", "story"), [(4, "a"), (5, "a"), (7, "a"), (9, "a"), (9, STORY), (11, "a"), (60, "a")]
 )
-def test_a_loop_of_any_length_is_filled_in_around_key_frames_that_see_each_other_over_the_end(
-    pipeline, frames, story, monkeypatch
-):
+def test_loop_of_any_length_is_filled_in_between_key_frames_that_form_a_ring(pipeline, frames, story, monkeypatch):
     seen = []
     forward = pipeline.unet.forward
     monkeypatch.setattr(pipeline.unet, "forward", lambda x, *args, **kw: seen.append(x) or forward(x, *args, **kw))
@@ -60,16 +58,16 @@ def test_a_loop_of_any_length_is_filled_in_around_key_frames_that_see_each_other
     assert made.shape[2] == frames
     keys = kept["keys"]
     count = keys.shape[2]
-    done_again = {name for name in kept if name.startswith("change")}
-    assert bool(done_again) == (story == STORY)
-    if not done_again:
+    regenerated = {name for name in kept if name.startswith("change")}
+    assert bool(regenerated) == (story == STORY)
+    if not regenerated:
         assert torch.equal(made[:, :, [i * frames // count for i in range(count)]], keys)
     rings = [torch.tensor([round(float(value), 5) for value in x[0, 0, :, 0, 0]]) for x in seen[:2]]
     assert sorted(rings[0].tolist()) == sorted(rings[1].tolist())
-    assert not torch.equal(*rings), "the same key frames, begun elsewhere"
+    assert not torch.equal(*rings), "windows of the ring begin elsewhere at the next step"
 
 
-def test_of_several_candidates_the_steadiest_becomes_the_key_frames(pipeline, monkeypatch):
+def test_steadiest_candidate_becomes_the_key_frames(pipeline, monkeypatch):
     seen = []
 
     def second(clips):
@@ -94,7 +92,7 @@ def test_of_several_candidates_the_steadiest_becomes_the_key_frames(pipeline, mo
 
 
 @pytest.mark.slow
-def test_what_lies_around_a_change_of_scene_is_done_again_between_frames_that_stay(pipeline, monkeypatch):
+def test_changes_of_scene_are_regenerated_between_frames_that_stay(pipeline, monkeypatch):
     story = "0-7f: a red circle\n7f-12f: a blue square\n12f-16f: a red square"
 
     def made(story=story):
@@ -153,7 +151,7 @@ def test_clips_around_a_change_of_scene_have_the_speed_word_of_the_finest_gaps(p
 
 
 @pytest.mark.slow
-def test_a_model_that_takes_known_frames_clean_is_guided_at_key_frames_only(pipeline, monkeypatch):
+def test_model_with_clean_known_frames_is_guided_at_key_frames_only(pipeline, monkeypatch):
     def made(frame_levels, guidance_scale):
         monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
         call = {**CALL, "guidance_scale": guidance_scale, "frames": 19, "method": "coarse-to-fine"}

@@ -23,13 +23,13 @@ def pipeline(tmp_path_factory):
     return small_pipeline(tmp_path_factory.mktemp("film"))
 
 
-def test_the_pipeline_is_a_film_model_with_a_codec(pipeline):
+def test_pipeline_is_a_film_model_with_a_codec(pipeline):
     assert isinstance(pipeline, FilmModel)
     assert isinstance(pipeline, VideoCodec)
 
 
 @pytest.mark.parametrize("name", METHOD_NAMES)
-def test_the_pipelines_methods_take_what_the_protocol_says(name):
+def test_pipeline_methods_take_the_arguments_of_the_protocol(name):
     wanted, given = (inspect.signature(getattr(kind, name)).parameters for kind in (FilmModel, Pipeline))
     assert [each for each in given if given[each].default is inspect.Parameter.empty] == [
         each for each in wanted if wanted[each].default is inspect.Parameter.empty
@@ -38,14 +38,14 @@ def test_the_pipelines_methods_take_what_the_protocol_says(name):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_film_needs_nothing_of_its_model_but_the_protocols_members(pipeline, method, tmp_path):
+def test_film_uses_no_member_of_its_model_but_the_protocols(pipeline, method, tmp_path):
     least = SimpleNamespace(**{name: getattr(pipeline, name) for name in MEMBERS})
     call = {**CALL, "frames": 9, "method": method}
     made = latents(Film(least, STORY, resume=tmp_path, **call))
     assert torch.equal(made, latents(Film(pipeline, STORY, **call)))
 
 
-def test_a_model_without_a_codec_makes_latents_and_says_so(pipeline):
+def test_frames_of_a_model_without_a_codec_are_refused(pipeline):
     least = SimpleNamespace(**{name: getattr(pipeline, name) for name in MEMBERS})
     with pytest.raises(T2VError, match=r"has no VAE: take a film's latents\(\)"):
         next(Film(least, STORY, frames=9, **CALL).frames())

@@ -21,33 +21,33 @@ def read(path):
 
 
 @pytest.mark.parametrize("extension", ["mp4", "webm", "gif"])
-def test_the_extension_is_the_format(tmp_path, extension):
+def test_extension_decides_the_format(tmp_path, extension):
     assert generate(tmp_path, "a red circle", "--size", "64x32", "--fps", "5", output=f"video.{extension}") == 0
     reader = VideoReader(tmp_path / f"video.{extension}")
     assert [frame.shape for frame in reader] == [(32, 64, 3)] * 3
     assert float(reader.info.fps) == pytest.approx(5, rel=0.01)
 
 
-def test_png_is_a_folder_with_a_picture_for_every_frame(tmp_path, capsys):
+def test_png_writes_a_folder_with_a_picture_for_every_frame(tmp_path, capsys):
     assert generate(tmp_path, "a red circle", output="video.png") == 0
     assert [path.name for path in sorted((tmp_path / "video").iterdir())] == ["00000.png", "00001.png", "00002.png"]
     assert capsys.readouterr().out.strip() == str(tmp_path / "video")
 
 
-def test_pictures_that_are_there_stay_beside_the_new_ones(tmp_path, capsys):
+def test_second_folder_of_pictures_leaves_the_first_as_it_is(tmp_path, capsys):
     for _ in range(2):
         assert generate(tmp_path, "a red circle", output="video.png") == 0
     assert capsys.readouterr().out.split("\n")[:2] == [str(tmp_path / "video"), str(tmp_path / "video (2)")]
 
 
-def test_a_png_of_one_frame_is_a_picture(tmp_path):
+def test_png_of_one_frame_is_a_picture(tmp_path):
     for seed in "01":  # the second time over the first
         assert generate(tmp_path, "a red circle", "--frames", "1", "--seed", seed, output="picture.png") == 0
     assert [path.name for path in tmp_path.iterdir()] == ["picture.png"]
     assert [frame.shape for frame in read(tmp_path / "picture.png")] == [(64, 64, 3)]
 
 
-def test_every_prompt_of_a_file_makes_a_video_with_a_seed_of_its_own(tmp_path):
+def test_every_prompt_of_a_file_makes_a_video_with_its_own_seed(tmp_path):
     prompts = tmp_path / "prompts.txt"
     prompts.write_text("a red circle\n\na red circle\n", encoding="utf-8")
     assert generate(tmp_path, "--prompts", str(prompts), "--seed", "3", output="video.mkv") == 0
@@ -57,13 +57,13 @@ def test_every_prompt_of_a_file_makes_a_video_with_a_seed_of_its_own(tmp_path):
     assert all((a == b).all() for a, b in zip(second, alone, strict=True))
 
 
-def test_an_empty_prompt_makes_any_video(tmp_path):
+def test_empty_prompt_makes_a_video(tmp_path):
     assert generate(tmp_path, "") == 0
     assert (tmp_path / "video.mp4").exists()
 
 
 @pytest.mark.parametrize(("more", "method"), [([], "coarse-to-fine"), (["--method", "windows"], "windows")])
-def test_a_loop_leads_from_its_end_to_its_beginning(tmp_path, monkeypatch, more, method):
+def test_loop_option_makes_a_looped_film(tmp_path, monkeypatch, more, method):
     made = []
     monkeypatch.setattr(Film, "finish", lambda film: made.append(film))
     assert generate(tmp_path, "a red circle", "--loop", "--frames", "5", *more) == 0
@@ -72,7 +72,7 @@ def test_a_loop_leads_from_its_end_to_its_beginning(tmp_path, monkeypatch, more,
     assert [film.method for film in made] == [method]
 
 
-def test_a_story_goes_on_from_a_clip(tmp_path):
+def test_story_continues_a_clip(tmp_path):
     story = tmp_path / "story.txt"
     story.write_text(STORY, encoding="utf-8")
     assert generate(tmp_path, "a red circle", output="clip.mkv") == 0
@@ -80,7 +80,7 @@ def test_a_story_goes_on_from_a_clip(tmp_path):
     assert len(read(tmp_path / "video.mp4")) == 6
 
 
-def test_a_clip_of_which_no_frame_is_left_is_refused(tmp_path, capsys):
+def test_clip_without_frames_at_the_rate_is_refused(tmp_path, capsys):
     assert generate(tmp_path, "a red circle", output="clip.mkv") == 0
     capsys.readouterr()
     assert generate(tmp_path, "a", "--continue", str(tmp_path / "clip.mkv"), "--fps", "0.4") == 2
@@ -154,7 +154,7 @@ def test_wrong_input_is_one_sentence_and_leaves_nothing_behind(tmp_path, capsys,
     assert sorted(path.name for path in tmp_path.iterdir()) == before
 
 
-def test_a_rate_may_be_a_fraction(tmp_path, capsys):
+def test_rate_may_be_a_fraction(tmp_path, capsys):
     assert generate(tmp_path, "a", "--fps", "30000/1001", output="video.mkv") == 0
     assert VideoReader(tmp_path / "video.mkv").info.fps == Fraction(30000, 1001)
     for rate in ("nan", "1/0", "1e999"):
@@ -163,7 +163,7 @@ def test_a_rate_may_be_a_fraction(tmp_path, capsys):
         assert f"{rate!r} is no frame rate" in capsys.readouterr().err
 
 
-def test_films_of_several_prompts_are_kept_until_all_are_written(tmp_path, monkeypatch):
+def test_unfinished_films_stay_until_all_are_written(tmp_path, monkeypatch):
     film = "t2v_models.films.film.Film.latents"
     latents, made = Film.latents, []
 

@@ -23,12 +23,12 @@ CONFIG = {"beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_lin
 
 
 @pytest.mark.parametrize(
-    ("frames", "window", "levels"),
+    ("frames", "window", "count"),
     [(3376, 16, 3), (1000, 16, 3), (256, 16, 3), (64, 16, 2), (16, 16, 1), (17, 16, 2), (1, 16, 1)],
 )
-def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
+def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, count):
     """With key frames that hold their number, and straight lines between two ends, the right answer is known."""
-    assert len(film_strides(frames, window)) == levels
+    assert len(film_strides(frames, window)) == count
     held, cost = [], 0
 
     def keys(numbers):
@@ -56,13 +56,13 @@ def test_coarse_to_fine_makes_every_frame_once_in_order(frames, window, levels):
 
 @pytest.mark.parametrize("frames", [1, 2, 9, 13, 15, 16, 17, 31, 32, 64, 250, 251, 3376])
 @pytest.mark.parametrize("window", [3, 4, 5, 16])
-def test_a_loop_from_coarse_to_fine_has_every_frame_once_and_its_last_gap_ends_at_the_first(frames, window):
-    levels, first, filled = loop_strides(frames, window), [], 0
+def test_loop_has_every_frame_once_and_its_last_gap_ends_at_the_first(frames, window):
+    strides, first, filled = loop_strides(frames, window), [], 0
 
     def keys(numbers):
         first.extend(numbers)
         assert len(numbers) <= window
-        assert numbers == key_numbers(frames, levels[0], looped=True)[:-1]
+        assert numbers == key_numbers(frames, strides[0], looped=True)[:-1]
         gaps = {after - before for before, after in itertools.pairwise([*numbers, frames])}
         assert max(gaps) - min(gaps) <= 1, "what moves steadily from key to key does so over the end"
         return torch.tensor(numbers).view(1, 1, -1, 1, 1)
@@ -75,28 +75,28 @@ def test_a_loop_from_coarse_to_fine_has_every_frame_once_and_its_last_gap_ends_a
         assert all(0 < b - a <= stride for each in numbers for a, b in itertools.pairwise(each))
         return torch.tensor(numbers)[:, None, :, None, None]
 
-    made = torch.cat(list(coarse_to_fine(frames, levels, keys, fill, batch=4, looped=True)), dim=2)
+    made = torch.cat(list(coarse_to_fine(frames, strides, keys, fill, batch=4, looped=True)), dim=2)
     assert made.flatten().tolist() == list(range(frames))
-    assert filled == segment_count(frames, levels, looped=True)
+    assert filled == segment_count(frames, strides, looped=True)
 
 
 @pytest.mark.parametrize("frames", [17, 64, 100, 256, 1000, 3376])
 @pytest.mark.parametrize("coarsest", [1, 4, 16, 30, 250, 3376])
-def test_key_frames_lie_as_near_as_is_wanted_and_as_one_window_can_hold(frames, coarsest):
-    levels, usual = film_strides(frames, 16, coarsest), film_strides(frames, 16)
-    assert levels[1:] == usual[1:]
-    assert all(coarse % fine == 0 and coarse > fine for coarse, fine in itertools.pairwise(levels))
-    for coarse, fine in itertools.pairwise(levels):
+def test_key_frames_are_as_close_as_wanted_and_as_one_window_holds(frames, coarsest):
+    strides, usual = film_strides(frames, 16, coarsest), film_strides(frames, 16)
+    assert strides[1:] == usual[1:]
+    assert all(coarse % fine == 0 and coarse > fine for coarse, fine in itertools.pairwise(strides))
+    for coarse, fine in itertools.pairwise(strides):
         assert coarse // fine <= 15
-    assert math.ceil((frames - 1) / levels[0]) <= 15
-    nearer = levels[0] - levels[1]
-    assert levels[0] <= coarsest or math.ceil((frames - 1) / nearer) > 15 or levels == usual
-    assert levels[0] <= usual[0]
+    assert math.ceil((frames - 1) / strides[0]) <= 15
+    nearer = strides[0] - strides[1]
+    assert strides[0] <= coarsest or math.ceil((frames - 1) / nearer) > 15 or strides == usual
+    assert strides[0] <= usual[0]
 
 
 @pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
 @pytest.mark.parametrize("known_clean", [False, True])
-def test_known_frames_come_out_as_they_went_in_and_the_others_as_the_model_says(kind, known_clean):
+def test_known_frames_come_out_unchanged_and_the_others_as_the_model_predicts(kind, known_clean):
     schedule = NoiseSchedule.from_config({**CONFIG, "prediction_type": kind})
     colour = torch.randn(1, 4, 1, 3, 3)
     clean = torch.randn(2, 4, 5, 3, 3)
@@ -145,7 +145,7 @@ def test_clips_are_regenerated_once_each_and_all_frames_stay_in_order(sizes, cli
     assert seen == clips
 
 
-def test_a_frame_waits_for_no_clip_that_it_is_not_in():
+def test_frame_waits_only_for_a_clip_that_holds_it():
     given = []
 
     def parts():
@@ -160,7 +160,7 @@ def test_a_frame_waits_for_no_clip_that_it_is_not_in():
 
 
 @pytest.mark.parametrize("known_clean", [False, True])
-def test_a_regenerated_clip_begins_as_itself_at_the_noise_of_the_first_step(known_clean):
+def test_regenerated_clip_begins_as_itself_at_the_noise_of_the_first_step(known_clean):
     schedule, steps = NoiseSchedule.from_config(CONFIG), ddim_timesteps(8)[3:]
     clean, noise = torch.randn(1, 4, 5, 3, 3), torch.randn(1, 4, 5, 3, 3)
     known = torch.tensor([True, False, False, False, True])
@@ -185,17 +185,17 @@ def spots(places, size=16):
 
 
 @pytest.mark.parametrize(("places", "wanted"), [([3, 5, 7, 9], 1), ([2, 4, 6, 12], 3), ([9, 7, 5, 3], 1)])
-def test_the_motion_jump_ratio_is_the_longest_step_over_the_median_step(places, wanted):
+def test_motion_jump_ratio_is_the_longest_step_over_the_median_step(places, wanted):
     assert float(motion_jump_ratio(spots(places))) == pytest.approx(wanted, rel=0.02)
 
 
-def test_a_change_of_colour_is_no_jump():
+def test_change_of_colour_is_no_jump():
     clip = spots([3, 5, 7, 9])
     clip[:, 0, 2:] = 1 - clip[:, 0, 2:]
     assert float(motion_jump_ratio(clip)) == pytest.approx(1, rel=0.02)
 
 
-def test_what_stands_still_and_clips_of_two_frames_are_steady():
+def test_clips_without_motion_or_of_two_frames_are_steady():
     assert float(motion_jump_ratio(spots([5, 5, 5, 5]))) <= 1
     assert float(motion_jump_ratio(spots([2, 12]))) == 1
     assert motion_jump_ratio(torch.zeros(3, 4, 5, 8, 8)).isfinite().all()

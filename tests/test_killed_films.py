@@ -1,4 +1,4 @@
-"""A film that was killed and is taken up again is the same file, bit for bit.
+"""A film that was killed and resumed is the same file, bit for bit.
 
 A file of its own, so that two test processes share the slow tests of films.
 """
@@ -25,7 +25,7 @@ def generate(folder: Path, method: str) -> list[str]:
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_a_film_that_was_killed_goes_on_to_the_same_file_bit_for_bit(tmp_path, method):
+def test_killed_film_resumes_to_the_same_file_bit_for_bit(tmp_path, method):
     once, again = tmp_path / "once", tmp_path / "again"
     for folder in (once, again):
         folder.mkdir()

@@ -81,7 +81,7 @@ def test_guidance_of_one_needs_no_negative_prompt_and_equals_diffusers(folders, 
 
 
 @pytest.mark.parametrize("kind", ["clip", "film"])
-def test_an_unused_negative_prompt_is_logged(pipeline, caplog, kind):
+def test_unused_negative_prompt_is_logged(pipeline, caplog, kind):
     def make(text, negative, **call):
         if kind == "film":
             return list(Film(pipeline, text, negative, **call).latents())
@@ -96,14 +96,14 @@ def test_an_unused_negative_prompt_is_logged(pipeline, caplog, kind):
             assert [record.getMessage() for record in caplog.records].count(NOT_USED) == logged
 
 
-def test_a_prompt_and_a_story_together_are_refused(pipeline):
+def test_prompt_and_story_together_are_refused(pipeline):
     for prompt in ("a red circle", ["", "a"]):
         with pytest.raises(T2VError, match="A prompt and a story are given"):
             pipeline(prompt, story="0-50%: a / 50%-100%: b", **CALL)
 
 
 @pytest.mark.parametrize("family", ["zeroscope-v2-xl", "zeroscope-v2-576w"])
-def test_a_model_that_refines_videos_says_so_where_it_is_given_none(pipeline, monkeypatch, caplog, family):
+def test_model_that_refines_videos_logs_that_none_is_given(pipeline, monkeypatch, caplog, family):
     monkeypatch.setattr(pipeline, "family", FAMILIES[family])
     call = {"steps": 2, "decode": False}
     pipeline("a", frames=3, width=64, height=48, **call)
@@ -114,7 +114,7 @@ def test_a_model_that_refines_videos_says_so_where_it_is_given_none(pipeline, mo
 
 
 @pytest.mark.parametrize("scheduler", ["ddim", "euler-a", "dpm++2m"])
-def test_two_prompts_at_once_are_two_prompts_apart(pipeline, scheduler):
+def test_two_prompts_in_one_call_equal_two_calls(pipeline, scheduler):
     together = pipeline(["a red circle", "a blue square"], **CALL, scheduler=scheduler, seed=3)
     apart = [
         pipeline("a red circle", **CALL, scheduler=scheduler, seed=3),
@@ -124,7 +124,7 @@ def test_two_prompts_at_once_are_two_prompts_apart(pipeline, scheduler):
 
 
 @pytest.mark.parametrize("guidance", [1.0, 5.0])
-def test_prompts_of_different_length_are_each_as_alone(pipeline, guidance):
+def test_prompts_of_different_length_equal_separate_calls(pipeline, guidance):
     prompts, call = ["a red circle", "a red circle " * 40], {**CALL, "guidance_scale": guidance, "decode": False}
     together = pipeline(prompts, **call, seed=3).latents
     for i, prompt in enumerate(prompts):
@@ -132,19 +132,19 @@ def test_prompts_of_different_length_are_each_as_alone(pipeline, guidance):
         assert (together[i : i + 1] - alone).abs().max() < 1e-4
 
 
-def test_the_seed_decides(pipeline):
+def test_seed_decides_the_clip(pipeline):
     one, again, other = (pipeline("a red circle", **CALL, seed=seed, decode=False).latents for seed in (0, 0, 1))
     assert torch.equal(one, again)
     assert not torch.allclose(one, other, atol=0.1)
 
 
-def test_a_prompt_longer_than_the_window_goes_on_in_the_next(pipeline):
+def test_long_prompt_fills_several_token_windows(pipeline):
     short, long = pipeline.encode_text(["a red circle", "a red circle " * 40])
     assert short.shape == long.shape == (154, 32)
     assert torch.equal(pipeline.encode_text(["a red circle"])[0], short[:77])
 
 
-def test_low_strength_stays_near_the_video_and_full_strength_forgets_it(pipeline):
+def test_distance_from_the_video_grows_with_the_strength(pipeline):
     video = torch.rand(1, 3, 48, 64, 3, generator=torch.Generator().manual_seed(2))
     clean = pipeline.encode_video(video)
     call = {"steps": 10, "guidance_scale": 1.0, "decode": False, "video": video}
@@ -154,7 +154,7 @@ def test_low_strength_stays_near_the_video_and_full_strength_forgets_it(pipeline
     assert distances[0] < distances[1] < distances[2]
 
 
-def test_many_steps_of_which_two_round_to_one_timestep_are_all_done(pipeline):
+def test_all_of_many_steps_are_taken_where_two_round_to_one_timestep(pipeline):
     seen = []
     call = {"frames": 1, "width": 64, "height": 64, "steps": 900, "guidance_scale": 1.0, "decode": False}
     pipeline("a", **call, scheduler="dpm++2m-karras", progress=lambda done, total: seen.append(done))
@@ -189,35 +189,35 @@ def test_progress_counts_the_steps_and_may_cancel(pipeline):
         ({"negative_prompt": ["a", "b"]}, "2 negative prompts"),
     ],
 )
-def test_a_wrong_value_is_refused_with_what_is_wanted(pipeline, wrong, message):
+def test_wrong_value_is_refused_with_the_wanted_one(pipeline, wrong, message):
     with pytest.raises(T2VError, match=message):
         pipeline("a", **{**CALL, **wrong})
 
 
-def test_a_nan_is_reported_with_the_dtype_and_the_remedy(pipeline):
+def test_nan_is_reported_with_the_dtype_and_the_remedy(pipeline):
     with pytest.raises(T2VError, match=r"float32.*dtype=torch\.float32"):
         pipeline("a", **CALL, latents=torch.full((1, 4, 3, 6, 8), float("nan")))
 
 
-def test_a_story_of_one_scene_is_its_prompt(pipeline):
+def test_story_of_one_scene_equals_its_prompt(pipeline):
     plain = pipeline("a red circle", "blue", **CALL, decode=False).latents
-    told = pipeline(story="0-100%: a red circle / negative: blue", **CALL, decode=False).latents
-    assert (plain - told).abs().max() < 1e-4
+    video = pipeline(story="0-100%: a red circle / negative: blue", **CALL, decode=False).latents
+    assert (plain - video).abs().max() < 1e-4
 
 
 @pytest.mark.parametrize("longer", [0, 1])
-def test_a_story_and_its_negative_lines_may_differ_in_length(pipeline, longer):
+def test_story_and_its_negative_lines_may_differ_in_length(pipeline, longer):
     texts = ["a red circle", "a red circle"]
     texts[longer] = "blue " * 100
     plain = pipeline(*texts, **CALL, decode=False).latents
-    told = pipeline(story=f"0-100%: {texts[0]}", negative_prompt=texts[1], **CALL, decode=False).latents
-    assert told.shape == plain.shape
-    assert torch.isfinite(told).all()
+    video = pipeline(story=f"0-100%: {texts[0]}", negative_prompt=texts[1], **CALL, decode=False).latents
+    assert video.shape == plain.shape
+    assert torch.isfinite(video).all()
     texts[1 - longer] = "blue " * 100
-    assert not torch.allclose(told, pipeline(*texts, **CALL, decode=False).latents, atol=1e-3)
+    assert not torch.allclose(video, pipeline(*texts, **CALL, decode=False).latents, atol=1e-3)
 
 
-def test_a_storys_second_scene_changes_its_own_frames_first(pipeline):
+def test_second_scene_of_a_story_changes_its_own_frames_most(pipeline):
     call = {**CALL, "frames": 8, "steps": 1, "guidance_scale": 1.0, "decode": False}
     one = pipeline(story="0-4: a red circle / 4-8: a red circle", **call).latents
     other = pipeline(story="0-4: a red circle / 4-8: a blue square", **call).latents
@@ -226,7 +226,7 @@ def test_a_storys_second_scene_changes_its_own_frames_first(pipeline):
 
 
 @pytest.mark.parametrize("free_noise", [False, True])
-def test_one_window_over_all_frames_is_no_window(pipeline, free_noise):
+def test_one_window_over_all_frames_changes_nothing(pipeline, free_noise):
     windows = Windows(length=3, overlap=1, free_noise=free_noise)
     plain = pipeline("a red circle", **CALL, decode=False).latents
     assert (pipeline("a red circle", **CALL, windows=windows, decode=False).latents - plain).abs().max() < 1e-6
@@ -239,7 +239,7 @@ def test_windows_make_videos_of_any_length(pipeline, windows):
     assert torch.isfinite(video.latents).all()
 
 
-def test_a_loop_has_no_first_frame(pipeline):
+def test_loop_has_no_first_frame(pipeline):
     """Rolling the noise of a looped clip by a whole window rolls the clip."""
     noise = torch.randn(1, 4, 8, 6, 8, generator=torch.Generator().manual_seed(4))
     call = {**CALL, "frames": 8, "steps": 2, "decode": False, "windows": Windows(4, 2, looped=True)}

@@ -1,7 +1,7 @@
 """Films and continued clips: the library's methods with a host's models."""
 
 
-def check_the_hosts_pipeline_is_a_film_model(host):
+def check_host_pipeline_is_a_film_model(host):
     import inspect
 
     protocol = host.module("t2v_models.films.model").FilmModel
@@ -14,7 +14,7 @@ def check_the_hosts_pipeline_is_a_film_model(host):
             assert list(wanted) == list(given), name
 
 
-def check_a_stopped_film_goes_on_with_its_own_model_only(host):
+def check_film_is_resumed_with_its_own_model_only(host):
     import torch
 
     film = host.module("nodes.host.film")
@@ -50,7 +50,7 @@ def check_a_stopped_film_goes_on_with_its_own_model_only(host):
     assert other != kept, "a finished film makes room for the next"
 
 
-def check_a_film_is_not_resumed_where_code_of_other_nodes_decides_how_it_looks(host):
+def check_film_is_not_resumed_where_code_of_other_nodes_changes_the_model(host):
     import torch
 
     (model, clip, _), folder = host.tiny("tiny-v"), host.base / "output" / "t2v_unfinished"
@@ -69,14 +69,14 @@ def check_a_film_is_not_resumed_where_code_of_other_nodes_decides_how_it_looks(h
     added.set_injections("bypass_lora", [object()])
     attention.model_options["transformer_options"]["optimized_attention_override"] = lambda *args: None
     hooked.patcher.forced_hooks = object()
-    told = [pipeline(*each).unknowable() for each in ((added, clip), (attention, clip), (model, hooked))]
-    assert told == [["bypass_lora"], ["optimized_attention_override"], ["hooks"]]
+    found = [pipeline(*each).unknowable() for each in ((added, clip), (attention, clip), (model, hooked))]
+    assert found == [["bypass_lora"], ["optimized_attention_override"], ["hooks"]]
     skipped = host.run("CLIPSetLastLayer", clip, -2)[0]
     pipelines = (host.module("nodes.host.film").HostPipeline(model, each) for each in (clip, skipped))
     assert len({each.identity() for each in pipelines}) == 2
 
 
-def check_a_film_has_windows_of_its_own_whatever_the_model_has(host):
+def check_film_uses_its_own_windows_not_those_of_the_model(host):
     import torch
 
     model, clip, _ = host.tiny("tiny-v")
@@ -88,7 +88,7 @@ def check_a_film_has_windows_of_its_own_whatever_the_model_has(host):
         assert torch.equal(films[0]["samples"], films[1]["samples"]), method
 
 
-def check_films_tell_patches_of_core_what_they_ask_for(host):
+def check_films_give_patches_of_core_their_options(host):
     model, clip, _ = host.tiny("tiny-v")
     seen = []
 
@@ -110,8 +110,8 @@ def check_films_tell_patches_of_core_what_they_ask_for(host):
         host.run("T2VFilm", shrunk, clip, host.story, method=method, cfg=4.0, **size, **how)
 
 
-def check_films_of_scaled_schedules_are_made(host):
-    """VideoCrafter2's schedule on a small model: the first level is as far from the noise as it says."""
+def check_films_of_scaled_schedules_are_finite(host):
+    """VideoCrafter2's schedule on a small model: latents of the first step have its signal and noise."""
     import dataclasses
 
     module = host.module("nodes.host.models.model_sampling")
@@ -128,7 +128,7 @@ def check_films_of_scaled_schedules_are_made(host):
     assert host.difference(*made) > 1e-2
 
 
-def check_a_continued_clip_begins_with_the_clip(host):
+def check_continued_clip_begins_with_the_clip(host):
     model, clip, _ = host.tiny()
     conds = host.conds(clip, "a red circle", "")
     samples = host.sample(model, *conds)
@@ -144,7 +144,7 @@ def check_a_continued_clip_begins_with_the_clip(host):
     assert "T2VContinue was given carries hooks" in said
 
 
-def check_a_film_refuses_a_clip_whose_hooks_it_would_lose(host):
+def check_film_refuses_a_clip_whose_hooks_it_would_lose(host):
     model, clip, _ = host.tiny()
     hooked = clip.clone()
     hooked.apply_hooks_to_conds = object()
