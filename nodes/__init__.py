@@ -1,4 +1,4 @@
-"""The nodes of this pack: schema, a call, the output. What they do is in ``nodes.host`` and ``t2v_models``."""
+"""The nodes of this pack: each is a schema, one call, and its output. The work is done in `nodes.host` and `t2v_models`."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ NODES: list[type[io.ComfyNode]] = [
 
 
 class T2VExtension(ComfyExtension):
-    """What ComfyUI asks for the list of nodes."""
+    """Gives ComfyUI the list of nodes."""
 
     async def get_node_list(self) -> list[type[io.ComfyNode]]:
         return NODES
 
 
 async def comfy_entrypoint() -> T2VExtension:
-    """Called once by ComfyUI when it loads the pack."""
+    """Register the folder of models and return the extension; ComfyUI calls this once when it loads the pack."""
     folders.register()
     return T2VExtension()

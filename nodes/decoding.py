@@ -12,7 +12,7 @@ CATEGORY = "T2V/latent"
 
 
 class VAEDecodeFrames(io.ComfyNode):
-    """Every frame of a video latent."""
+    """A video latent to frames."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -20,8 +20,8 @@ class VAEDecodeFrames(io.ComfyNode):
             node_id="T2VVAEDecodeFrames",
             display_name="T2V VAE Decode Frames",
             category=CATEGORY,
-            description="Decodes a video latent to frames, a few at a time: memory does not grow with the length but "
-            "for the frames themselves. Works with any Stable Diffusion VAE.",
+            description="Decodes a video latent to frames, a few at a time, so that only the frames themselves take more "
+            "memory in a longer clip. Works with any Stable Diffusion VAE.",
             **newer(io.Schema, search_aliases=["vae decode", "latent to frames", "latent to video"]),
             inputs=[
                 io.Latent.Input("latent", tooltip="A video latent, or frames as a batch."),

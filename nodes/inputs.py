@@ -1,4 +1,4 @@
-"""Inputs that several nodes have, each written once."""
+"""Inputs that several nodes share."""
 
 from __future__ import annotations
 
@@ -6,27 +6,27 @@ from comfy_api.latest import io
 
 
 def model() -> io.Input:
-    """The MODEL to work on."""
+    """A MODEL of a video model."""
     return io.Model.Input("model", tooltip="The MODEL of T2VModelLoader.")
 
 
 def clip() -> io.Input:
-    """The CLIP that reads the text."""
+    """A CLIP."""
     return io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader.")
 
 
 def vae() -> io.Input:
-    """The VAE between frames and latents."""
+    """A VAE."""
     return io.Vae.Input("vae", tooltip="The VAE of T2VModelLoader, or any Stable Diffusion VAE.")
 
 
 def negative() -> io.Input:
-    """What guidance leads away from."""
+    """The negative conditioning of a sampler."""
     return io.Conditioning.Input("negative", tooltip="What it must not show; an empty text is usual.")
 
 
 def size(tooltip: str) -> list[io.Input]:
-    """Width and height in pixels, 0 for a size of the node's choosing; `{side}` in the tooltip is which of the two."""
+    """Width and height in pixels, where 0 is the node's own choice; `{side}` in the tooltip becomes "width" or "height"."""
     return [
         io.Int.Input(side, default=0, min=0, max=8192, step=8, tooltip=tooltip.format(side=side))
         for side in ("width", "height")
@@ -34,7 +34,7 @@ def size(tooltip: str) -> list[io.Input]:
 
 
 def seed(what: str) -> io.Input:
-    """The seed; the host counts it on after each run."""
+    """A seed, which the editor can change after each run. what: the thing that it makes."""
     return io.Int.Input(
         "seed",
         default=0,

@@ -1,4 +1,4 @@
-"""Empty latents, and the two layouts of a clip."""
+"""Empty latents, and a clip's two layouts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHAPE_NOTE = "A LATENT of clips has 5 dimensions: batch, 4, frames, height/8, wi
 
 
 class EmptyLatent(io.ComfyNode):
-    """Where text to video begins."""
+    """An empty video latent."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -33,7 +33,7 @@ class EmptyLatent(io.ComfyNode):
                     max=65536,
                     tooltip="Length of the clip; 1 makes a still; 0: the model's own length.",
                 ),
-                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many videos to make at once."),
+                io.Int.Input("batch_size", default=1, min=1, max=4096, tooltip="How many videos to make."),
                 io.Model.Input(
                     "model", optional=True, tooltip="The MODEL of T2VModelLoader; only needed where a size is 0."
                 ),
@@ -47,7 +47,7 @@ class EmptyLatent(io.ComfyNode):
 
 
 class LatentLayout(io.ComfyNode):
-    """Clips for our nodes, frames as a batch for core's image latent nodes."""
+    """Clips to a batch of frames and back."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

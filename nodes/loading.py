@@ -90,7 +90,7 @@ class ModelLoader(io.ComfyNode):
 
 
 class LoraLoader(io.ComfyNode):
-    """LoRAs of every format that is in use for these models."""
+    """A LoRA on a text-to-video model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -99,7 +99,7 @@ class LoraLoader(io.ComfyNode):
             display_name="T2V LoRA Loader",
             category=CATEGORY,
             description="Applies a LoRA to a text-to-video model: also to its temporal layers, and in formats that "
-            "Load LoRA does not know (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
+            "Load LoRA does not read (diffusers' temporal names, cloneofsimo's lists, T2V-Turbo).",
             **newer(io.Schema, search_aliases=["video lora", "motion lora", "t2v-turbo lora"]),
             inputs=[
                 inputs.model(),

@@ -1,4 +1,4 @@
-"""Videos longer than their model's own, and steadier ones."""
+"""Videos longer than a model's own length, and steadier ones."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def _window_inputs(*, closed_loop: bool) -> list[io.Input]:
 
 
 class ContextWindows(io.ComfyNode):
-    """A long clip, window by window."""
+    """A long clip in overlapping windows."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -68,7 +68,7 @@ class ContextWindows(io.ComfyNode):
 
 
 class FreeNoise(io.ComfyNode):
-    """A long clip in one pass."""
+    """A long clip in one pass over repeated noise."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -93,7 +93,7 @@ class FreeNoise(io.ComfyNode):
 
 
 class FreeInit(io.ComfyNode):
-    """Steadier motion by sampling again."""
+    """Steadier motion by repeated sampling."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -106,15 +106,17 @@ class FreeInit(io.ComfyNode):
             **newer(io.Schema, search_aliases=["freeinit", "temporal consistency", "flicker"]),
             inputs=[
                 inputs.model(),
-                io.Int.Input("iterations", default=3, min=1, max=10, tooltip="Times to sample; 1 changes nothing."),
-                io.Combo.Input("filter", options=list(FILTERS), default="butterworth", tooltip="What counts as slow."),
+                io.Int.Input("iterations", default=3, min=1, max=10, tooltip="How often to sample; 1 changes nothing."),
+                io.Combo.Input(
+                    "filter", options=list(FILTERS), default="butterworth", tooltip="Which changes count as slow."
+                ),
                 io.Float.Input(
                     "spatial_stop",
                     default=0.25,
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the spatial frequencies that is kept.",
+                    tooltip="Share of the spatial frequencies that the next noise keeps.",
                 ),
                 io.Float.Input(
                     "temporal_stop",
@@ -122,7 +124,7 @@ class FreeInit(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.01,
-                    tooltip="Share of the temporal frequencies that is kept.",
+                    tooltip="Share of the temporal frequencies that the next noise keeps.",
                 ),
                 io.Int.Input("order", default=4, min=1, max=16, tooltip="Steepness of the butterworth filter."),
             ],
@@ -139,7 +141,7 @@ class FreeInit(io.ComfyNode):
 
 
 class DrawWindows(io.ComfyNode):
-    """The windows and their weights as a picture."""
+    """A picture of windows and their weights."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -147,12 +149,12 @@ class DrawWindows(io.ComfyNode):
             node_id="T2VDrawWindows",
             display_name="T2V Draw Windows",
             category=CATEGORY,
-            description="Draws the windows that T2VWindows or T2VFreeNoise lay over a clip, and what each counts.",
+            description="Draws the windows that T2VWindows or T2VFreeNoise use for a clip, and their weights.",
             **newer(io.Schema, search_aliases=["visualize context", "context windows picture"]),
             inputs=[
                 io.Int.Input("frames", default=64, min=1, max=65536, tooltip="Length of the clip."),
                 io.Float.Input(
-                    "fps", default=8.0, min=0.1, max=240.0, step=0.1, tooltip="For the seconds on the axis."
+                    "fps", default=8.0, min=0.1, max=240.0, step=0.1, tooltip="Frame rate, for the seconds on the axis."
                 ),
                 *_window_inputs(closed_loop=True),
             ],
@@ -168,7 +170,7 @@ class DrawWindows(io.ComfyNode):
 
 
 class Film(io.ComfyNode):
-    """A story of any length, by the method that suits it."""
+    """A long video of a story."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -208,7 +210,7 @@ class Film(io.ComfyNode):
                 io.Boolean.Input(
                     "resume",
                     default=False,
-                    tooltip="Keep what is finished in output/t2v_unfinished, and go on from it after a stop.",
+                    tooltip="Keep finished parts in output/t2v_unfinished, and continue from them after a stop.",
                 ),
                 io.Int.Input(
                     "candidates",
@@ -217,7 +219,7 @@ class Film(io.ComfyNode):
                     max=64,
                     optional=True,
                     **newer(io.Int.Input, advanced=True),
-                    tooltip="For coarse-to-fine: how often the key frames are made before the steadiest are taken.",
+                    tooltip="For coarse-to-fine: how many sets of key frames to make; the steadiest is used.",
                 ),
             ],
             outputs=[
@@ -246,7 +248,7 @@ class Film(io.ComfyNode):
 
 
 class ContinueVideo(io.ComfyNode):
-    """A clip, and what comes after it."""
+    """A clip with new frames at its end."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -254,14 +256,14 @@ class ContinueVideo(io.ComfyNode):
             node_id="T2VContinue",
             display_name="T2V Continue Video",
             category=CATEGORY,
-            description="Goes on from a clip by any number of frames; its own stay as they are. Kim et al. 2024, "
+            description="Adds any number of frames to a clip, whose own frames stay as they are. Kim et al. 2024, "
             "FIFO-Diffusion (arXiv:2405.11473).",
             **newer(io.Schema, search_aliases=["extend video", "continue", "endless", "fifo"]),
             inputs=[
                 inputs.model(),
-                io.Conditioning.Input("positive", tooltip="What the video goes on to show."),
+                io.Conditioning.Input("positive", tooltip="What the new frames show."),
                 inputs.negative(),
-                io.Latent.Input("latent", tooltip="The clip, of a sampler or of T2VVAEEncodeFrames."),
+                io.Latent.Input("latent", tooltip="The clip, from a sampler or T2VVAEEncodeFrames."),
                 io.Int.Input("frames", default=16, min=1, max=1000000, tooltip="Frames to add."),
                 inputs.seed("frames"),
                 io.Int.Input(

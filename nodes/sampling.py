@@ -65,7 +65,7 @@ class VideoSampler(io.ComfyNode):
                     max=1000,
                     optional=True,
                     **newer(io.Int.Input, advanced=True),
-                    tooltip="Begin at this step of the schedule, to go on where another sampler ended.",
+                    tooltip="Begin at this step of the schedule, to continue where another sampler ended.",
                 ),
                 io.Int.Input(
                     "end_at_step",
@@ -74,7 +74,7 @@ class VideoSampler(io.ComfyNode):
                     max=1000,
                     optional=True,
                     **newer(io.Int.Input, advanced=True),
-                    tooltip="End before this step of the schedule; at or above steps: at its end.",
+                    tooltip="End before this step of the schedule; at or above steps, run to its end.",
                 ),
                 io.Boolean.Input(
                     "add_noise",
@@ -88,7 +88,7 @@ class VideoSampler(io.ComfyNode):
                     default=False,
                     optional=True,
                     **newer(io.Boolean.Input, advanced=True),
-                    tooltip="Keep the noise that is left at end_at_step, for a sampler that goes on from there.",
+                    tooltip="Keep the noise that is left at end_at_step, for a sampler that continues from there.",
                 ),
                 io.Float.Input(
                     "cfg_rescale",
@@ -135,7 +135,7 @@ class VideoSampler(io.ComfyNode):
 
 
 class ModelConditioning(io.ComfyNode):
-    """The numbers that some of these models are told besides the text."""
+    """Frame rate and guidance as inputs of the model."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -143,8 +143,8 @@ class ModelConditioning(io.ComfyNode):
             node_id="T2VModelConditioning",
             display_name="T2V Model Conditioning",
             category=CATEGORY,
-            description="Sets what VideoCrafter (frame rate) and T2V-Turbo (guidance, motion guidance) are told "
-            "besides the text. Models without such an input are not changed.",
+            description="Sets the values that some models take besides the text: VideoCrafter a frame rate, T2V-Turbo "
+            "guidance and motion guidance. Other models stay as they are.",
             **newer(io.Schema, search_aliases=["fps conditioning", "videocrafter fps", "t2v-turbo guidance", "motion"]),
             inputs=[
                 inputs.model(),
@@ -154,7 +154,7 @@ class ModelConditioning(io.ComfyNode):
                     min=0.0,
                     max=120.0,
                     step=0.5,
-                    tooltip="The frame rate that the model is asked for; more means slower motion. 0: the model's own.",
+                    tooltip="The frame rate that the model takes; a higher one makes slower motion. 0: the model's own.",
                 ),
                 io.Float.Input(
                     "guidance",

@@ -1,4 +1,4 @@
-"""Stories: prompts that change over time."""
+"""Stories: prompts that change over the frames."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ SCENES = 6
 
 
 class Story(io.ComfyNode):
-    """A text whose meaning changes over the frames."""
+    """A story as conditioning, and its timeline."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -47,7 +47,7 @@ class Story(io.ComfyNode):
                     io.Conditioning.Input(
                         f"scene_{i}",
                         optional=True,
-                        tooltip=f"Instead of the text of scene {i}; wire one for every scene that is not negative, or none.",
+                        tooltip=f"In place of the text of scene {i}. Wire one for every scene that is not negative, or none.",
                     )
                     for i in range(1, SCENES + 1)
                 ),

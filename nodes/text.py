@@ -10,7 +10,7 @@ from .host.compat import newer
 
 
 class TextEncode(io.ComfyNode):
-    """A prompt for T2VVideoSampler or any of the host's samplers."""
+    """A prompt as conditioning."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:

@@ -12,7 +12,7 @@ CATEGORY = "T2V/video"
 
 
 class SaveVideo(io.ComfyNode):
-    """The last node."""
+    """Frames, or a latent, to a video file."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -63,7 +63,9 @@ class SaveVideo(io.ComfyNode):
                     tooltip="GIF and WebP: how often the clip is repeated, 0: for ever. Other formats: how often it is "
                     "played once more in the file.",
                 ),
-                io.Boolean.Input("pingpong", default=False, tooltip="Play the frames back again: a seamless loop."),
+                io.Boolean.Input(
+                    "pingpong", default=False, tooltip="Play the frames forwards, then backwards: a seamless loop."
+                ),
                 io.Boolean.Input(
                     "save_output",
                     default=True,
@@ -117,7 +119,7 @@ class SaveVideo(io.ComfyNode):
 
 
 class LoadVideo(io.ComfyNode):
-    """The first node of video to video."""
+    """A video file to frames and sound."""
 
     @classmethod
     def define_schema(cls) -> io.Schema:
@@ -145,10 +147,22 @@ class LoadVideo(io.ComfyNode):
                     tooltip="Drop or repeat frames to reach this rate; 0: the file's own.",
                 ),
                 io.Int.Input(
-                    "start_frame", default=0, min=0, max=10_000_000, tooltip="Skip so many frames (after fps)."
+                    "start_frame",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    tooltip="Skip this many frames, counted at the rate of fps.",
                 ),
-                io.Int.Input("every_nth", default=1, min=1, max=10_000, tooltip="Take one frame of so many."),
-                io.Int.Input("frame_cap", default=0, min=0, max=10_000_000, tooltip="At most so many; 0: all."),
+                io.Int.Input(
+                    "every_nth", default=1, min=1, max=10_000, tooltip="Take every n-th frame; 1: all of them."
+                ),
+                io.Int.Input(
+                    "frame_cap",
+                    default=0,
+                    min=0,
+                    max=10_000_000,
+                    tooltip="Read at most this many frames; 0: all of them.",
+                ),
                 io.Int.Input(
                     "width",
                     default=0,

@@ -1,4 +1,4 @@
-"""What differs between ComfyUI versions, and nothing else. Tested from 0.3.64 to 0.24.0, read up to 0.38."""
+"""All that differs between ComfyUI versions, and nothing else. Tested from 0.3.64 to 0.24.0, read up to 0.38."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def newer(callable_: Callable[..., Any], **options: Any) -> dict[str, Any]:
 
 
 def patcher_for(model: torch.nn.Module, load_device: torch.device, offload_device: torch.device, dynamic: bool = True):
-    """The ModelPatcher that this host uses for whole models (since 0.11.1 possibly one with dynamic VRAM)."""
+    """Return this host's ModelPatcher for a whole model; since 0.11.1 it may be one with dynamic VRAM."""
     plain = comfy.model_patcher.ModelPatcher
     # Looked up at every call: the host replaces CoreModelPatcher while it starts.
     cls = getattr(comfy.model_patcher, "CoreModelPatcher", plain) if dynamic else plain
@@ -63,14 +63,15 @@ def patcher_for(model: torch.nn.Module, load_device: torch.device, offload_devic
 
 
 def is_dynamic(patcher: Any) -> bool:
-    """Whether weights are faulted in on use, so that the loaded tensors themselves must become the parameters."""
+    """Whether weights are loaded on use (dynamic VRAM), so that the tensors of the file must become the parameters."""
     return bool(getattr(patcher, "is_dynamic", lambda: False)())
 
 
 def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tensor]) -> None:
-    """Copy (or assign, under dynamic VRAM) the weights of the UNet into a host model.
+    """Copy the weights of the UNet into a host model, or assign them under dynamic VRAM.
 
-    On Windows a host with dynamic VRAM makes linear layers without weights, which take what they are given uncast.
+    A host with dynamic VRAM makes linear layers without weights (0.24.0 on Windows, newer ones everywhere), which take
+    the tensors uncast.
     """
     if not is_dynamic(patcher):
         lazy = {
@@ -84,7 +85,7 @@ def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tens
 
 
 def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list[str], disable_dynamic: bool = False):
-    """A host CLIP of the given classes with the given weights."""
+    """Make a host CLIP of the given classes with the given weights."""
     parameters = sum(weight.numel() for weight in state_dict.values())
     options = newer(comfy.sd.CLIP, state_dict=[state_dict], disable_dynamic=disable_dynamic)
     clip = comfy.sd.CLIP(target, embedding_directory=embeddings, parameters=parameters, **options)
@@ -94,14 +95,14 @@ def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list
 
 
 def with_fast_norms(operations: Any) -> Any:
-    """The host's layers, their group normalisation without torch's detour on a GPU: see `normalise_last`."""
+    """Return the host's layers, with `normalise_last` as their group normalisation where it is faster."""
     if not hasattr(comfy.ops, "cast_bias_weight"):
         return operations
     lending = newer(comfy.ops.cast_bias_weight, offloadable=True)  # a host that lends weights wants them back
 
     class GroupNorm(operations.GroupNorm):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            """x: (n, c, *) -> the same shape."""
+            """Normalise x, (n, c, *), over groups of channels; the shape stays."""
             if not keeps_channels_last(x):
                 return super().forward(x)
             weight, bias, *lent = comfy.ops.cast_bias_weight(self, x, **lending)
@@ -115,29 +116,29 @@ def with_fast_norms(operations: Any) -> Any:
 
 
 def free_memory(patcher: Any, device: torch.device) -> int:
-    """Bytes that are free for activations once this model is loaded."""
+    """Return the bytes that are free for activations once this model is loaded."""
     if hasattr(patcher, "get_free_memory"):
         return patcher.get_free_memory(device)
     return comfy.model_management.get_free_memory(device)
 
 
 def on_device(device: torch.device) -> contextlib.AbstractContextManager:
-    """Where models of a second GPU are called, for kernels that take the current one."""
+    """Make a device the current one for a `with` block: some kernels run on the current GPU only."""
     return getattr(comfy.model_management, "cuda_device_context", contextlib.nullcontext)(device)
 
 
 def intermediate_dtype() -> torch.dtype:
-    """The type in which images and latents travel between nodes."""
+    """Return the dtype of images and latents between nodes."""
     return getattr(comfy.model_management, "intermediate_dtype", lambda: torch.float32)()
 
 
 def unpatched(patcher: Any) -> dict[str, torch.Tensor]:
-    """The weights, by name, that a loaded model's patches have changed in place, as they were."""
-    return {name: getattr(kept, "weight", kept) for name, kept in getattr(patcher, "backup", {}).items()}
+    """Return the original weights, by name, of those that a loaded model's patches have changed in place."""
+    return {name: getattr(saved, "weight", saved) for name, saved in getattr(patcher, "backup", {}).items()}
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an exception of torch or of the host means: not enough memory."""
+    """Whether an exception of torch or of the host says that memory has run out."""
     host_type = comfy.model_management.OOM_EXCEPTION
     if host_type is not Exception and isinstance(error, host_type):
         return True

@@ -1,4 +1,4 @@
-"""LATENT dictionaries: empty ones, and clips to frames and back."""
+"""LATENT dictionaries: empty ones, and clips to a batch of frames and back."""
 
 from __future__ import annotations
 
@@ -14,13 +14,16 @@ from .models.model import video_model
 
 
 def empty(width: int, height: int, frames: int, batch_size: int, model: Any | None) -> dict[str, Tensor]:
-    """Zeros of (batch, 4, frames, height/8, width/8); a size of 0 is the model's own."""
+    """Make a LATENT of zeros, (batch, 4, frames, height/8, width/8); a size of 0 is the model's own.
+
+    Raises:
+        T2VError: for a size of 0 without a model, and for one that is no multiple of 8.
+    """
     if 0 in (width, height, frames):
         if model is None:
             raise T2VError(
                 f"Width, height and frames are {width}, {height} and {frames}: wire the MODEL so that 0 can mean its "
-                f"own size, "
-                "or give all three."
+                "own size, or give all three."
             )
         own = video_model(model).defaults
         width, height, frames = width or own.width, height or own.height, frames or own.frames
@@ -33,7 +36,7 @@ def empty(width: int, height: int, frames: int, batch_size: int, model: Any | No
 
 
 def to_frames(latent: dict[str, Any]) -> dict[str, Any]:
-    """(b, c, t, h, w) -> ((b t), c, h, w); a noise mask goes along."""
+    """Turn the clips of a LATENT, (b, c, t, h, w), and of its noise mask into a batch of frames, ((b t), c, h, w)."""
     samples = latent["samples"]
     if samples.ndim == 4:
         return latent
@@ -46,7 +49,10 @@ def to_frames(latent: dict[str, Any]) -> dict[str, Any]:
 
 
 def to_clips(latent: dict[str, Any], frames: int = 0) -> dict[str, Any]:
-    """((b t), c, h, w) -> (b, c, t, h, w); a noise mask goes along."""
+    """Turn a LATENT's batch of frames, ((b t), c, h, w), and its noise mask into clips, (b, c, t, h, w).
+
+    frames: t; 0 makes one clip of all. Raises T2VError where they do not divide.
+    """
     samples = latent["samples"]
     if samples.ndim == 5:
         return latent

@@ -1,4 +1,4 @@
-"""Video files and folders of numbered pictures to images and sound."""
+"""Video files, and folders of numbered PNG frames, to images and sound."""
 
 from __future__ import annotations
 
@@ -12,17 +12,15 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.video import (
-    VideoReader,
-)
+from ...t2v_models.video import VideoReader
 from .memory import check_images, images_that_fit
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".apng", ".mpg", ".mpeg", ".ts", ".flv")
-"""Files of the input folder that may be clips; a folder of numbered PNG frames is one too."""
+"""Endings of the files in the input folder that are listed as clips."""
 
 
 def clip_names() -> list[str]:
-    """Clips in the host's input folder, and in its subfolders; folders of PNG frames among them."""
+    """List the clips in the host's input folder and its subfolders, and the folders of PNG frames, with a / at their end."""
     root = Path(folder_paths.get_input_directory())
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
@@ -36,7 +34,11 @@ def clip_names() -> list[str]:
 
 
 def clip_path(name: str) -> Path:
-    """Where a clip of the menu is; [output] and [temp] behind the name choose another folder of the host."""
+    """Return the path of a listed clip; [output] or [temp] after the name chooses another folder of the host.
+
+    Raises:
+        T2VError: where there is no such clip, or its name leads out of these folders.
+    """
     path = Path(folder_paths.get_annotated_filepath(name.rstrip("/")))
     kinds = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
     inside = any(Path(os.path.abspath(root)) in Path(os.path.abspath(path)).parents for root in kinds)
@@ -46,7 +48,7 @@ def clip_path(name: str) -> Path:
 
 
 def check_fits(reader: VideoReader) -> None:
-    """Refuse a clip of which nothing is left, and one whose frames do not fit the memory, before it is read."""
+    """Raise T2VError, before anything is read, where the settings leave no frame, or the frames do not fit the memory."""
     count, (width, height) = len(reader), reader.size
     if not count:
         raise _nothing_left(reader)
@@ -57,7 +59,7 @@ def check_fits(reader: VideoReader) -> None:
 
 
 def load(reader: VideoReader) -> Tensor:
-    """The frames of a reader -> (t, h, w, 3), float, 0..1. Refused before reading when they do not fit the memory."""
+    """Read the frames to (t, h, w, 3), float, 0..1. Raises T2VError as `check_fits` does."""
     check_fits(reader)
     count, (width, height) = len(reader), reader.size
     images = torch.empty((count + bool(reader.fps), height, width, 3))  # where fps is changed, the count is an estimate
@@ -83,7 +85,7 @@ def _nothing_left(reader: VideoReader) -> T2VError:
 
 
 def load_audio(reader: VideoReader) -> dict | None:
-    """The sound that belongs to a reader's frames, as the host's AUDIO; None where there is none."""
+    """Read the sound of the reader's frames as the host's AUDIO; None where there is none."""
     audio = reader.audio()
     if audio is None:
         return None

@@ -1,4 +1,4 @@
-"""How many images the machine's memory holds."""
+"""Whether images fit the machine's memory."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from ...t2v_models.errors import T2VError
 
 
 def images_that_fit(height: int, width: int) -> int:
-    """How many images, (h, w, 3) in fp32, nine tenths of the free memory hold."""
+    """Return how many images, (h, w, 3) in fp32, fit into nine tenths of the free memory."""
     return int(0.9 * psutil.virtual_memory().available // (height * width * 12))
 
 
 def check_images(count: int, height: int, width: int, remedy: str) -> None:
-    """Refuse what would have the machine swap, or end, before the first image is there."""
+    """Raise T2VError, with a remedy, where so many images would not fit the memory, before the first is made."""
     fits = images_that_fit(height, width)
     if count > fits:
         raise T2VError(

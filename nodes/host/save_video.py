@@ -1,4 +1,4 @@
-"""Clips between the host's folders and its tensors."""
+"""Frames and latents to video files in the host's folders."""
 
 from __future__ import annotations
 
@@ -43,11 +43,11 @@ log = logging.getLogger(__name__)
 
 
 PREVIEW_SIDE = 512
-"""The longer side of the small mp4 that stands for a format which no browser shows."""
+"""Pixels of the longer side of the mp4 that the editor plays in place of a format that no browser shows."""
 
 
 def format_names() -> list[str]:
-    """The formats for the menu. Without an ffmpeg all are listed, and the node says what is missing when it runs."""
+    """List the formats that ffmpeg can write; all of them where there is no ffmpeg, which the node reports when it runs."""
     try:
         return available_formats()
     except T2VError as error:
@@ -56,9 +56,7 @@ def format_names() -> list[str]:
 
 
 EDITOR_READS = 1_900_000
-"""The graph editor looks for a workflow in the first 2 MiB of a video; a larger one also gets a PNG."""
-
-# -- Saving ------------------------------------------------------------------------------------------------------------
+"""The graph editor reads a workflow from the first 2 MiB of a video only; with a larger one, a PNG is written, too."""
 
 
 @dataclass(frozen=True)
@@ -67,7 +65,7 @@ class Saved:
 
     path: Path
     shown: dict[str, str]  # filename, subfolder, type of what the editor plays
-    stored: dict[str, str]  # the same of the clip itself
+    stored: dict[str, str]  # filename, subfolder, type of the clip itself
     video: Any  # the host's VIDEO
 
 
@@ -85,7 +83,11 @@ class Settings:
 
 
 def clips(images: Tensor | None, latent: dict | None, vae: Any) -> list[tuple[int, Iterable[Tensor]]]:
-    """(number of frames, the frames, (h, w, 3) each) of every clip: one of images, or as many as the latent holds."""
+    """Return (number of frames, the frames, each (h, w, 3)) of every clip: one of images, or those of the latent.
+
+    Raises:
+        T2VError: where neither or both are wired, where the vae is missing, and for images of a wrong shape.
+    """
     if (images is None) == (latent is None):
         raise T2VError("Wire either images, or latent and vae.")
     if images is not None:
@@ -109,7 +111,7 @@ def decoded(vae: Any, samples: Tensor) -> Iterator[Tensor]:
 
 
 def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -> Iterator[Tensor]:
-    """The frames in the order in which they are shown: there, back again if wanted, and that so many times."""
+    """Yield the frames in playing order: forwards, with pingpong then backwards, all of it `repeats` times."""
     order = [*range(count), *(range(count - 2, 0, -1) if pingpong else ())] * repeats
     if len(order) == count:
         yield from frames
@@ -135,7 +137,7 @@ def _temp_folder() -> str | None:
 
 
 def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, metadata: dict[str, str]) -> Saved:
-    """Write one clip into the host's output (or temp) folder, under the next free number."""
+    """Write one clip, (number of frames, frames), into the host's output or temp folder, under the next free number."""
     count, frames = clip
     form = FORMATS[settings.format]
     total = (2 * count - 2 if settings.pingpong and count > 2 else count) * (
@@ -182,7 +184,7 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
 
 
 def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
-    """Where the clip goes: the host's patterns and counter, never outside its folder."""
+    """The clip's path, by the host's patterns and counter; T2VError where the name leads out of the host's folder."""
     root = folder_paths.get_output_directory() if settings.save_output else folder_paths.get_temp_directory()
     os.makedirs(root, exist_ok=True)
     height, width = frame.shape[:2]
@@ -197,7 +199,7 @@ def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
 
 
 def _date(form: str) -> str:
-    """Today as the editor writes it for core's nodes: yyyy, yy, and M, d, h, m, s alone or doubled."""
+    """The present time in the editor's patterns: yyyy, yy, and M, d, h, m, s, single or double."""
     now = datetime.datetime.now()
     parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
 
@@ -211,7 +213,7 @@ def _date(form: str) -> str:
 
 
 class _Preview:
-    """A small mp4 in the temp folder, for the editor. What goes wrong with it is logged, and costs the clip nothing."""
+    """A small mp4 in the temp folder, for the editor. Its errors are logged and do not stop the clip."""
 
     def __init__(self, settings: Settings) -> None:
         self._writer: VideoWriter | None = None
@@ -249,7 +251,7 @@ class _Preview:
 
 
 def _small(frame: Tensor) -> Tensor:
-    """(h, w, 3) -> the same, at most PREVIEW_SIDE long."""
+    """A frame, (h, w, 3), scaled down so that its longer side is at most PREVIEW_SIDE."""
     longest = max(frame.shape[:2])
     if longest <= PREVIEW_SIDE:
         return frame
@@ -259,7 +261,7 @@ def _small(frame: Tensor) -> Tensor:
 
 
 def result_of(path: Path, kind: str) -> dict[str, str]:
-    """How the host names a file to the editor; of a folder of frames, its first."""
+    """Return filename, subfolder and type by which the editor finds a file; for a folder of frames, its first frame's."""
     root = folder_paths.get_output_directory() if kind == "output" else folder_paths.get_temp_directory()
     path = min(path.iterdir()) if path.is_dir() else path
     subfolder = path.parent.relative_to(os.path.abspath(root)).as_posix()
@@ -267,7 +269,7 @@ def result_of(path: Path, kind: str) -> dict[str, str]:
 
 
 def workflow_texts(prompt: Any, extra: dict | None) -> dict[str, str]:
-    """What the editor needs to bring the graph back; nothing under --disable-metadata."""
+    """Return the texts from which the editor restores the graph, by key; {} under --disable-metadata."""
     if args.disable_metadata:
         return {}
     texts = {key.lower(): json_text(value) for key, value in (extra or {}).items() if key.isascii() and key.isalpha()}
@@ -277,7 +279,7 @@ def workflow_texts(prompt: Any, extra: dict | None) -> dict[str, str]:
 def _video(
     path: Path, proxy: Path | None, form: Format, frames: Iterable[Tensor], audio: Any, settings: Settings
 ) -> Any:
-    """The host's VIDEO: the file, or its frames where the host's own decoder does not know the format or its rate."""
+    """The host's VIDEO: the file, or its frames where the host cannot decode the format or read its frame rate."""
     if form.muxer not in ("image2", "webp", "gif"):
         return InputImpl.VideoFromFile(str(path))
     repeated = settings.pingpong or (settings.loop_count and not form.loops)
@@ -292,7 +294,7 @@ def _video(
 
 
 class _Written(Types.VideoComponents):
-    """A written clip, whose frames are read back when a node asks for them: mostly none does."""
+    """A written clip, whose frames are read back only when a node uses them."""
 
     def __init__(self, reader: VideoReader, audio: Any, frame_rate: Fraction) -> None:
         check_fits(reader)
@@ -301,6 +303,3 @@ class _Written(Types.VideoComponents):
     @cached_property
     def images(self) -> Tensor:
         return load(self.reader)
-
-
-# -- Loading -----------------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from . import write_docs
 from .hosts import PACK
 
 LANGUAGES = ["en", "ja", "zh"]
@@ -37,6 +38,16 @@ def test_a_translation_is_none_of_the_english_texts(language):
     assert english.keys() == other.keys()
     for name, node in english.items():
         assert node["description"] != other[name]["description"], name
+
+
+@pytest.mark.slow
+def test_the_english_texts_and_help_pages_are_those_of_the_schemas(server):
+    """Where this fails, `python -m tests.comfy.write_docs --texts URL` writes them anew."""
+    nodes, english = write_docs.ours(server.url), definitions("en")
+    assert english == {name: write_docs.english_of(node) for name, node in nodes.items()}
+    for name in nodes.keys() - set(write_docs.HANDWRITTEN):
+        page = (write_docs.FOLDER / f"{name}.md").read_text(encoding="utf-8")
+        assert page == write_docs.page_of(name, nodes[name]), name
 
 
 @pytest.mark.slow

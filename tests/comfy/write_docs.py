@@ -1,8 +1,9 @@
-"""Writes web/docs/: a help page for every node, with its picture from the editor, and the tables from its schema.
+"""Writes web/docs/ and locales/en/: help pages with pictures from the editor, and all texts, from the nodes' schemas.
 
     python -m tests.comfy.write_docs URL_OF_A_RUNNING_COMFYUI [NODE …]
+    python -m tests.comfy.write_docs --texts URL_OF_A_RUNNING_COMFYUI
 
-The paragraphs of USAGE are what the schema cannot tell; all else follows the nodes.
+The paragraphs of USAGE are what the schema cannot say; the pages of HANDWRITTEN keep their texts.
 """
 
 from __future__ import annotations
@@ -16,37 +17,47 @@ from typing import Any
 
 from .write_workflows import open_editor
 
-FOLDER = Path(__file__).resolve().parents[2] / "web" / "docs"
+PACK = Path(__file__).resolve().parents[2]
+FOLDER = PACK / "web" / "docs"
+ENGLISH = PACK / "locales" / "en" / "nodeDefs.json"
+HANDWRITTEN = ("T2VSaveVideo", "T2VLoadVideo")
 
 USAGE = {
     "T2VModelLoader": "Choose **built-in** to try everything at once. Other models go into `models/text2video` (one file, "
     "or a folder with the files as published), `models/diffusion_models`, `models/checkpoints` or `models/diffusers`; "
-    "`extra_model_paths.yaml` is honoured. Layouts are recognised by what is in the file: ModelScope's, diffusers', "
-    "VideoCrafter's, T2V-Turbo's. ZeroScope, Potat1, Animov and Show-1 are told apart by the name alone: keep the published "
-    "one.\n\nIf the file has no text encoder or VAE, choose them here: OpenCLIP ViT-H and the VAE "
+    "the folders of `extra_model_paths.yaml` are read, too. The loader recognises a layout by the names in the file: "
+    "ModelScope's, diffusers', VideoCrafter's, T2V-Turbo's. ZeroScope, Potat1, Animov and Show-1 differ in their names only: "
+    "keep the published name.\n\nIf the file has no text encoder or VAE, choose them here: OpenCLIP ViT-H and the VAE "
     "of Stable Diffusion fit most of these models.",
     "T2VLoraLoader": "Chain several of these for several LoRAs. Load LoRA works too, for the spatial layers of LoRAs in "
     "kohya's and diffusers' names.\n\nT2V-Turbo's `unet_lora.pt` also changes an embedding of the guidance that its "
-    "base model lacks, and this node leaves that out, as the log says; it uses T2V-Turbo's own steps (`lcm` with "
-    "`diffusers`) and switches VideoCrafter2's scaling of the signal off. `python -m t2v_models convert --lora` makes the "
+    "base model lacks. This node leaves that change out, which the log reports, takes T2V-Turbo's own steps (`lcm` with "
+    "`diffusers`), and switches off VideoCrafter2's scaling of the signal. `python -m t2v_models convert --lora` makes the "
     "whole model of both.",
-    "T2VTextEncode": "CLIP Text Encode gives the same. Texts longer than 75 tokens go on in a second window.",
-    "T2VEmptyLatent": "Models give their best at the size and length they were trained on: leave the zeros and wire MODEL.",
-    "T2VLatentLayout": "Video latents have five dimensions. Nodes made for image latents that turn, flip, crop or composite "
-    "act on the wrong one: put this node with **frames** before them and with **clips** behind.",
-    "T2VModelConditioning": "Put it between T2VModelLoader and the sampler. It works with every sampler, as it travels with "
-    "the model.",
+    "T2VTextEncode": "CLIP Text Encode gives the same result. A text of more than 75 tokens continues in a second window.",
+    "T2VEmptyLatent": "Models are at their best at the size and length they were trained on: leave the zeros and wire MODEL.",
+    "T2VLatentLayout": "Video latents have five dimensions. Nodes for image latents that turn, flip, crop or composite "
+    "act on the wrong one: put this node with **frames** before them and with **clips** after them.",
+    "T2VModelConditioning": "Put it between T2VModelLoader and the sampler. It works with every sampler.",
     "T2VVideoSampler": "`ddim` with `diffusers` is what ModelScope and its fine-tunes were published with, `lcm` with "
     "`diffusers` T2V-Turbo and VideoLCM; `dpmpp_2m` with `diffusers` needs half the steps of `ddim`. A latent of frames as a "
-    "batch works too; the same seed then draws other noise.\n\nTo split the steps "
-    "between two samplers, give the first an `end_at_step` and `return_with_leftover_noise`, and the second the same number as "
-    "`start_at_step`, without `add_noise`.",
-    "T2VVAEDecodeFrames": "VAE Decode gives the same with the VAE of T2VModelLoader. With one of Load VAE it would decode "
-    "only the first frame: this node decodes all.",
+    "batch works too, but a seed draws other noise for it.\n\nTo split the steps between two samplers, give the first an "
+    "`end_at_step` and `return_with_leftover_noise`, and the second the same number as `start_at_step`, without `add_noise`.",
+    "T2VFilm": "Films have their own sampling and windows: T2VWindows, T2VFreeNoise, T2VFreeInit and what other nodes set for "
+    "samplers have no effect on them; the log names what is left out. A stopped film continues only with the same model, "
+    "LoRAs, CLIP and settings. With FreeU and other nodes that put code into the model, a film is made but cannot be "
+    "resumed, since the settings of that code cannot be compared; the log says so.",
+    "T2VStory": "ConditioningSetTimestepRange and ConditioningZeroOut work after this node. ConditioningAverage and "
+    "ConditioningConcat take a single text and are refused after it: use them before, one conditioning per scene, and wire "
+    "those here.",
+    "T2VContinue": "It has its own sampling: T2VWindows, T2VFreeNoise, T2VFreeInit and what other nodes set for samplers have "
+    "no effect on it; the log names what is left out.",
+    "T2VVAEDecodeFrames": "With the VAE of T2VModelLoader, VAE Decode gives the same result. With one of Load VAE, it decodes "
+    "only the first frame, and this node all of them.",
     "T2VVAEEncodeFrames": "For video to video: wire the frames here, the latent to T2VVideoSampler, and set its `denoise` to "
     "0.5 to 0.8.",
 }
-"""More than the description, by node."""
+"""What a page says besides the description, by node."""
 
 SHOW = """
 (type) => {
@@ -91,25 +102,49 @@ def page_of(name: str, node: dict[str, Any]) -> str:
     return "\n\n".join([*parts, *([USAGE[name]] if name in USAGE else []), table(node)]) + "\n"
 
 
-def write(url: str, names: list[str]) -> None:
-    """Pages and pictures."""
+def english_of(node: dict[str, Any]) -> dict[str, Any]:
+    """A node's entry in locales/en/nodeDefs.json."""
+    inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}
+    return {
+        "display_name": node["display_name"],
+        "description": node["description"],
+        "inputs": {name: {"tooltip": spec[1]["tooltip"]} for name, spec in inputs.items()},
+        "outputs": {str(number): {"tooltip": text} for number, text in enumerate(node["output_tooltips"])},
+    }
+
+
+def ours(url: str) -> dict[str, dict[str, Any]]:
+    """Our nodes by id, as a running ComfyUI describes them."""
+    info = json.load(urllib.request.urlopen(f"{url}/object_info", timeout=60))
+    return {name: node for name, node in sorted(info.items()) if name.startswith("T2V")}
+
+
+def write_texts(url: str) -> None:
+    """Help pages, without their pictures, and the English locale."""
+    nodes = ours(url)
+    for name, node in nodes.items():
+        if name not in HANDWRITTEN:
+            (FOLDER / f"{name}.md").write_text(page_of(name, node), encoding="utf-8")
+    texts = {name: english_of(node) for name, node in nodes.items()}
+    ENGLISH.write_text(json.dumps(texts, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def write_pictures(url: str, names: list[str]) -> None:
+    """A picture of each node, or of the named ones."""
     from PIL import Image
     from playwright.sync_api import sync_playwright
 
-    info = json.load(urllib.request.urlopen(f"{url}/object_info", timeout=60))
-    nodes = {name: node for name, node in info.items() if name.startswith("T2V") and (not names or name in names)}
     with sync_playwright() as playwright:
         page = open_editor(playwright, url)
-        for name, node in nodes.items():
+        for name in names or ours(url):
             x, y, width, height = page.evaluate(SHOW, name)
             page.wait_for_timeout(400)
             shot = page.screenshot(clip={"x": x, "y": y, "width": width, "height": height})
             picture = Image.open(io.BytesIO(shot)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
             picture.save(FOLDER / f"{name}.png", optimize=True)
-            page_file = FOLDER / f"{name}.md"
-            if name in USAGE or not page_file.exists():  # the other pages are written by hand
-                page_file.write_text(page_of(name, node))
 
 
 if __name__ == "__main__":
-    write(sys.argv[1], sys.argv[2:])
+    if sys.argv[1] != "--texts":
+        write_pictures(sys.argv[1], sys.argv[2:])
+    write_texts(sys.argv[2] if sys.argv[1] == "--texts" else sys.argv[1])

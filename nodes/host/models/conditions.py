@@ -1,4 +1,4 @@
-"""Values that a MODEL's UNet takes besides the text: frame rate and guidance."""
+"""Frame rate and guidance as inputs of a MODEL's UNet."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from .model import video_model
 
 
 def with_values(model: Any, **values: float) -> Any:
-    """A clone whose UNet is told these values; 0 leaves the model's own. They travel in the transformer options."""
+    """Return a clone with these values in its transformer options, where the UNet reads them; 0 leaves the model's own."""
     video_model(model)
     model = model.clone()
     options = model.model_options.setdefault("transformer_options", {})

@@ -1,4 +1,4 @@
-"""ControlNets for images on video latents: they see the frames as a batch, and the UNet gets their residuals folded."""
+"""Image ControlNets on video latents: they take the frames as a batch, and so the UNet adds their residuals."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ KEY = "t2v_control"
 
 
 class FrameControl:
-    """A ControlNet that is asked about (b, c, t, h, w) and asks its inner one about ((b t), c, h, w).
+    """An adapter that calls an image ControlNet with ((b t), c, h, w) where the host calls it with (b, c, t, h, w).
 
-    There is one of these per inner ControlNet, because the host batches prompt and negative prompt only where they
-    share the same object.
+    A ControlNet has one adapter: the host computes prompt and negative prompt in one batch only where both have the
+    same object.
     """
 
     def __init__(self, inner: Any) -> None:
@@ -25,13 +25,13 @@ class FrameControl:
         return getattr(self.inner, name)
 
     def get_instance_for_device(self, device: Any) -> FrameControl:
-        """The same for a ControlNet's copy on another device, of hosts that split the guidance over several."""
+        """Adapt the ControlNet's copy on another device, for hosts that spread guidance over several devices."""
         other = adapted(self.inner.get_instance_for_device(device))
         other.window = self.window
         return other
 
     def get_control(self, x: Tensor, t: Tensor, cond: dict, batched_number: int, *args: Any) -> dict | None:
-        """As the host's ControlBase.get_control, for clips."""
+        """Return the residuals for x, (b, c, t, h, w) or a batch of images, as the host's ControlBase.get_control does."""
         if x.ndim != 5:
             return self.inner.get_control(x, t, cond, batched_number, *args)
         frames = x.shape[2]
@@ -47,7 +47,7 @@ class FrameControl:
             self._restore_hint(hint)
 
     def _slice_hint(self, frames: int) -> list[tuple[Any, Tensor]]:
-        """Inside a context window only the window's images are the hint. Returns what to put back."""
+        """Cut the hints to the images of the present context window; returns the (ControlNet, hint) pairs to put back."""
         if self.window is None:
             return []
         saved, net = [], self.inner
@@ -66,7 +66,7 @@ class FrameControl:
 
 
 def adapted(inner: Any) -> FrameControl:
-    """The one adapter of a ControlNet, kept on it and so gone with it."""
+    """Return the adapter of a ControlNet, which is stored on it."""
     if isinstance(inner, FrameControl):
         return inner
     adapter = getattr(inner, "_t2v_frames", None)
@@ -76,7 +76,7 @@ def adapted(inner: Any) -> FrameControl:
 
 
 def calc_cond_batch(executor: Any, model: Any, conds: list, x_in: Tensor, timestep: Tensor, model_options: dict) -> Any:
-    """Wrapper around the host's evaluation of all conditionings: on clips, ControlNets are adapted."""
+    """Wrap the host's evaluation of all conditionings: for clips, their ControlNets are adapted."""
     if x_in.ndim == 5:
         window = _window(model_options, x_in.shape[2])
         conds = [None if cond is None else [_with_adapter(entry, window) for entry in cond] for cond in conds]
@@ -92,7 +92,7 @@ def _with_adapter(entry: dict, window: list[int] | None) -> dict:
 
 
 def _window(model_options: dict, frames: int) -> list[int] | None:
-    """The frames that the host's context handler is evaluating; None where it evaluates all."""
+    """Numbers of the frames in the host's present context window; None where all frames are computed."""
     window = model_options.get("transformer_options", {}).get("context_window")
     if window is None:
         return None
@@ -102,6 +102,5 @@ def _window(model_options: dict, frames: int) -> list[int] | None:
 
 
 def register_wrapper(patcher: Any) -> None:
-    """Let ControlNets work on the clips of this model; survives clone()."""
-    kind = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH
-    patcher.add_wrapper_with_key(kind, KEY, calc_cond_batch)
+    """Register `calc_cond_batch` on a ModelPatcher; its clones have it, too."""
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, KEY, calc_cond_batch)

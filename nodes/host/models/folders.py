@@ -1,4 +1,4 @@
-"""Which model files there are: the host's folders, ``text2video`` among them, and the built-in model."""
+"""The model files in the host's folders, `text2video` among them, and the built-in model."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from ....t2v_models.builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from ....t2v_models.errors import T2VError
 
 FROM_MODEL = "from model"
-"""The choice for a text encoder or VAE that lies in or beside the model file."""
+"""The choice of the text encoder or VAE in or beside the model file."""
 
 FILE_FOLDERS = ("text2video", "diffusion_models", "checkpoints")
 _MARKS = ("model_index.json", "unet/config.json", "configuration.json", "text2video_pytorch_model.pth")
-"""A folder with one of these is a model of several files."""
+"""Files by which a folder is recognised as a model of several files."""
 
 
 def register() -> None:
-    """Make ``models/text2video`` a folder of the host, beside what extra_model_paths.yaml may have put there."""
+    """Add `models/text2video` to the host's folders, after those of extra_model_paths.yaml."""
     folder_paths.add_model_folder_path("text2video", os.path.join(folder_paths.models_dir, "text2video"))
     paths, extensions = folder_paths.folder_names_and_paths["text2video"]
     folder_paths.folder_names_and_paths["text2video"] = (paths, set(extensions) | folder_paths.supported_pt_extensions)
 
 
 def model_names() -> list[str]:
-    """Every file and model folder by the name that workflows store; the built-in model first."""
+    """List every model file and folder by the name that workflows store, the built-in model first."""
     return [BUILT_IN, *sorted(_models(), key=str.casefold)]
 
 
 def model_path(name: str) -> Path:
-    """Where a listed model is. Raises T2VError where it has gone."""
+    """Return the path of a listed model. Raises T2VError where it has gone."""
     if name == BUILT_IN:
         return BUILT_IN_FOLDER
     found = _models().get(name)
@@ -48,12 +48,12 @@ def model_path(name: str) -> Path:
 
 
 def file_names(folder: str) -> list[str]:
-    """The files of one of the host's folders, after the choice to take what belongs to the model."""
+    """List the files in one of the host's folders, after `FROM_MODEL`."""
     return [FROM_MODEL, *folder_paths.get_filename_list(folder)]
 
 
 def file_path(folder: str, name: str) -> Path:
-    """Where a listed file is. Raises T2VError where it has gone."""
+    """Return the path of a listed file. Raises T2VError where it has gone."""
     path = folder_paths.get_full_path(folder, name)
     if path is None:
         raise _gone(name, folder)
@@ -68,7 +68,7 @@ def _gone(name: str, folder: str) -> T2VError:
 
 
 def _models() -> dict[str, Path]:
-    """Name -> path. A name that two folders share gets the later folder's name behind it."""
+    """Paths by name; where two folders share a name, the second one has its folder's name after it."""
     models: dict[str, Path] = {}
 
     def add(name: str, path: Path, folder: str) -> None:
@@ -93,7 +93,7 @@ def _roots(folder: str) -> list[Path]:
 
 
 def _model_folders(root: Path) -> list[Path]:
-    """Model folders directly in a root, or one level down (``owner/name``)."""
+    """Model folders in a root, or one level down (owner/name)."""
     found = []
     for path in _folders(root):
         for candidate in (path, *_folders(path)):
@@ -103,15 +103,18 @@ def _model_folders(root: Path) -> list[Path]:
 
 
 def _folders(root: Path) -> list[Path]:
-    """What cannot be read, or goes meanwhile, holds no models: it must not keep the whole pack from loading."""
+    """The folders in a folder; none where it cannot be read, so that the pack loads all the same."""
     try:
-        return sorted(path for path in root.iterdir() if os.path.isdir(path))  # false where it cannot be told
+        return sorted(path for path in root.iterdir() if os.path.isdir(path))  # false where it cannot be read
     except OSError:
         return []
 
 
 def fingerprint(name: str | None, text_encoder: str | None = FROM_MODEL, vae: str | None = FROM_MODEL) -> str:
-    """Changes when a file behind the names does, so that the host loads it again. None: a link, not known yet."""
+    """Return a text that changes with the files of these names, so that the host loads them again.
+
+    None is a name that comes through a link, and is not there yet.
+    """
     paths = [] if name in (BUILT_IN, None) else [_models().get(name)]
     for folder, file in (("text_encoders", text_encoder), ("vae", vae)):
         if file not in (FROM_MODEL, None):
@@ -121,7 +124,7 @@ def fingerprint(name: str | None, text_encoder: str | None = FROM_MODEL, vae: st
 
 
 def _state(path: Path | None) -> str:
-    """Sizes and times of a file and what is read beside it, or of all in a folder."""
+    """Sizes and times of a file and of what is read beside it, or of all files in a folder."""
     if path is None or not path.exists():
         return f"{path} is gone"
     whole = [path] if path.is_dir() else [path, path.parent / "config.json", path.parent / "tokenizer"]

@@ -1,4 +1,4 @@
-"""Guidance functions of other nodes, which know images: on clips they see the frames as a batch, video by video."""
+"""Guidance functions of other nodes, made for images, on clips: they take each video's frames as a batch."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ KEY = "t2v_guidance"
 
 
 def per_video(function: Callable[[dict[str, Any]], Tensor]) -> Callable[[dict[str, Any]], Tensor]:
-    """A sampler_cfg_function (RescaleCFG, VideoLinearCFGGuidance …) for clips as well."""
+    """Wrap a sampler_cfg_function (RescaleCFG, VideoLinearCFGGuidance …) so that it takes clips, too."""
 
     def folded(args: dict[str, Any]) -> Tensor:
         x = args["input"]
@@ -27,7 +27,7 @@ def per_video(function: Callable[[dict[str, Any]], Tensor]) -> Callable[[dict[st
 
 
 def _video(args: dict[str, Any], i: int) -> dict[str, Any]:
-    """The arguments for one video, frames as the batch."""
+    """The arguments of video i, its frames as the batch."""
     frames, videos = args["input"].shape[2], args["input"].shape[0]
     out = {}
     for name, value in args.items():
@@ -40,7 +40,11 @@ def _video(args: dict[str, Any], i: int) -> dict[str, Any]:
 
 
 def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dict[str, Any], *args: Any) -> Tensor:
-    """Wrapper around one evaluation of the guided model."""
+    """Wrap one evaluation of the guided model: for clips, guidance functions are adapted.
+
+    Raises:
+        T2VError: for Self-Attention Guidance on clips, which needs pictures.
+    """
     after = model_options.get("sampler_post_cfg_function", ())
     if x.ndim == 5 and any(getattr(function, "__module__", "").endswith("nodes_sag") for function in after):
         raise T2VError(
@@ -53,6 +57,5 @@ def predict_noise(executor: Any, x: Tensor, timestep: Tensor, model_options: dic
 
 
 def register_wrapper(patcher: Any) -> None:
-    """Let guidance nodes for images work on the clips of this model; survives clone()."""
-    kind = comfy.patcher_extension.WrappersMP.PREDICT_NOISE
-    patcher.add_wrapper_with_key(kind, KEY, predict_noise)
+    """Register `predict_noise` on a ModelPatcher; its clones have it, too."""
+    patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.PREDICT_NOISE, KEY, predict_noise)

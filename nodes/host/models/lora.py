@@ -1,4 +1,4 @@
-"""LoRAs of the formats that these models have come with, as patches of the host."""
+"""LoRAs of every format that these models have, as patches of the host."""
 
 from __future__ import annotations
 
@@ -24,14 +24,15 @@ log = logging.getLogger(__name__)
 
 
 def names() -> list[str]:
-    """The files of models/loras."""
+    """List the files in models/loras."""
     return folder_paths.get_filename_list("loras")
 
 
 def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip: float) -> tuple[Any, Any]:
-    """Clones of MODEL and CLIP with the LoRA added to their patches. Raises T2VError where nothing of it fits.
+    """Return clones of MODEL and CLIP with the LoRA among their patches; a strength of 0 leaves that part as it is.
 
-    A strength of 0 leaves that part as it is.
+    Raises:
+        T2VError: where the file has gone or holds no LoRA, or where nothing of it fits.
     """
     inner = video_model(model)
     lora = read_lora(folders.file_path("loras", name), inner.diffusion_model.config)
@@ -70,9 +71,9 @@ def apply(model: Any, clip: Any, name: str, strength_model: float, strength_clip
 def _patched(
     original: Any, clone: Any, pairs: dict[str, LoraPair], keys: dict[str, tuple[str, Sequence[int]]], strength: float
 ) -> tuple[Any, int, list[str]]:
-    """The clone with the pairs that fit as patches; how many, and the names of the others.
+    """The clone with those pairs as patches that fit, their number, and the names of the others.
 
-    keys: the name of every weight -> what the host calls it, and its shape.
+    keys: for every weight's name, the host's name and the shape.
     """
     tensors: dict[str, Tensor] = {}
     to_load, skipped = {}, []

@@ -1,4 +1,4 @@
-"""UNet3D in the host's hands: its model config, its BaseModel, its patcher."""
+"""UNet3D as a MODEL of the host: model config, BaseModel, ModelPatcher."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ live activations; a fifth more for the workspaces of kernels. See benchmarks/mem
 fp16, at 16x32x32 and 24x40x72 (benchmarks/unet_cuda.py)."""
 
 _SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
-"""diffusers' names for noise schedules to the host's, where they differ."""
+"""The host's names for diffusers' noise schedules, where they differ."""
 
 
 class LatentFormat(comfy.latent_formats.SD15):
@@ -61,7 +61,7 @@ class LatentFormat(comfy.latent_formats.SD15):
 
 
 def ldm_config(config: UNetConfig) -> dict[str, Any]:
-    """The shape in the words of latent diffusion, which the host's LoRA maps and FreeU read."""
+    """Return the configuration by latent diffusion's names, which the host's LoRA maps and FreeU read."""
     depth = [int(attention) for attention in config.attention_levels for _ in range(config.num_res_blocks)]
     depth_out = [int(attention) for attention in config.attention_levels for _ in range(config.num_res_blocks + 1)]
     return {
@@ -80,7 +80,7 @@ def ldm_config(config: UNetConfig) -> dict[str, Any]:
 
 
 class ModelConfig(comfy.supported_models_base.BASE):
-    """What the host wants to know about a model before it is built."""
+    """The host's description of a model, from which it builds one."""
 
     unet_extra_config: dict[str, Any] = {}
     latent_format = LatentFormat
@@ -142,8 +142,11 @@ class VideoModel(comfy.model_base.BaseModel):
     def resize_cond_for_context_window(
         self, cond_key: str, cond_value: Any, window: Any, *args: Any, **kwargs: Any
     ) -> Any:
-        """What newer hosts ask. In windows over the frames of clips a text is no series of frames, even where it is as
-        wide as the clip is long; in windows over a batch of frames, one more may stand before each window."""
+        """Return a conditioning's entry cut to a context window; None leaves it to the host. Newer hosts call this.
+
+        In windows over the frames of clips, a text stays whole, even where it has as many tokens as the clip has frames.
+        In windows over a batch of frames, one more frame may stand before each window.
+        """
         if window.dim != 0 and "crossattn" in cond_key:
             return cond_value
         if window.dim == 0 and cond_key == "num_video_frames":
@@ -172,11 +175,20 @@ def load_model(
     reload: tuple[Callable, tuple] | None = None,
     disable_dynamic: bool = False,
 ) -> Any:
-    """A host MODEL (a ModelPatcher) from weights in canonical names.
+    """Make a MODEL of the host (a ModelPatcher) from weights in canonical names.
 
-    info: the checkpoint's, with its family and defaults. scheduler: diffusers' scheduler_config.json.
-    dtype: of the stored weights, the host's choice where None. reload: a function and its arguments that make the
-    same patcher from disk again, for the host's multi-GPU and compile nodes.
+    Args:
+        state_dict, config: of the UNet.
+        info: the checkpoint's, with its family and defaults.
+        scheduler: diffusers' scheduler_config.json.
+        scale_factor: of the VAE's latents.
+        dtype: of the stored weights; None: the host's choice.
+        reload: a function and its arguments that load the patcher from disk again, for the host's multi-GPU and compile
+            nodes.
+        disable_dynamic: whether weights must not be loaded on use only.
+
+    Raises:
+        T2VError: where the weights do not fit the UNet.
     """
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
@@ -204,7 +216,7 @@ def load_model(
 
 
 def _check_names(config: UNetConfig, state_dict: dict[str, Tensor]) -> None:
-    """The host only logs missing weights, which then are whatever was in memory. Its own layers may have none yet."""
+    """Raise T2VError for missing, unexpected or misshapen weights; the host only logs them, and would compute with noise."""
     wanted, given = canonical_shapes(config), state_dict
     missing, unexpected = sorted(wanted.keys() - given.keys()), sorted(given.keys() - wanted.keys())
     if missing or unexpected:
@@ -221,7 +233,7 @@ def _check_names(config: UNetConfig, state_dict: dict[str, Tensor]) -> None:
 
 
 def video_model(patcher: Any) -> VideoModel:
-    """The VideoModel in a MODEL, or the error that says which model was wired instead."""
+    """Return the VideoModel in a MODEL. Raises T2VError, naming the model, where another kind was wired."""
     model = getattr(patcher, "model", None)
     if isinstance(model, VideoModel):
         return model

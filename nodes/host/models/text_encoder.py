@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 _CONFIG = {"hidden_act": "quick_gelu", "max_position_embeddings": 77, "eos_token_id": 49407}
 _HOST_TOKENS = 49408
-"""The vocabulary that the host's CLIP has, whatever the config says."""
+"""Number of tokens that the host's CLIP has, whatever the config says."""
 
 
 def load_clip(
@@ -29,10 +29,17 @@ def load_clip(
     tokenizer: str | Path | None = None,
     disable_dynamic: bool = False,
 ) -> comfy.sd.CLIP:
-    """The host's CLIP. state_dict: a CLIPTextModel of transformers, or OpenCLIP's own names.
+    """Make the host's CLIP.
 
-    config: the text encoder's config.json; tokenizer: a folder with vocab.json and merges.txt. Neither is needed for
-    the encoders that the host knows (ViT-H of SD2, ViT-L of SD1).
+    Args:
+        state_dict: a CLIPTextModel of transformers, or an encoder in OpenCLIP's own names.
+        config: the text encoder's config.json. It and the tokenizer are needed only for encoders that the host does not
+            recognise; it recognises ViT-H of SD2 and ViT-L of SD1.
+        tokenizer: a folder with vocab.json and merges.txt.
+        disable_dynamic: whether weights must not be loaded on use only.
+
+    Raises:
+        T2VError: where the configuration or the tokenizer is needed and missing, or does not fit.
     """
     embeddings = folder_paths.get_folder_paths("embeddings")
     if is_host_native(state_dict):
@@ -57,7 +64,7 @@ def load_clip(
 
 
 def is_host_native(state_dict: dict[str, Tensor]) -> bool:
-    """Whether the host's own detection knows these weights."""
+    """Whether the host's own detection recognises these weights."""
     if "transformer.resblocks.0.ln_1.weight" in state_dict:
         return True
     token = _prefixed(state_dict).get("text_model.embeddings.token_embedding.weight")
@@ -65,9 +72,9 @@ def is_host_native(state_dict: dict[str, Tensor]) -> bool:
 
 
 def _prefixed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """CLIPTextModel's names with their ``text_model.``, which newer transformers leave out; buffers dropped.
+    """The weights with "text_model." before their names, which newer transformers leave out, and without buffers.
 
-    Where the projection of the pooled output is missing, which video models do not use, it changes nothing.
+    A missing projection of the pooled output, which video models do not use, becomes the identity.
     """
     out = {}
     for key, value in state_dict.items():
@@ -81,7 +88,7 @@ def _prefixed(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _with_last_layer(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Diffusers cuts the 24th layer off, which only the pooled output needs: zeros keep that finite."""
+    """The weights with zeros for the 24th layer, which diffusers leaves out; only the pooled output, unused here, needs it."""
     if "transformer.resblocks.0.ln_1.weight" in state_dict:
         return dict(state_dict)
     state_dict = _prefixed(state_dict)
@@ -93,7 +100,7 @@ def _with_last_layer(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _model_class(config: dict[str, Any], state_dict: dict[str, Tensor]) -> type:
-    """The host's text model of a given shape, with a vocabulary of its own size."""
+    """The host's text model class for a config.json, with as many tokens as the weights have."""
     tokens, width = state_dict["text_model.embeddings.token_embedding.weight"].shape
     if width != config["hidden_size"]:
         raise T2VError(
@@ -129,7 +136,7 @@ def _model_class(config: dict[str, Any], state_dict: dict[str, Tensor]) -> type:
 
 
 def _tokenizer_class(config: dict[str, Any], folder: Path) -> type:
-    """The host's tokenizer (weights in brackets, embeddings by name) over the vocabulary in a folder."""
+    """The host's tokenizer class (weights in brackets, embeddings by name) for the vocabulary in a folder."""
     length = config.get("max_position_embeddings", 77)
 
     class Words(comfy.sd1_clip.SDTokenizer):

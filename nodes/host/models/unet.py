@@ -1,4 +1,4 @@
-"""UNet3D as the host calls a diffusion model: clips or frames as the batch, wrappers, patches, ControlNet residuals."""
+"""UNet3D with the host's call: clips or a batch of frames, wrappers, patches, ControlNet residuals."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from ....t2v_models.unet.attention import MAX_BATCH
 from .. import compat, stories
 
 FREE_NOISE = "t2v_free_noise"
-"""Where the transformer options carry `Windows` for FreeNoise."""
+"""Key of FreeNoise's `Windows` in the transformer options."""
 
 
 def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[str, Any] | None = None) -> Tensor:
-    """The host's chosen attention (flash, sage, split …). q: (b, n, h*d), k and v: (b, m, h*d) -> (b, n, h*d)."""
+    """Call the attention that the host has chosen. q: (b, n, h*d), k and v: (b, m, h*d) -> (b, n, h*d)."""
     if q.shape[0] > MAX_BATCH and q.device.type != "cpu":
         parts = zip(q.split(MAX_BATCH), k.split(MAX_BATCH), v.split(MAX_BATCH), strict=True)
         return torch.cat([host_attention(*part, heads, options) for part in parts])
@@ -28,7 +28,7 @@ def host_attention(q: Tensor, k: Tensor, v: Tensor, heads: int, options: dict[st
 
 
 class HostUNet3D(UNet3D):
-    """What `comfy.model_base.BaseModel` makes and calls as its ``diffusion_model``."""
+    """The `diffusion_model` of the host's BaseModel."""
 
     def __init__(
         self, *, unet3d_config: UNetConfig, dtype: Any = None, device: Any = None, operations: Any = None, **_: Any
@@ -39,7 +39,7 @@ class HostUNet3D(UNet3D):
 
     @property
     def dtype(self) -> torch.dtype:
-        """What the host chose for the weights; where it casts them on their way to the device, they lie in another."""
+        """The dtype that the host chose for the weights; they may be stored in another, and cast on their way to the device."""
         return super().dtype if self._dtype is None else self._dtype
 
     def forward(
@@ -52,10 +52,10 @@ class HostUNet3D(UNet3D):
         transformer_options: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> Tensor:
-        """x: (b, c, t, h, w), or ((b t), c, h, w) with num_video_frames -> the same shape."""
+        """Predict from x, (b, c, t, h, w), or ((b t), c, h, w) with num_video_frames; the result has the shape of x."""
         options = {} if transformer_options is None else transformer_options
-        kind = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
-        wrappers = comfy.patcher_extension.get_all_wrappers(kind, options)
+        stage = comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL
+        wrappers = comfy.patcher_extension.get_all_wrappers(stage, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)
         return executor.execute(x, timesteps, context, y, control, options, **kwargs)
 
@@ -100,7 +100,7 @@ class HostUNet3D(UNet3D):
         return out.transpose(1, 2).flatten(0, 1) if frames_as_batch else out
 
     def _check_host_inputs(self, x: Tensor, context: Tensor | None) -> None:
-        """Wrong wiring, in one sentence each."""
+        """Raise T2VError for a latent or a text of another kind of model."""
         config = self.config
         if x.ndim not in (4, 5) or x.shape[1] != config.in_channels:
             raise T2VError(
@@ -111,9 +111,8 @@ class HostUNet3D(UNet3D):
             raise T2VError("The conditioning holds no text: wire T2VTextEncode or CLIPTextEncode.")
         if context.shape[-1] != config.context_dim:
             raise T2VError(
-                f"The text conditioning is {context.shape[-1]} wide and this model wants {config.context_dim}: encode "
-                f"the "
-                "text with the CLIP of T2VModelLoader."
+                f"The text conditioning is {context.shape[-1]} wide and this model takes {config.context_dim}: encode "
+                "the text with the CLIP of T2VModelLoader."
             )
 
 
@@ -125,7 +124,7 @@ def _one_per_clip(rows: Tensor, frames: int) -> Tensor:
 
 
 def _shared(x: Tensor, timesteps: Tensor, context: Tensor, parts: int) -> tuple[Tensor, Tensor]:
-    """The latents once, where the host repeats them for prompt and negative prompt: the UNet then begins them once."""
+    """The first copy of latents that the host repeats for prompt and negative prompt: the first layers then run once."""
     if parts > 1 and x.shape[0] % parts == 0 and context.shape[0] == x.shape[0]:
         b = x.shape[0] // parts
         same = (torch.equal(x[:b], part) for part in x.split(b)[1:])

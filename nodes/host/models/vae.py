@@ -39,14 +39,14 @@ class VideoVAE(comfy.sd.VAE):
 
 
 def host_config(config: dict[str, Any]) -> dict[str, Any] | None:
-    """The host's parameters of an AutoencoderKL in diffusers' config.json; None for those of Stable Diffusion."""
+    """Return the host's parameters for a diffusers AutoencoderKL config.json; None for Stable Diffusion's shape."""
     widths = list(config.get("block_out_channels", (128, 256, 512, 512)))
     layers = config.get("layers_per_block", 2)
     channels = config.get("latent_channels", 4)
     if (widths, layers, channels) == ([128, 256, 512, 512], 2, 4):
         return None
     if any(width % 32 for width in widths):
-        raise T2VError(f"The VAE has widths {widths}, and ComfyUI runs multiples of 32 only: load another VAE.")
+        raise T2VError(f"The VAE has widths {widths}, and ComfyUI takes multiples of 32 only: load another VAE.")
     ddconfig = {
         "double_z": True,
         "z_channels": channels,
@@ -63,7 +63,10 @@ def host_config(config: dict[str, Any]) -> dict[str, Any] | None:
 
 
 def host_state_dict(state_dict: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Diffusers' names to the host's; other names pass. A middle without attention gets one that adds nothing."""
+    """Return the weights by the host's names, given diffusers' or the original ones.
+
+    A middle block without attention gets one whose output is zero.
+    """
     if "decoder.up_blocks.0.resnets.0.norm1.weight" in state_dict:
         levels = 1 + max(int(key.split(".")[2]) for key in state_dict if key.startswith("decoder.up_blocks."))
         state_dict = comfy.diffusers_convert.convert_vae_state_dict(_four_levels(state_dict, levels))
@@ -88,7 +91,7 @@ def _no_attention(prefix: str, like: Tensor) -> dict[str, Tensor]:
 
 
 def _four_levels(state_dict: dict[str, Tensor], levels: int) -> dict[str, Tensor]:
-    """The host's converter numbers the decoder's levels for exactly four."""
+    """The weights, if they have at most four resolutions, for which the host's converter numbers the decoder's."""
     if levels > 4:
         raise T2VError(f"The VAE has {levels} levels, and 3D-UNet models use 8 times smaller latents: load another.")
     return state_dict
@@ -103,7 +106,10 @@ def _level_down(key: str, missing: int) -> str:
 
 
 def load_vae(state_dict: dict[str, Tensor], config: dict[str, Any] | None = None) -> VideoVAE:
-    """The host's VAE from weights in diffusers' or the original names. config: diffusers' config.json, if any."""
+    """Make the host's VAE from weights in diffusers' or the original names.
+
+    config: diffusers' config.json, if there is one. Raises T2VError where the weights make no image autoencoder.
+    """
     config = config or {}
     state_dict = host_state_dict(state_dict)
     wanted = host_config(config)

@@ -1,4 +1,4 @@
-"""Context windows on the host's own seam, so that every sampler node can use them."""
+"""Context windows in the host's context handler, for every sampler node."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
     def should_use_context(self, model: Any, conds: Any, x_in: Tensor, *args: Any, **kwargs: Any) -> bool:
         if x_in.ndim != 5:
             raise T2VError(
-                f"A latent of shape {tuple(x_in.shape)} has its frames as a batch: windows want the 5 dimensions of "
+                f"A latent of shape {tuple(x_in.shape)} has its frames as a batch: windows need the 5 dimensions of "
                 "T2VEmptyLatent (T2VLatentLayout converts)."
             )
         return self.settings.looped or len(self.settings.over(x_in.shape[2]).spans()) > 1
 
     def set_step(self, timestep: Tensor, model_options: dict[str, Any]) -> None:
-        """Between two steps, where some samplers look, the last one's windows hold on."""
+        """Find the present step by its sigma; between two steps, which some samplers evaluate, the last one stays."""
         sigmas = model_options["transformer_options"]["sample_sigmas"]
         known = torch.isclose(sigmas, timestep[0].to(sigmas), rtol=1e-4).nonzero()
         if len(known):
@@ -49,7 +49,7 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
         timestep: Tensor,
         model_options: dict[str, Any],
     ) -> Any:
-        """The host would cut the noise level to the window's frames, where it has one for each of several clips."""
+        """Evaluate window by window, each with the whole timestep: the host would cut it where there is one for each clip."""
 
         def whole(model: Any, conds: Any, x: Tensor, _: Tensor, options: dict[str, Any]) -> Any:
             return calc_cond_batch(model, conds, x, timestep, options)
@@ -57,7 +57,7 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
         return super().execute(whole, model, conds, x_in, timestep[:1], model_options)
 
     def get_resized_cond(self, cond_in: list | None, x_in: Tensor, window: Any, device: Any = None) -> list | None:
-        """The host looks for frames where a latent has them; a mask (1, t or 1, h, w) has them one place before."""
+        """Cut conditionings to a window as the host does, and masks, (1, t or 1, h, w), at their own axis of frames."""
         resized = super().get_resized_cond(cond_in, x_in, window, device)
         for given, cut in zip(cond_in or (), resized or (), strict=True):
             mask = given.get("mask")
@@ -74,9 +74,13 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
 
 
 def with_windows(model: Any, settings: Windows) -> Any:
-    """A clone of the MODEL that denoises long clips window by window."""
+    """Return a clone of the MODEL that denoises long clips window by window.
+
+    Raises:
+        T2VError: where windows of this length and overlap do not cover a clip.
+    """
     video_model(model)
-    windows(settings.length + 1, settings.length, settings.overlap)  # refuses what cannot cover, before sampling
+    windows(settings.length + 1, settings.length, settings.overlap)  # raises before sampling
     model = model.clone()
     model.model_options["context_handler"] = WindowHandler(settings)
     comfy.context_windows.create_prepare_sampling_wrapper(model)

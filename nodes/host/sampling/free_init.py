@@ -16,8 +16,8 @@ from ..models.unet import FREE_NOISE
 from .free_noise import FREE_INIT, OUTER_SAMPLE, as_clips, in_layout_of, repeated_noise, sampling_seed
 
 
-def with_free_init(model: Any, iterations: int, kind: str, spatial: float, temporal: float, order: int) -> Any:
-    """A clone whose sampling is done again and again, each time on noise that keeps the last result's slow changes.
+def with_free_init(model: Any, iterations: int, filter_name: str, spatial: float, temporal: float, order: int) -> Any:
+    """Return a clone that samples several times, each time on noise that keeps the slow changes of the last result.
 
     Source: Wu et al. 2024, FreeInit (arXiv:2312.07537).
     """
@@ -28,7 +28,7 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
     ) -> Tensor:
         first, seed = noise, sampling_seed(args, kwargs)
         if not noise.any():
-            raise T2VError("T2VFreeInit renews noise, and the sampler adds none: switch add_noise on.")
+            raise T2VError("T2VFreeInit renews the noise, and the sampler adds none: switch add_noise on.")
         known = inner.process_latent_in(latent) if latent.any() else latent
         patcher = executor.class_obj.model_patcher
         repeated = patcher.model_options.get("transformer_options", {}).get(FREE_NOISE)
@@ -40,12 +40,12 @@ def with_free_init(model: Any, iterations: int, kind: str, spatial: float, tempo
             if i + 1 == iterations:
                 return result
             comfy.model_management.throw_exception_if_processing_interrupted()
-            clean = inner.process_latent_in(result).to(first)  # the noise waits on the host's device, not the model's
+            clean = inner.process_latent_in(result).to(first)  # the noise is on the host's device, not the model's
             diffused = as_clips((clean - known.to(first) + sigma * first) / gain)
             fresh = as_clips(comfy.sample.prepare_noise(result, (seed + i + 1) % 2**64).to(first))
             if repeated is not None:
                 fresh = repeated_noise(fresh, repeated, seed + i + 1)
-            passing = low_pass(tuple(fresh.shape[2:]), kind, spatial=spatial, temporal=temporal, order=order)
+            passing = low_pass(tuple(fresh.shape[2:]), filter_name, spatial=spatial, temporal=temporal, order=order)
             noise = in_layout_of(mix_frequencies(diffused, fresh, passing), first)
         return result
 

@@ -21,7 +21,10 @@ OUTER_SAMPLE = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
 
 
 def with_free_noise(model: Any, settings: Windows) -> Any:
-    """A clone that denoises a long clip in one pass: windowed temporal attention, repeated and shuffled noise."""
+    """Return a clone that denoises a long clip in one pass: temporal attention in windows, repeated and shuffled noise.
+
+    Source: Qiu et al. 2024, FreeNoise (arXiv:2310.15169).
+    """
     video_model(model)
     windows(settings.length + 1, settings.length, settings.overlap)
 
@@ -32,7 +35,7 @@ def with_free_noise(model: Any, settings: Windows) -> Any:
     model = model.clone()
     model.add_wrapper_with_key(OUTER_SAMPLE, REPEATED_NOISE, outer_sample)
     wrappers = model.wrappers[OUTER_SAMPLE]
-    if FREE_INIT in wrappers:  # within FreeInit's rounds it would undo what they keep of the round before
+    if FREE_INIT in wrappers:  # inside FreeInit's rounds it would replace the noise that they mix
         names = [name for name in wrappers if name != REPEATED_NOISE]
         names.insert(names.index(FREE_INIT), REPEATED_NOISE)
         model.wrappers[OUTER_SAMPLE] = {name: wrappers[name] for name in names}
@@ -41,24 +44,24 @@ def with_free_noise(model: Any, settings: Windows) -> Any:
 
 
 def sampling_seed(args: tuple, kwargs: dict[str, Any]) -> int:
-    """The last argument of what the host wraps, by name or not; nodes may leave it out."""
+    """Return the seed among the arguments of the host's outer_sample: by name, or the last one; 0 where there is none."""
     return kwargs.get("seed", args[-1] if args and isinstance(args[-1], int) else 0) or 0
 
 
 def repeated_noise(clips: Tensor, settings: Windows, seed: int) -> Tensor:
-    """FreeNoise's noise of what is longer than a window. clips: (b, c, t, h, w), made from the seed."""
+    """Return FreeNoise's noise for clips of noise, (b, c, t, h, w), that were drawn with the seed; shorter ones stay."""
     if clips.shape[2] <= settings.length:
         return clips
     generator = torch.Generator().manual_seed(seed % 2**63)
-    torch.randn(clips.shape, generator=generator)  # the library's goes on where the noise ended
+    torch.randn(clips.shape, generator=generator)  # the library's generator has drawn the noise, too
     return reschedule(clips, settings.length, settings.length - settings.overlap, generator)
 
 
 def as_clips(noise: Tensor) -> Tensor:
-    """(b, c, t, h, w), or (t, c, h, w) with the frames as the batch -> (b, c, t, h, w)."""
+    """Return (b, c, t, h, w) of clips, or of a batch of frames, (t, c, h, w)."""
     return noise if noise.ndim == 5 else noise.movedim(0, 1)[None]
 
 
 def in_layout_of(clips: Tensor, noise: Tensor) -> Tensor:
-    """Clips in the layout of the noise that they were made of."""
+    """Return clips, (b, c, t, h, w), in the layout of the noise, see `as_clips`."""
     return clips if noise.ndim == 5 else clips[0].movedim(1, 0)

@@ -1,4 +1,4 @@
-"""Live previews of clips: a sheet of frames, by the model's latent colours."""
+"""Live previews of clips: a sheet of frames in the model's latent colours."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 MAX_FRAMES = 16
-"""Frames on a sheet at most, evenly taken from the clip."""
+"""Frames on a sheet at most, evenly spaced over the clip."""
 
 
 def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
-    """The host's sampler callback: progress per step, and a sheet where previews are switched on."""
+    """Make the host's sampler callback: it reports progress, and shows a sheet where previews are switched on."""
     look, progress = sheets(model), comfy.utils.ProgressBar(steps)
 
     def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:
@@ -26,14 +26,14 @@ def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], Non
 
 
 def sheets(model: Any) -> Callable[[Tensor], tuple | None]:
-    """What makes a picture for the host's progress bar of latents, and nothing where previews are switched off."""
+    """Make the function from latents to a picture for the host's progress bar; to None where previews are switched off."""
     latent_format = model.model.latent_format
     wanted = latent_preview.get_previewer(model.load_device, latent_format) is not None
     return lambda latent: ("JPEG", sheet(latent, latent_format), None) if wanted else None
 
 
 def sheet(latent: Tensor, latent_format: Any) -> Any:
-    """Frames of the first clip side by side, as a PIL image. latent: (b, 4, t, h, w) or (t, 4, h, w)."""
+    """Draw frames of the first clip side by side, as a PIL image. latent: (b, 4, t, h, w) or (t, 4, h, w)."""
     frames = latent[0].transpose(0, 1) if latent.ndim == 5 else latent  # (t, 4, h, w)
     count = min(len(frames), MAX_FRAMES)
     frames = frames[torch.linspace(0, len(frames) - 1, count).round().long().to(frames.device)].float()
