@@ -53,7 +53,7 @@ def film(
     pipeline: Any, frames: int, method: str, output: Path, progress: Callable[[int, int], None] | None = None
 ) -> None:
     """Make a film of the story, from its text to a file."""
-    from t2v_models.films.film import Film
+    from t2v_models import Film
     from t2v_models.video import VideoWriter
 
     made = Film(pipeline, STORY, frames=frames, method=method, progress=progress)
@@ -194,8 +194,7 @@ def steps(model: str, frames: int) -> dict[str, Callable[[], Any]]:
 
 def films(model: str, frames: int) -> dict[str, Callable[[], Any]]:
     """Return calls that make the latents of a whole film, by their method; the plain pass is one long clip."""
-    from t2v_models import load_pipeline
-    from t2v_models.films.film import Film
+    from t2v_models import Film, load_pipeline
     from t2v_models.films.settings import METHODS
 
     pipeline = load_pipeline(model)

@@ -76,10 +76,9 @@ class Pipeline:
         return next(self.unet.parameters()).device
 
     def identity(self) -> str:
-        """A digest of weights, noise schedule and family: a film goes on only with the model that began it."""
-        return (
-            weights_digest(self.unet) + weights_digest(self.text_encoder) + schedule_digest(self.schedule, self.family)
-        )
+        """A digest of weights, noise schedule and family: a film is resumed only with the model that began it."""
+        parts = weights_digest(self.unet), weights_digest(self.text_encoder)
+        return "".join(parts) + schedule_digest(self.schedule, self.family)
 
     @torch.no_grad()
     def __call__(

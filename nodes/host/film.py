@@ -37,7 +37,7 @@ from .sampling import preview
 log = logging.getLogger(__name__)
 
 FINISHED = "finished"
-"""A file that says so in a film's folder."""
+"""An empty file in the folder of a film that is finished."""
 
 _OWN_WRAPPERS = (controlnet.KEY, guidance.KEY, checks.KEY)
 """Our own wrappers, which every MODEL has."""
@@ -146,7 +146,7 @@ class HostPipeline:
         return stories.encode(self.clip, texts).to(self.device)
 
     def unknowable(self) -> list[str]:
-        """What other nodes have put into the models and `identity` does not cover, since it is code: FreeU and its like."""
+        """Names of what other nodes have set on the models and `identity` cannot cover, since it is code, such as FreeU's."""
         given = self.unet.patcher.model_options.get("transformer_options", {})
         names = [name for key in ("patches", "patches_replace") for name, code in given.get(key, {}).items() if code]
         names += ["optimized_attention_override"] if given.get("optimized_attention_override") else []
@@ -182,9 +182,9 @@ def make(
         model, clip: of the host.
         story: see `t2v_models.sampling.story`.
         window: how the frames are denoised.
-        resume: keep what is finished, and go on from it.
-        fps: the frame rate; 0 is the model's own, as it is of width and height.
-        settings: of `Film`, besides.
+        resume: store finished parts, and continue with those of a film that was stopped.
+        fps: the frame rate; 0 for the model's own.
+        settings: further arguments of `Film`; a width or height of 0 is the model's own.
 
     Returns:
         A LATENT (1, 4, frames, h, w), and the frame rate.
@@ -219,7 +219,7 @@ def make(
     check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
     latents = _filled(film)
     if folder is not None:
-        for mark in folder.parent.glob(f"*/{FINISHED}"):  # when another is finished, those are saved or not wanted
+        for mark in folder.parent.glob(f"*/{FINISHED}"):  # a film before this one is saved by now, or not wanted
             if mark.parent != folder:
                 shutil.rmtree(mark.parent, ignore_errors=True)
         (folder / FINISHED).touch()
@@ -227,19 +227,19 @@ def make(
 
 
 def _resumable(pipeline: HostPipeline) -> bool:
-    """Whether a stopped film would go on as it began; logs why not."""
+    """Whether a stopped film would continue with the same model; logs why not."""
     unknowable = pipeline.unknowable()
     if unknowable:
         log.warning(
-            "The film is made without a way to resume it: what other nodes have set on the model (%s) cannot be told "
-            "from what they set another time.",
+            "The film is made without a way to resume it: other nodes have set code on the model (%s), which cannot be "
+            "compared with that of a later run.",
             ", ".join(unknowable),
         )
     return not unknowable
 
 
 def _filled(film: Film) -> Tensor:
-    """A film's latents, (1, 4, frames, h, w); its parts take their place at once, so that none is held twice."""
+    """All latents of a film, (1, 4, frames, h, w), collected without holding any part twice."""
     latents, at = torch.empty(film.shape), 0
     for part in film.latents():
         latents[:, :, at : at + part.shape[2]] = part
@@ -285,8 +285,8 @@ def _weights(patcher: Any) -> str:
     unet, prefix = getattr(patcher.model, "diffusion_model", None), "diffusion_model."
     if unet is None:
         return weights_digest(patcher.model, unpatched(patcher))
-    kept = {name: value for name, value in unpatched(patcher).items() if name.startswith(prefix)}
-    return weights_digest(unet, {name.removeprefix(prefix): value for name, value in kept.items()})
+    own = {name: value for name, value in unpatched(patcher).items() if name.startswith(prefix)}
+    return weights_digest(unet, {name.removeprefix(prefix): value for name, value in own.items()})
 
 
 def _latent(pipeline: HostPipeline, latents: Tensor) -> dict[str, Tensor]:
@@ -301,7 +301,7 @@ def _room(clips: int, shape: Sequence[int], frames: int, device: torch.device) -
 
 
 def _feed(digest: Any, value: Any) -> None:
-    """What a patch of the host consists of: numbers, tensors, and adapters that hold some."""
+    """Add a patch of the host to a digest: numbers, tensors, and adapters that hold some."""
     if isinstance(value, Tensor):
         digest.update(sample_bytes(value))
     elif isinstance(value, list | tuple):
@@ -314,7 +314,7 @@ def _feed(digest: Any, value: Any) -> None:
 
 
 def _contexts(conditioning: list) -> FrameContexts:
-    """The text of a CONDITIONING, or its story; T2VError where it holds more, which would be lost."""
+    """The text or story of a CONDITIONING; T2VError where it holds more, which would be lost."""
     called = "The conditioning that T2VContinue was given"
     if stories.hooks_of(conditioning, called) is not None:
         raise T2VError(f"{called} {_HOOKED}")
@@ -323,7 +323,7 @@ def _contexts(conditioning: list) -> FrameContexts:
 
 
 def _unfinished(model: str, story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:
-    """A folder of its own for every film, under the output folder."""
+    """The folder for the finished parts of this film, under the output folder."""
     about = repr((model, story, window, fps, sorted(settings.items())))
     name = hashlib.sha256(about.encode()).hexdigest()[:16]
     return Path(folder_paths.get_output_directory()) / "t2v_unfinished" / name

@@ -42,7 +42,7 @@ class FilmModel(Protocol):
         """The noise schedule that the UNet was trained with."""
 
     def identity(self) -> str:
-        """A digest of all that decides the model's predictions: a film goes on only with the model that began it."""
+        """A digest of all that decides the model's predictions: a film is resumed only with the model that began it."""
 
     def encode_text(self, texts: Sequence[str], /) -> Tensor:
         """Texts -> (texts, n, d)."""
