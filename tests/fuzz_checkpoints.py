@@ -1,4 +1,4 @@
-"""Mutated model files: each gives one clear error that names the file, or loads; nothing of it is executed.
+"""Mutate model files: each gives one clear error that names the file, or loads; no code in it is executed.
 
     python tests/fuzz_checkpoints.py [--count 10000] [--seed 0]
 
@@ -59,22 +59,22 @@ class Touch:
 
 
 def originals() -> dict[str, bytes]:
-    """Whole files of every form, made once."""
+    """Make undamaged files of every form: name -> bytes."""
     files = {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "file"
 
-        def keep(name: str, write: Callable[[Path], object]) -> None:
+        def add(name: str, write: Callable[[Path], object]) -> None:
             write(path)
             files[name] = path.read_bytes()
 
         for layout in ("diffusers", "modelscope", "videocrafter"):
             tensors = {name: tensor.half() for name, tensor in in_layout(layout, TINY).items()}
-            keep(f"{layout}.safetensors", lambda p, t=tensors: save_file(t, p))
-            keep(f"{layout}.pth", lambda p, t=tensors: torch.save(t, p))
-            keep(f"{layout}.old.pth", lambda p, t=tensors: torch.save(t, p, _use_new_zipfile_serialization=False))
+            add(f"{layout}.safetensors", lambda p, t=tensors: save_file(t, p))
+            add(f"{layout}.pth", lambda p, t=tensors: torch.save(t, p))
+            add(f"{layout}.old.pth", lambda p, t=tensors: torch.save(t, p, _use_new_zipfile_serialization=False))
         whole = {"state_dict": {n: t.half() for n, t in all_in_one(TINY).items()}, "epoch": 3, "callbacks": {}}
-        keep("model.ckpt", lambda p: torch.save(whole, p))
+        add("model.ckpt", lambda p: torch.save(whole, p))
     return files
 
 
@@ -94,7 +94,7 @@ def flipped(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
 
 
 def flipped_header(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
-    """Bits of the part that describes the tensors, and of a zip's directory at the end."""
+    """Flip bits of the part that describes the tensors, and of a zip's directory at the end."""
     mutated = bytearray(data)
     reach = min(len(data), 40_000)
     for _ in range(rng.choice([1, 1, 2, 5])):
@@ -117,7 +117,7 @@ def inserted(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
 
 
 def rewritten(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
-    """Renamed, dropped or added keys, other shapes or types, in a file that is whole."""
+    """Rename, drop or add keys, or change shapes or types, in an undamaged file."""
     layout = rng.choice(["diffusers", "modelscope", "videocrafter"])
     tensors = dict(in_layout(layout, TINY))
     for _ in range(rng.choice([1, 1, 3])):
@@ -151,7 +151,7 @@ def rewritten(rng: random.Random, data: bytes, name: str, witness: str) -> bytes
 
 
 def header_edited(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
-    """A safetensors header with a wrong number, name or type, its length kept right."""
+    """Write a wrong number, name or type into a safetensors header, whose length stays right."""
     tensors = {name: tensor.half() for name, tensor in in_layout("modelscope", TINY).items()}
     from safetensors.torch import save
 
@@ -183,7 +183,7 @@ def header_edited(rng: random.Random, data: bytes, name: str, witness: str) -> b
 
 
 def with_code(rng: random.Random, data: bytes, name: str, witness: str) -> bytes:
-    """A pickle that would run a command, alone, among tensors, or in a zip as PyTorch writes it."""
+    """Write a pickle that would run a command: alone, among tensors, or in a zip as PyTorch writes it."""
     kind = rng.randrange(4)
     tensors = in_layout("modelscope", TINY)
     if kind == 0:
@@ -244,7 +244,7 @@ MUTATIONS: tuple[Mutation, ...] = (
 
 
 def mutate(seed: int, files: dict[str, bytes], witness: str) -> tuple[str, str, bytes]:
-    """(mutation, name, bytes) number `seed`, always the same."""
+    """Make the file number `seed`: (mutation, name, bytes)."""
     rng = random.Random(seed)
     name = rng.choice(sorted(files))
     mutation = MUTATIONS[seed % len(MUTATIONS)]
@@ -252,7 +252,7 @@ def mutate(seed: int, files: dict[str, bytes], witness: str) -> tuple[str, str, 
 
 
 def differing(unet: UNet3D) -> int:
-    """How many numbers differ from those of the whole file."""
+    """Count the numbers that differ from those of the undamaged file."""
     if unet.config != TINY:
         return sys.maxsize
     count = 0
@@ -267,7 +267,7 @@ def differing(unet: UNet3D) -> int:
 
 
 def outcome(path: Path, witness: Path) -> str:
-    """What loading the file gives: "loaded", "refused", or what went wrong."""
+    """Load the file; returns "loaded", "refused", or the failure."""
     start = time.process_time()
     try:
         different = differing(load_unet(path))

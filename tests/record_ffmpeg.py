@@ -1,4 +1,4 @@
-"""Records what ffmpeg prints about a few small clips, for tests of the functions that parse it.
+"""Record the texts that ffmpeg prints about a few small clips, for tests of the functions that parse them.
 
     python tests/record_ffmpeg.py /usr/bin/ffmpeg …/ffmpeg-linux-x86_64-v7.0.2 …
 

@@ -1,9 +1,9 @@
-"""Records names and shapes of the reference implementations' tensors, at full size on the meta device.
+"""Record names and shapes of the reference implementations' tensors, at full size on the meta device.
 
     python tests/record_manifests.py --modelscope …/unet_sd.py --videocrafter DIR --dynamicrafter DIR --t2v-turbo DIR
 
-The references are their authors' repositories (and PyPI's diffusers and open_clip); none of their code is kept here,
-only what `state_dict()` says. Writes tests/fixtures/manifests.json.gz: name of the model -> [[name, shape], …] in the
+The references are their authors' repositories, and PyPI's diffusers and open_clip. None of their code is stored here,
+only names and shapes of `state_dict()`. Writes tests/fixtures/manifests.json.gz: name of the model -> [[name, shape], …] in the
 order of the reference's modules.
 """
 
@@ -59,7 +59,7 @@ VAE = {
 
 
 class Missing(types.ModuleType):
-    """Stands in for what the references import and do not need here."""
+    """Replaces a module that the references import and that is not needed here."""
 
     def __getattr__(self, name: str):
         if name.startswith("__"):
@@ -68,7 +68,7 @@ class Missing(types.ModuleType):
 
 
 def import_from(root: Path, name: str) -> types.ModuleType:
-    """A module of a repository; what it imports from elsewhere and is not installed becomes `Missing`."""
+    """Import a module of a repository; modules that it imports and that are not installed become `Missing`."""
     for loaded in [n for n in sys.modules if n.split(".")[0] in ("lvdm", "utils")]:
         del sys.modules[loaded]
     sys.path.insert(0, str(root))
@@ -84,7 +84,59 @@ def import_from(root: Path, name: str) -> types.ModuleType:
 
 
 def manifest(module: torch.nn.Module) -> list:
+    """List the [name, shape] of every tensor, in the module's order."""
     return [[name, list(tensor.shape)] for name, tensor in module.state_dict().items()]
+
+
+def modelscope(path: Path) -> dict[str, list]:
+    spec = importlib.util.spec_from_file_location("unet_sd", path)
+    unet_sd = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(unet_sd)
+    model = unet_sd.UNetSD(4, 320, 768, 1024, 4, [1, 2, 4, 4], 8, 64, 2, [1, 0.5, 0.25], temporal_attention=True)
+    return {"modelscope": manifest(model)}
+
+
+def diffusers() -> dict[str, list]:
+    model = importlib.import_module("diffusers").UNet3DConditionModel
+    return {"diffusers": manifest(model()), "diffusers-turbo": manifest(model(time_cond_proj_dim=256))}
+
+
+def videocrafter(root: Path) -> dict[str, list]:
+    model = import_from(root, "lvdm.modules.networks.openaimodel3d").UNetModel
+    recorded = {
+        "videocrafter2": manifest(model(**LVDM, fps_cond=True)),
+        "videocrafter1-512": manifest(model(**VC1)),
+        "videocrafter1-1024": manifest(model(**VC1, fps_cond=True)),
+        "videocrafter1-i2v": manifest(model(**LVDM, fps_cond=True, use_image_attention=True)),
+    }
+    blocks = import_from(root, "lvdm.modules.networks.ae_modules")
+    vae = torch.nn.Module()
+    vae.encoder, vae.decoder = blocks.Encoder(**VAE), blocks.Decoder(**VAE)
+    vae.quant_conv, vae.post_quant_conv = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(4, 4, 1)
+    return recorded | {"vae": manifest(vae)}
+
+
+def dynamicrafter(root: Path) -> dict[str, list]:
+    model = import_from(root, "lvdm.modules.networks.openaimodel3d").UNetModel
+    return {
+        "dynamicrafter-256": manifest(model(**DC, image_cross_attention_scale_learnable=True)),
+        "dynamicrafter-512": manifest(model(**DC)),
+    }
+
+
+def t2v_turbo(root: Path) -> dict[str, list]:
+    model = import_from(root, "lvdm.modules.networks.openaimodel3d").UNetModel
+    turbo = LVDM | {"fps_cond": True, "time_cond_proj_dim": 256}
+    return {
+        "t2v-turbo-vc2": manifest(model(**turbo)),
+        "t2v-turbo-v2": manifest(model(**turbo, motion_cond_proj_dim=256)),
+    }
+
+
+def openclip() -> dict[str, list]:
+    text = {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24}
+    vision = {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14}
+    return {"openclip": manifest(importlib.import_module("open_clip").CLIP(1024, vision, text))}
 
 
 def main() -> None:
@@ -93,43 +145,9 @@ def main() -> None:
     for name in ("videocrafter", "dynamicrafter", "t2v-turbo"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     args = parser.parse_args()
-    recorded = {}
     with torch.device("meta"):
-        spec = importlib.util.spec_from_file_location("unet_sd", args.modelscope)
-        unet_sd = importlib.util.module_from_spec(spec)
-        spec.loader.exec_module(unet_sd)
-        recorded["modelscope"] = manifest(
-            unet_sd.UNetSD(4, 320, 768, 1024, 4, [1, 2, 4, 4], 8, 64, 2, [1, 0.5, 0.25], temporal_attention=True)
-        )
-
-        diffusers = importlib.import_module("diffusers")
-        recorded["diffusers"] = manifest(diffusers.UNet3DConditionModel())
-        recorded["diffusers-turbo"] = manifest(diffusers.UNet3DConditionModel(time_cond_proj_dim=256))
-
-        model = import_from(args.videocrafter, "lvdm.modules.networks.openaimodel3d").UNetModel
-        recorded["videocrafter2"] = manifest(model(**LVDM, fps_cond=True))
-        recorded["videocrafter1-512"] = manifest(model(**VC1))
-        recorded["videocrafter1-1024"] = manifest(model(**VC1, fps_cond=True))
-        recorded["videocrafter1-i2v"] = manifest(model(**LVDM, fps_cond=True, use_image_attention=True))
-        blocks = import_from(args.videocrafter, "lvdm.modules.networks.ae_modules")
-        vae = torch.nn.Module()
-        vae.encoder, vae.decoder = blocks.Encoder(**VAE), blocks.Decoder(**VAE)
-        vae.quant_conv, vae.post_quant_conv = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(4, 4, 1)
-        recorded["vae"] = manifest(vae)
-
-        model = import_from(args.dynamicrafter, "lvdm.modules.networks.openaimodel3d").UNetModel
-        recorded["dynamicrafter-256"] = manifest(model(**DC, image_cross_attention_scale_learnable=True))
-        recorded["dynamicrafter-512"] = manifest(model(**DC))
-
-        model = import_from(args.t2v_turbo, "lvdm.modules.networks.openaimodel3d").UNetModel
-        turbo = LVDM | {"fps_cond": True, "time_cond_proj_dim": 256}
-        recorded["t2v-turbo-vc2"] = manifest(model(**turbo))
-        recorded["t2v-turbo-v2"] = manifest(model(**turbo, motion_cond_proj_dim=256))
-
-        open_clip = importlib.import_module("open_clip")
-        text = {"context_length": 77, "vocab_size": 49408, "width": 1024, "heads": 16, "layers": 24}
-        vision = {"image_size": 224, "layers": 32, "width": 1280, "head_width": 80, "patch_size": 14}
-        recorded["openclip"] = manifest(open_clip.CLIP(1024, vision, text))
+        recorded = modelscope(args.modelscope) | diffusers() | videocrafter(args.videocrafter)
+        recorded |= dynamicrafter(args.dynamicrafter) | t2v_turbo(args.t2v_turbo) | openclip()
     for name, entries in recorded.items():
         print(f"{name}: {len(entries)} tensors")
     OUTPUT.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""What is kept for a next start is whole, or said not to be."""
+"""Files that a stopped run continues from are whole, or an error says that they are not."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from t2v_models.atomic_files import write_tensors, write_text
 from t2v_models.errors import T2VError
 
 
-def test_tensors_come_back_whole_whatever_their_memory(tmp_path):
+def test_tensors_that_share_memory_come_back_whole(tmp_path):
     whole = torch.arange(12.0).view(3, 4)
     given = {"whole": whole, "turned": whole.T, "part": whole[:, 1:3], "alone": whole[0, 0]}
     write_tensors(tmp_path / "state.safetensors", given, {"step": "3"})
@@ -23,7 +23,7 @@ def test_tensors_come_back_whole_whatever_their_memory(tmp_path):
     "write",
     [lambda path: write_tensors(path, {"x": torch.rand(1 << 20)}), lambda path: write_text(path, "x" * (4 << 20))],
 )
-def test_a_full_disk_is_one_sentence_and_what_was_kept_stays(small_disk, write):
+def test_a_full_disk_gives_one_sentence_and_the_old_file_stays(small_disk, write):
     path = small_disk / "state.safetensors"
     write_tensors(path, {"x": torch.ones(3)})
     before = path.read_bytes()

@@ -1,4 +1,4 @@
-"""Conversions give the same weights in another layout, or refuse; nothing half-made is left."""
+"""Conversions give equal weights in another layout or an error, and leave no unfinished file."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from t2v_models.unet import UNet3D, UNetConfig
 from .support.checkpoints import SMALL, all_in_one, diffusers_folder, in_layout, same
 
 
-def test_the_image_parts_of_a_model_travel_along(tmp_path: Path) -> None:
+def test_a_conversion_keeps_the_image_parts(tmp_path: Path) -> None:
     tensors = all_in_one(dataclasses.replace(SMALL, image_attention=True))
     image = {
         "embedder.model.visual.conv1.weight": torch.randn(8, 3, 2, 2),
@@ -38,7 +38,7 @@ def test_the_image_parts_of_a_model_travel_along(tmp_path: Path) -> None:
         convert(tmp_path / "folder", tmp_path / "ms", "modelscope")
 
 
-def test_the_whole_clip_gives_its_text_encoder_and_its_eye_is_left_out(tmp_path: Path) -> None:
+def test_a_conversion_keeps_the_text_encoder_of_a_whole_clip_and_drops_its_image_encoder(tmp_path: Path) -> None:
     source = tmp_path / "source"
     convert(diffusers_folder(tmp_path / "first"), source, "modelscope")
     clip = torch.load(source / "open_clip_pytorch_model.bin", weights_only=True)
@@ -48,7 +48,7 @@ def test_the_whole_clip_gives_its_text_encoder_and_its_eye_is_left_out(tmp_path:
         assert not any("visual" in name for path in made if path.suffix != ".json" for name in load_state_dict(path))
 
 
-def test_what_a_layout_cannot_say_of_the_noise_schedule_is_not_lost(tmp_path: Path) -> None:
+def test_a_conversion_refuses_to_lose_the_noise_schedule(tmp_path: Path) -> None:
     source = diffusers_folder(tmp_path / "source")
     (source / "scheduler").mkdir()
     config = {"prediction_type": "v_prediction", "beta_start": 0.00085, "beta_end": 0.012}
@@ -64,7 +64,9 @@ def test_what_a_layout_cannot_say_of_the_noise_schedule_is_not_lost(tmp_path: Pa
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("base", [0.3, 0.7])
-def test_the_scale_of_the_signal_survives_half_precision(tmp_path: Path, dtype: torch.dtype, base: float) -> None:
+def test_a_conversion_to_half_precision_keeps_the_scale_of_the_signal(
+    tmp_path: Path, dtype: torch.dtype, base: float
+) -> None:
     scale = {"scale_arr": torch.cat([torch.linspace(1, base, 400), torch.full((1000,), base)])}
     torch.save({"state_dict": all_in_one() | scale}, tmp_path / "model.ckpt")
     convert(tmp_path / "model.ckpt", tmp_path / "half.ckpt", "videocrafter", dtype=dtype)
@@ -75,7 +77,7 @@ def test_the_scale_of_the_signal_survives_half_precision(tmp_path: Path, dtype: 
 
 
 @pytest.mark.parametrize("layout", ["modelscope", "videocrafter", "diffusers"])
-def test_conversion_and_back_is_exact(tmp_path: Path, layout: str) -> None:
+def test_a_conversion_there_and_back_is_exact(tmp_path: Path, layout: str) -> None:
     source = diffusers_folder(tmp_path / "source")
     seen = []
     convert(source, tmp_path / "there", layout, progress=lambda done, total: seen.append((done, total)))
@@ -87,7 +89,7 @@ def test_conversion_and_back_is_exact(tmp_path: Path, layout: str) -> None:
     assert inspect(tmp_path / "back").config == inspect(source).config
 
 
-def test_what_we_write_for_pytorch_loads_in_pytorch(tmp_path: Path) -> None:
+def test_pytorch_loads_the_files_that_are_written_for_it(tmp_path: Path) -> None:
     source = diffusers_folder(tmp_path / "source")
     convert(source, tmp_path / "model.ckpt", "videocrafter", dtype=torch.float16)
     loaded = torch.load(tmp_path / "model.ckpt", weights_only=True)["state_dict"]
@@ -98,7 +100,7 @@ def test_what_we_write_for_pytorch_loads_in_pytorch(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_diffusers_computes_with_what_we_write(tmp_path: Path) -> None:
+def test_diffusers_computes_with_a_converted_folder(tmp_path: Path) -> None:
     from diffusers import UNet3DConditionModel
 
     save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
@@ -135,7 +137,7 @@ def test_a_conversion_never_overwrites_and_leaves_nothing_when_it_fails(tmp_path
     assert [path.name for path in tmp_path.iterdir()] == ["model.safetensors"]
 
 
-def test_numbers_beyond_half_precision_are_not_made_infinite(tmp_path: Path) -> None:
+def test_a_conversion_refuses_numbers_beyond_half_precision(tmp_path: Path) -> None:
     tensors = in_layout("modelscope")
     tensors["out.2.bias"] = torch.full((4,), 1e5)
     save_file(tensors, tmp_path / "model.safetensors")
@@ -171,14 +173,14 @@ def test_the_command_line_inspects_and_converts(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter"])
-def test_what_could_not_be_read_again_is_not_written(tmp_path, layout):
+def test_a_conversion_refuses_a_file_that_could_not_be_read_again(tmp_path, layout):
     with pytest.raises(T2VError, match=r"groups of its normalisations .* choose the layout diffusers, and a folder"):
         convert(BUILT_IN_FOLDER, tmp_path / "model.ckpt", layout)
     assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("layout", ["diffusers", "modelscope", "videocrafter"])
-def test_numbers_that_no_shape_tells_are_not_lost_in_a_single_file(tmp_path, layout):
+def test_a_conversion_refuses_to_lose_numbers_that_do_not_follow_from_shapes(tmp_path, layout):
     source = diffusers_folder(tmp_path / "source")
     path = source / "unet" / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"norm_eps": 1e-6}))

@@ -1,4 +1,4 @@
-"""Files and folders of every kind are opened, and give the same weights."""
+"""Files and folders of every kind are opened, and give equal weights."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_single_file_of_any_form_loads(tmp_path: Path, layout: str, prefix: st
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 @pytest.mark.parametrize("form", ["safetensors", "zip"])
-def test_the_type_of_the_file_stays_unless_another_is_asked_for(tmp_path: Path, dtype: torch.dtype, form: str) -> None:
+def test_weights_keep_the_files_type_unless_another_is_given(tmp_path: Path, dtype: torch.dtype, form: str) -> None:
     path = tmp_path / "model.pth"
     tensors = {name: tensor.to(dtype) for name, tensor in in_layout("modelscope").items()}
     save_file(tensors, path) if form == "safetensors" else torch.save(tensors, path)
@@ -60,7 +60,7 @@ def test_the_type_of_the_file_stays_unless_another_is_asked_for(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("form", ["safetensors", "zip"])
-def test_float8_weights_load_as_bfloat16_which_holds_them_exactly(tmp_path: Path, form: str) -> None:
+def test_float8_weights_load_exactly_as_bfloat16(tmp_path: Path, form: str) -> None:
     path = tmp_path / "model.safetensors"
     tensors = {n: t.to(torch.float8_e4m3fn) for n, t in in_layout("videocrafter").items()}
     save_file(tensors, path) if form == "safetensors" else torch.save(tensors, path)
@@ -114,7 +114,7 @@ def test_modelscopes_own_folder_loads_from_files_of_any_name(tmp_path: Path) -> 
     assert same(checkpoint.text_encoder(), text_weights())
 
 
-def test_one_file_with_all_parts(tmp_path: Path) -> None:
+def test_a_file_with_all_parts_loads(tmp_path: Path) -> None:
     torch.save({"state_dict": all_in_one(), "global_step": 3}, tmp_path / "model.ckpt")
     checkpoint = open_checkpoint(tmp_path / "model.ckpt")
     assert same(checkpoint.unet(), unet_weights())
@@ -124,7 +124,7 @@ def test_one_file_with_all_parts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("order", ["VQGAN_autoencoder.pth", "z.pth"])
 def test_modelscopes_vae_may_be_the_whole_of_stable_diffusion(tmp_path: Path, order: str) -> None:
-    """As published: its other parts stand back, wherever the file comes in the folder."""
+    """As published: its other parts are left out, wherever the file stands in the folder."""
     image = dataclasses.replace(SMALL, temporal_attention=False, temporal_convolution=False, init_attention=False)
     whole = {name.replace(".3.", ".2."): tensor for name, tensor in all_in_one(image).items()}
     whole |= {name: 2 * tensor for name, tensor in whole.items() if name.startswith("cond_stage_model.")}
@@ -142,7 +142,7 @@ def test_modelscopes_vae_may_be_the_whole_of_stable_diffusion(tmp_path: Path, or
     assert open_checkpoint(tmp_path).text_encoder() is not None
 
 
-def test_a_config_json_among_files_is_that_of_its_own_part(tmp_path: Path) -> None:
+def test_a_config_json_among_files_belongs_to_its_own_part(tmp_path: Path) -> None:
     convert(diffusers_folder(tmp_path / "source"), tmp_path / "ms", "modelscope")
     plain = open_checkpoint(tmp_path / "ms")
     vae = json.loads((tmp_path / "source" / "vae" / "config.json").read_text()) | {"sample_size": 768}
@@ -158,7 +158,7 @@ def test_a_config_json_among_files_is_that_of_its_own_part(tmp_path: Path) -> No
         assert alone.info.defaults == plain.info.defaults
 
 
-def test_dynamicrafters_name_for_the_frame_rates_embedding_is_known(tmp_path: Path) -> None:
+def test_dynamicrafters_name_of_the_frame_rates_embedding_is_recognised(tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, fps_embedding=True)
     tensors = in_layout("videocrafter", config, "model.diffusion_model.")
     torch.save(
@@ -177,7 +177,7 @@ def test_shards_of_a_variant_load(tmp_path: Path) -> None:
     assert same(open_checkpoint(folder).unet(), unet_weights())
 
 
-def test_the_head_size_of_an_unusual_model_is_asked_for_where_shapes_do_not_tell(tmp_path: Path) -> None:
+def test_an_unusual_model_without_its_head_size_is_refused_and_loads_with_it(tmp_path: Path) -> None:
     config = dataclasses.replace(SMALL, channels=(32, 96), head_dim=4, init_attention=False)
     tensors = {n: torch.zeros(t.shape) for n, t in UNet3D(config, device="meta").state_dict().items()}
     save_file(tensors, tmp_path / "model.safetensors")
@@ -187,8 +187,16 @@ def test_the_head_size_of_an_unusual_model_is_asked_for_where_shapes_do_not_tell
     assert load_unet(tmp_path / "model.safetensors").config.head_dim == 4
 
 
+@pytest.mark.parametrize("whole_folder", [True, False])
+def test_a_broken_config_json_is_named_wherever_its_model_is_opened(tmp_path: Path, whole_folder: bool) -> None:
+    save_file(in_layout("modelscope"), tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_text("{broken")
+    with pytest.raises(T2VError, match=r"config\.json is no readable JSON"):
+        open_checkpoint(tmp_path if whole_folder else tmp_path / "model.safetensors")
+
+
 @pytest.mark.parametrize("family", ["vgen", {"family": "vgen", "name": "vgen", "pace": ["slowly", "fast"]}])
-def test_a_model_that_the_host_saved_tells_its_head_size_and_family(tmp_path: Path, family: str | dict) -> None:
+def test_a_model_that_the_host_saved_keeps_its_head_size_and_family(tmp_path: Path, family: str | dict) -> None:
     config = dataclasses.replace(SMALL, channels=(32, 96), head_dim=4, init_attention=False)
     tensors = {n: torch.zeros(t.shape) for n, t in UNet3D(config, device="meta").state_dict().items()}
     tensors = {f"model.diffusion_model.{n}": tensor for n, tensor in tensors.items()}
@@ -212,7 +220,7 @@ def test_loaded_weights_can_be_trained_without_touching_the_file(tmp_path: Path)
     assert path.read_bytes() == before
 
 
-def test_a_text_encoder_of_another_model_is_refused_in_a_sentence(tmp_path):
+def test_a_text_encoder_of_another_model_is_refused_with_one_sentence(tmp_path):
     from transformers import CLIPTextConfig, CLIPTextModel
 
     shutil.copytree(BUILT_IN_FOLDER, tmp_path / "model")
@@ -225,7 +233,7 @@ def test_a_text_encoder_of_another_model_is_refused_in_a_sentence(tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["missing", "vocab.json", "merges.txt", "broken"])
-def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, monkeypatch, damage):
+def test_a_model_with_an_incomplete_tokenizer_is_refused_with_one_sentence(tmp_path, monkeypatch, damage):
     monkeypatch.setattr(loading, "CLIP", str(tmp_path / "nowhere"))
     folder = tmp_path / "tokenizer"
     shutil.copytree(BUILT_IN_FOLDER / "tokenizer", folder)
@@ -239,14 +247,14 @@ def test_a_model_without_a_whole_tokenizer_is_refused_in_a_sentence(tmp_path, mo
         loading.load_tokenizer(folder)
 
 
-def test_texts_of_a_model_without_a_tokenizer_are_filled_up_as_its_encoder_learned_it(monkeypatch):
+def test_texts_of_a_model_without_a_tokenizer_are_padded_as_in_its_training(monkeypatch):
     monkeypatch.setattr(loading, "CLIP", str(BUILT_IN_FOLDER / "tokenizer"))  # as CLIP's, it fills up with the end
     clip, open_clip = (loading.load_tokenizer(None, width) for width in (768, 1024))
     assert clip.pad_token_id == clip.eos_token_id
     assert (open_clip.pad_token_id, len(open_clip)) == (0, len(clip))
 
 
-def test_a_tokenizer_of_two_files_reads_clips_length_of_text_and_is_filled_up_likewise(tmp_path):
+def test_a_tokenizer_of_two_files_has_clips_length_and_padding(tmp_path):
     for name in ("vocab.json", "merges.txt"):
         shutil.copy(BUILT_IN_FOLDER / "tokenizer" / name, tmp_path / name)
     clip, open_clip = (loading.load_tokenizer(tmp_path, width) for width in (768, 1024))
@@ -256,7 +264,7 @@ def test_a_tokenizer_of_two_files_reads_clips_length_of_text_and_is_filled_up_li
     assert told.pad_token_id == told.eos_token_id
 
 
-def test_a_tokenizer_beside_the_weights_is_found_and_goes_along_into_another_layout(tmp_path):
+def test_a_tokenizer_beside_the_weights_is_found_and_kept_by_a_conversion(tmp_path):
     path = tmp_path / "files" / "model.safetensors"
     path.parent.mkdir()
     save_file(in_layout("modelscope"), path)

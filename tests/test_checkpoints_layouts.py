@@ -86,7 +86,7 @@ def test_tensors_keep_their_values_through_every_layout() -> None:
         assert all(torch.equal(tensor, original[name]) for name, tensor in loaded.state_dict().items())
 
 
-def test_the_reference_orders_that_ordered_loras_follow() -> None:
+def test_the_order_of_modules_is_that_of_the_references() -> None:
     for model, order in (
         ("t2v-turbo-vc2", videocrafter_order(PRESETS["t2v-turbo-vc2"])),
         ("diffusers-turbo", diffusers_order(PRESETS["t2v-turbo-ms"])),
@@ -107,7 +107,7 @@ def test_the_reference_orders_that_ordered_loras_follow() -> None:
         (lambda t: t.update({"out.2.weight": t["input_blocks.0.0.weight"]}), "out.2.weight"),
     ],
 )
-def test_what_does_not_fit_is_named(change, said: str) -> None:
+def test_an_error_names_the_tensor_that_does_not_fit(change, said: str) -> None:
     tensors = on_meta(manifests()["modelscope"])
     change(tensors)
     with pytest.raises(T2VError, match=said):
@@ -124,7 +124,7 @@ def test_a_unet_for_images_is_refused() -> None:
 
 
 @pytest.mark.slow
-def test_all_parts_of_one_file_come_out_in_the_names_of_their_classes() -> None:
+def test_parts_get_the_names_of_their_classes() -> None:
     shapes = manifests()
     tensors = on_meta(shapes["dynamicrafter-512"], prefix="model.diffusion_model.")
     tensors |= on_meta(shapes["vae"], prefix="first_stage_model.")

@@ -121,7 +121,7 @@ def test_a_named_lora_is_merged(tmp_path: Path, layout: str, write: Callable, sc
 
 @pytest.mark.parametrize("order", ["videocrafter", "diffusers", "diffusers, feed-forward between"])
 @pytest.mark.parametrize("form", ["pt", "safetensors"])
-def test_a_list_without_names_follows_the_order_of_the_references_modules(
+def test_a_list_without_names_is_merged_in_the_order_of_the_references_modules(
     tmp_path: Path, order: str, form: str
 ) -> None:
     walk = (
@@ -162,7 +162,7 @@ def test_a_list_of_some_classes_of_modules_is_recognised(tmp_path: Path, kind: s
 
 
 def stable_lora_delta(a: torch.Tensor, b: torch.Tensor, shape: tuple[int, ...]) -> torch.Tensor:
-    """What stable_lora adds, in its own words: views of B @ A, averaged for temporal convolutions."""
+    """Compute the change as stable_lora does: views of B @ A, averaged for temporal convolutions."""
     if len(shape) == 2:
         return b @ a
     out, inside, kernel = shape[:3]
@@ -171,7 +171,7 @@ def stable_lora_delta(a: torch.Tensor, b: torch.Tensor, shape: tuple[int, ...]) 
     return (b @ a).view(shape)
 
 
-def test_stable_loras_convolutions_are_merged_as_it_does(tmp_path: Path) -> None:
+def test_convolutions_are_merged_as_in_stable_lora(tmp_path: Path) -> None:
     tensors, wanted = {}, dict(unet_weights())
     theirs = names("modelscope")
     for i, name in enumerate(TARGETS):
@@ -188,7 +188,7 @@ def test_stable_loras_convolutions_are_merged_as_it_does(tmp_path: Path) -> None
     assert close(weights, wanted)
 
 
-def test_several_loras_add_up_each_with_its_strength(tmp_path: Path) -> None:
+def test_several_loras_are_added_each_with_its_strength(tmp_path: Path) -> None:
     one, two = pairs(seed=1), pairs((SPATIAL, TEMPORAL), seed=50)
     save_file(diffusers_new(one, "diffusers"), tmp_path / "one.safetensors")
     save_file(kohya(two, "diffusers", None), tmp_path / "two.safetensors")
@@ -221,7 +221,7 @@ def test_a_decomposed_convolution_has_its_kernel_in_the_middle(tmp_path: Path) -
     assert torch.allclose(whole, steps, atol=1e-5)
 
 
-def test_pefts_alpha_lies_beside_the_file(tmp_path: Path) -> None:
+def test_pefts_alpha_is_read_from_beside_the_file(tmp_path: Path) -> None:
     made = pairs()
     save_file(peft(made, "diffusers"), tmp_path / "adapter_model.safetensors")
     (tmp_path / "adapter_config.json").write_text(json.dumps({"r": RANK, "lora_alpha": 2 * RANK}))
@@ -230,7 +230,7 @@ def test_pefts_alpha_lies_beside_the_file(tmp_path: Path) -> None:
     assert close(weights, expected(made, 2.0))
 
 
-def test_pefts_root_of_the_rank_is_known_and_alphas_of_single_modules_are_refused(tmp_path: Path) -> None:
+def test_rslora_is_merged_and_alphas_of_single_modules_are_refused(tmp_path: Path) -> None:
     made = pairs()
     save_file(peft(made, "diffusers"), tmp_path / "adapter_model.safetensors")
     config = {"r": RANK, "lora_alpha": RANK, "use_rslora": True}
@@ -243,7 +243,7 @@ def test_pefts_root_of_the_rank_is_known_and_alphas_of_single_modules_are_refuse
         apply_loras(weights, [(tmp_path / "adapter_model.safetensors", 1.0)])
 
 
-def test_a_lora_is_merged_into_a_model_that_only_its_config_json_tells(tmp_path: Path) -> None:
+def test_a_lora_is_merged_into_a_model_that_needs_its_config_json(tmp_path: Path) -> None:
     config = open_checkpoint(BUILT_IN_FOLDER).config
     shape = open_checkpoint(BUILT_IN_FOLDER).lazy_unet()["middle_block.1.transformer_blocks.0.attn1.to_q.weight"].shape
     name = "lora_unet_middle_block_1_transformer_blocks_0_attn1_to_q"
@@ -282,7 +282,7 @@ def test_turbos_list_gives_a_model_with_embedded_guidance(tmp_path: Path) -> Non
     plain = UNet3D(SMALL)
     (report,) = apply_loras(plain, [(tmp_path / "unet_lora.pt", 1.0)])
     assert report.skipped == ("time_cond_proj.weight",)
-    scale = {"scale_arr": torch.full((1400,), 0.7)}  # of VideoCrafter2, and not of what becomes of it
+    scale = {"scale_arr": torch.full((1400,), 0.7)}  # VideoCrafter2 has it, and T2V-Turbo has not
     torch.save(
         {"state_dict": in_layout("videocrafter", prefix="model.diffusion_model.") | scale}, tmp_path / "vc2.ckpt"
     )
@@ -291,7 +291,7 @@ def test_turbos_list_gives_a_model_with_embedded_guidance(tmp_path: Path) -> Non
     assert open_checkpoint(tmp_path / "turbo.ckpt").family.scale_base is None
 
 
-def test_a_conversion_merges_loras_on_the_way(tmp_path: Path) -> None:
+def test_a_conversion_merges_loras(tmp_path: Path) -> None:
     made = pairs()
     save_file(kohya(made, "diffusers"), tmp_path / "lora.safetensors")
     save_file(dict(unet_weights()), tmp_path / "model.safetensors")
@@ -310,7 +310,7 @@ def test_a_pairs_change_is_alpha_over_rank_times_its_product(tmp_path: Path) -> 
         assert torch.allclose(pair.delta(unet_weights()[name].shape).flatten(1), wanted, atol=1e-6)
 
 
-def test_changes_of_the_text_encoder_are_told_apart(tmp_path: Path) -> None:
+def test_changes_of_the_unet_and_the_text_encoder_are_separated(tmp_path: Path) -> None:
     made = {}
     for name, shape in expected_shapes(TEXT).items():
         if name.endswith("q_proj.weight"):
@@ -338,7 +338,7 @@ def test_a_lora_of_another_model_is_refused(tmp_path: Path) -> None:
         apply_loras(dict(unet_weights()), [(path, 1.0)])
 
 
-def test_keys_that_do_not_fit_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_keys_that_do_not_fit_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     tensors = diffusers_new(pairs(), "diffusers")
     tensors["unet.down_blocks.9.attentions.0.proj_in.lora_A.weight"] = torch.zeros(2, 8)
     tensors["unet.down_blocks.9.attentions.0.proj_in.lora_B.weight"] = torch.zeros(8, 2)
@@ -359,14 +359,14 @@ def test_keys_that_do_not_fit_are_counted(tmp_path: Path, caplog: pytest.LogCapt
         ({"a.lora_A.weight": torch.zeros(2), "a.lora_B.weight": torch.zeros(2)}, "do not fit each other"),
     ],
 )
-def test_what_is_no_complete_lora_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], said: str) -> None:
+def test_an_incomplete_lora_is_refused(tmp_path: Path, tensors: dict[str, torch.Tensor], said: str) -> None:
     save_file(tensors, tmp_path / "lora.safetensors")
     with pytest.raises(T2VError, match=said) as caught:
         read_lora(tmp_path / "lora.safetensors", SMALL)
     assert str(tmp_path / "lora.safetensors") in str(caught.value)
 
 
-def test_a_lora_is_not_taken_for_a_model(tmp_path: Path) -> None:
+def test_a_lora_opened_as_a_model_is_refused(tmp_path: Path) -> None:
     save_file(diffusers_new(pairs(), "diffusers"), tmp_path / "lora.safetensors")
     with pytest.raises(T2VError, match="a LoRA"):
         load_unet(tmp_path / "lora.safetensors")

@@ -1,4 +1,4 @@
-"""Nothing in a file is executed, and a file that is no model gives one clear sentence."""
+"""No code in a file is executed, and a file that is no model gives one clear sentence."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ class Bomb:
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_a_pickle_that_tries_to_run_code_runs_nothing(tmp_path: Path, zipped: bool) -> None:
+def test_code_in_a_pickle_does_not_run(tmp_path: Path, zipped: bool) -> None:
     witness, path = tmp_path / "witness", tmp_path / "model.pth"
     torch.save({"bomb": Bomb(witness), **in_layout("modelscope")}, path, _use_new_zipfile_serialization=zipped)
     unet = load_unet(path)
@@ -50,8 +50,8 @@ def _saved(value: object) -> bytes:
     return buffer.getvalue()
 
 
-def test_a_trainers_checkpoint_full_of_its_own_classes_loads(tmp_path: Path) -> None:
-    """Lightning's hold numpy scalars, enums, namespaces and callbacks beside the weights."""
+def test_a_checkpoint_with_classes_of_its_trainer_loads(tmp_path: Path) -> None:
+    """Lightning's checkpoints hold numpy scalars, enums, namespaces and callbacks beside the weights."""
     import argparse
     import collections
     import enum
@@ -86,7 +86,7 @@ NO_MODEL = {
 
 @pytest.mark.parametrize("content", NO_MODEL, ids=list(NO_MODEL.values()))
 @pytest.mark.parametrize("name", ["model.pth", "model.safetensors"])
-def test_what_is_no_model_is_called_by_its_name(tmp_path: Path, content: bytes, name: str) -> None:
+def test_an_error_says_what_a_file_is_that_is_no_model(tmp_path: Path, content: bytes, name: str) -> None:
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(T2VError) as caught:
@@ -97,7 +97,7 @@ def test_what_is_no_model_is_called_by_its_name(tmp_path: Path, content: bytes, 
     assert "\n" not in message
 
 
-def test_a_missing_file_and_an_empty_folder_are_told_apart(tmp_path: Path) -> None:
+def test_a_missing_file_and_an_empty_folder_have_errors_of_their_own(tmp_path: Path) -> None:
     with pytest.raises(T2VError, match="does not exist"):
         load_unet(tmp_path / "nowhere.pth")
     with pytest.raises(T2VError, match="holds no weights"):
@@ -127,14 +127,14 @@ def test_a_shard_outside_the_folder_is_refused(tmp_path: Path) -> None:
         load_unet(tmp_path)
 
 
-def test_two_networks_in_one_folder_are_not_guessed_between(tmp_path: Path) -> None:
+def test_a_folder_with_two_networks_is_refused(tmp_path: Path) -> None:
     save_file(in_layout("modelscope"), tmp_path / "a.safetensors")
     save_file(in_layout("videocrafter"), tmp_path / "b.safetensors")
     with pytest.raises(T2VError, match=r"a\.safetensors and b\.safetensors"):
         load_unet(tmp_path)
 
 
-def test_a_damaged_neighbour_does_not_hide_the_model(tmp_path: Path) -> None:
+def test_a_model_beside_a_damaged_file_loads(tmp_path: Path) -> None:
     save_file(in_layout("modelscope"), tmp_path / "a.safetensors")
     (tmp_path / "b.pth").write_bytes(b"<html>")
     assert load_unet(tmp_path).config.in_channels == 4
@@ -177,7 +177,7 @@ import re, sys, time
 from t2v_models.checkpoints import load_unet
 def peak():
     return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1]) * 1024
-load_unet(sys.argv[2])  # what is imported on the way
+load_unet(sys.argv[2])  # imports what it needs
 def touch():
     unet = load_unet(sys.argv[1])
     return float(sum(p.view(-1)[::1024].sum() + p.view(-1)[-1] for p in unet.parameters()))
@@ -203,7 +203,7 @@ print(loaded, min(t for t, _ in pairs), min(p for _, p in pairs))
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="peak memory is read from Linux's /proc")
 @pytest.mark.parametrize("form", ["safetensors", "zip"])
-def test_loading_holds_the_file_once_and_nothing_else(tmp_path: Path, form: str) -> None:
+def test_loading_takes_the_memory_of_the_file_once(tmp_path: Path, form: str) -> None:
     """A tenth of the full size: 140 M parameters, 560 MB."""
     from t2v_models.unet import UNet3D, UNetConfig
 

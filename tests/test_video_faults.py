@@ -1,4 +1,4 @@
-"""What goes wrong on the way to a file: nothing is lost, nothing half-written is left, no process stays behind."""
+"""Faults while a clip is written or read: no file is lost, no unfinished file stays, no process stays."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def noise(frames=10_000, side=64):
 
 @pytest.fixture(autouse=True)
 def nothing_runs_on():
-    """After every test here: no ffmpeg of this process runs on."""
+    """Check after every test that no ffmpeg of this process runs on."""
     yield
     gc.collect()
     assert not coders()
@@ -56,7 +56,7 @@ def test_a_cancel_leaves_nothing(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_writer_that_is_dropped_leaves_nothing(tmp_path):
+def test_a_writer_without_references_leaves_nothing(tmp_path):
     video = VideoWriter(tmp_path / "clip.mp4", 24)
     video.write(CLIP[0])
     del video
@@ -70,7 +70,7 @@ def test_no_frames_is_an_error(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_closed_writer_takes_nothing_more(tmp_path):
+def test_a_closed_writer_refuses_frames(tmp_path):
     video = VideoWriter(tmp_path / "clip.mp4", 24)
     video.write(CLIP[0])
     video.close()
@@ -81,7 +81,7 @@ def test_a_closed_writer_takes_nothing_more(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["h264-mp4", "gif", "png"])
-def test_an_older_file_is_never_touched(tmp_path, name):
+def test_an_older_file_stays_as_it_is(tmp_path, name):
     path = tmp_path / f"clip{FORMATS[name].extension}"
     path.write_bytes(b"precious")
     with pytest.raises(FileExistsError, match="not overwritten"):
@@ -103,7 +103,7 @@ def test_overwriting_happens_at_the_end_or_not_at_all(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["h264-mp4", "png"])
-def test_two_writers_of_one_name_both_keep_their_clip(tmp_path, name):
+def test_two_writers_of_one_name_store_both_clips(tmp_path, name):
     path = tmp_path / f"clip{FORMATS[name].extension}"
     first, second = VideoWriter(path, 24, format=name), VideoWriter(path, 24, format=name)
     for video, clip in ((first, CLIP[:3]), (second, CLIP[:5])):
@@ -154,7 +154,7 @@ def test_a_full_disk_is_a_clear_error(small_disk, name, sound):
 
 
 def as_nobody(call) -> str:
-    """What call() raises in a process of a user who may do nothing."""
+    """Return what call() raises in a process of a user without rights."""
     output, entry = os.pipe()
     if not (child := os.fork()):
         try:
@@ -198,7 +198,7 @@ def test_names_of_every_kind_work(tmp_path, name, ending):
 
 
 @pytest.mark.parametrize("name", ["x" * 252 + ".mp4", "漢" * 90 + ".mp4", "x" * 5000 + ".mp4"])
-def test_names_that_are_too_long_are_refused_before_the_work(tmp_path, name):
+def test_names_that_are_too_long_are_refused_at_the_start(tmp_path, name):
     with pytest.raises((T2VError, OSError), match=r"too long|255 are possible"):
         VideoWriter(tmp_path / name, 24)
     assert not list(tmp_path.iterdir())
@@ -213,7 +213,7 @@ def test_a_file_in_place_of_a_folder_is_a_clear_error(tmp_path):
 @pytest.mark.parametrize(
     "content", [b"", b"x", b"\0" * 5000, b"RIFF\0\0\0\0WEBP", b"GIF89a", b"\x1aE\xdf\xa3", b"#EXTM3U\n"]
 )
-def test_what_is_no_video_is_refused(tmp_path, content):
+def test_a_file_that_is_no_video_is_refused(tmp_path, content):
     path = tmp_path / "clip.mp4"
     path.write_bytes(content)
     with pytest.raises(T2VError, match=r"clip\.mp4"):
@@ -223,7 +223,7 @@ def test_what_is_no_video_is_refused(tmp_path, content):
 
 
 def damaged(data: bytes, generator: random.Random) -> tuple[str, bytes]:
-    """One of: cut off, a stretch of zeros, a stretch of noise, single flipped bytes, a stretch missing."""
+    """Damage bytes in one way: cut off, a stretch of zeros or noise, single flipped bytes, a stretch missing."""
     kind = generator.choice(["cut", "zeros", "noise", "flips", "hole"])
     at, size = generator.randrange(len(data)), generator.randrange(1, max(2, len(data) // 4))
     if kind == "cut":
@@ -240,7 +240,7 @@ def damaged(data: bytes, generator: random.Random) -> tuple[str, bytes]:
 
 
 def check_damaged(folder: Path, names: list[str], count: int, seed: int) -> dict[str, int]:
-    """Read count damaged copies of clips; counts the outcomes. Whatever is read is whole, or an error."""
+    """Read `count` damaged copies of clips, and count the outcomes: the whole clip, or an error."""
     generator, outcomes = random.Random(seed), {"error": 0, "unharmed": 0}
     originals = {name: write(folder / f"{name}{FORMATS[name].extension}", format=name) for name in names}
     for index in range(count):
@@ -259,7 +259,7 @@ def check_damaged(folder: Path, names: list[str], count: int, seed: int) -> dict
             assert path.name in error, (kind, error)
             assert len(error) > 30
             outcomes["error"] += 1
-        else:  # the harm lies where nothing tells: every frame is there all the same
+        else:  # no checksum covers the damage, and every frame is there
             assert frames, kind
             assert all(frame.shape == frames[0].shape for frame in frames), (kind, source.name)
             if kind == "cut":
@@ -298,7 +298,7 @@ while True:
 
 
 def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
-    """kill -9 a process that writes clip after clip, at random moments; returns how many clips were whole."""
+    """Kill a process that writes clip after clip at random moments; returns how many clips were whole."""
     generator, whole = random.Random(seed), 0
     before = set(psutil.pids())
     for turn in range(times):
@@ -313,7 +313,7 @@ def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
         writer.send_signal(signal.SIGKILL)
         done = [line.split()[1] for line in [*said, *writer.stdout.read().splitlines()] if line.startswith("done")]
         writer.wait()
-        deadline = time.monotonic() + 180  # it writes out what it has been given, then ends
+        deadline = time.monotonic() + 180  # ffmpeg writes the frames that it has, then ends
         while left := [pid for pid in set(psutil.pids()) - before if str(place).encode() in command(pid)]:
             assert time.monotonic() < deadline, f"ffmpeg stays behind: {left}"
             time.sleep(0.02)
@@ -322,7 +322,7 @@ def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
         for clip in clips:
             assert VideoReader(clip).info.frame_count == 20, f"{clip} is half-written"
             whole += 1
-        write(place / "next.mkv", CLIP[:1])  # sweeps what the killed one has left
+        write(place / "next.mkv", CLIP[:1])  # removes the files of the killed one
         assert not list(place.glob(PREFIX + "*"))
     return whole
 
@@ -340,7 +340,7 @@ def test_a_killed_writer_leaves_whole_clips_only(tmp_path, times):
     kill_writers(tmp_path, times, seed=times)
 
 
-def test_of_an_unfinished_file_the_lock_goes_last_so_that_what_a_kill_leaves_is_swept(tmp_path, monkeypatch):
+def test_the_next_writer_removes_a_folder_whose_removal_was_killed(tmp_path, monkeypatch):
     video = VideoWriter(tmp_path / "clip.mp4", 24)
     video.write(CLIP[0])
     (folder,) = tmp_path.glob(PREFIX + "*")
@@ -352,7 +352,7 @@ def test_of_an_unfinished_file_the_lock_goes_last_so_that_what_a_kill_leaves_is_
     assert not list(tmp_path.glob(PREFIX + "*"))
 
 
-def test_a_living_writers_unfinished_files_are_not_swept(tmp_path):
+def test_unfinished_files_of_a_running_writer_stay(tmp_path):
     video = VideoWriter(tmp_path / "slow.mp4", 24)
     video.write(CLIP[0])
     write(tmp_path / "quick.mp4")
@@ -361,7 +361,7 @@ def test_a_living_writers_unfinished_files_are_not_swept(tmp_path):
     assert VideoReader(tmp_path / "slow.mp4").info.frame_count == 2
 
 
-def test_a_file_system_without_hard_links_still_keeps_older_files(tmp_path, monkeypatch):
+def test_older_files_stay_on_a_file_system_without_hard_links(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 

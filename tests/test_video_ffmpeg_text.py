@@ -1,4 +1,4 @@
-"""What four versions of ffmpeg print about the same clips is understood alike (see tests/record_ffmpeg.py)."""
+"""The texts that four versions of ffmpeg print about some clips give equal facts (see tests/record_ffmpeg.py)."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Every format: what is written is what is read."""
+"""Every format: frames, rate, colours and sound come back as they were written."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_webp_of_quality_100_is_bit_exact(tmp_path):
 
 
 @pytest.mark.parametrize("name", MOVING)
-def test_a_default_loses_little_of_a_natural_clip(tmp_path, name):
+def test_the_default_quality_loses_little_of_a_natural_clip(tmp_path, name):
     clip = natural(8, 96, 128)
     path = write(target(tmp_path, name), clip, format=name)
     assert psnr(read(path), clip) >= 40
@@ -92,7 +92,7 @@ def test_flat_colours_come_back_within_one_step(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", some_slow(name for name in FORMATS if FORMATS[name].yuv))
-def test_the_file_says_bt709_limited_range_and_another_decoder_agrees(tmp_path, name):
+def test_another_decoder_reads_bt709_in_limited_range(tmp_path, name):
     av = pytest.importorskip("av", reason="PyAV, the second decoder, is not installed")
     colours = {"r": (255, 0, 0), "g": (0, 255, 0), "b": (0, 0, 255), "grey": (128, 128, 128), "white": (255, 255, 255)}
     for label, colour in colours.items():
@@ -114,7 +114,7 @@ def test_the_file_says_bt709_limited_range_and_another_decoder_agrees(tmp_path, 
 
 @pytest.mark.parametrize("name", some_slow(WITH_SOUND))
 @pytest.mark.parametrize("seconds", [0.2, pytest.param(3, marks=pytest.mark.slow)])
-def test_sound_is_as_long_as_the_pictures_and_in_step(tmp_path, name, seconds):
+def test_sound_has_the_length_of_the_pictures_and_is_in_step(tmp_path, name, seconds):
     clip, audio = natural(25, 64, 64), tone(seconds)
     path = write(target(tmp_path, name), clip, 25, format=name, audio=audio)
     reader = VideoReader(path)
@@ -147,7 +147,7 @@ def test_sound_in_a_silent_format_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["uint8", "uint16", "float32", "float64", "torch float", "torch bfloat16"])
-def test_frames_of_every_kind_are_taken(tmp_path, kind):
+def test_frames_of_every_type_are_accepted(tmp_path, kind):
     clip = natural(2, 32, 32)
     given = {"uint8": clip, "uint16": clip.astype(np.uint16) * 257}.get(kind)
     if given is None:
@@ -171,7 +171,7 @@ def test_numbers_outside_0_to_1_are_clipped_and_nan_is_black(tmp_path, caplog):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["h264-mp4", "h265-mp4", "vp9-webm", "av1-webm", "prores-mov", "webp", "gif"])
-def test_more_quality_is_a_larger_and_better_file(tmp_path, name):
+def test_a_higher_quality_gives_a_larger_and_better_file(tmp_path, name):
     clip, sizes, values = natural(4, 96, 96), [], []
     for quality in (10, 50, 80, 100):
         path = write(tmp_path / f"{quality}{FORMATS[name].extension}", clip, format=name, quality=quality)
@@ -182,7 +182,7 @@ def test_more_quality_is_a_larger_and_better_file(tmp_path, name):
     assert values[-1] > values[0] + 3
 
 
-def test_ten_bits_keep_more_than_eight(tmp_path):
+def test_ten_bits_store_more_than_eight(tmp_path):
     ramp = np.linspace(0.2, 0.3, 256, dtype=np.float32)[None, :, None].repeat(64, 0).repeat(3, 2)
     steps = {}
     for name in ("h264-mp4", "h264-10bit-mp4"):
@@ -211,7 +211,7 @@ def test_loop_counts_are_stored(tmp_path, loop, gif, webp):
     assert image.open(write(tmp_path / "a.webp", clip, loop=loop)).info["loop"] == webp
 
 
-def test_frame_times_of_a_gif_add_up_to_the_rate(tmp_path):
+def test_frame_times_of_a_gif_sum_up_to_the_rate(tmp_path):
     image = pytest.importorskip("PIL.Image")
     sequence = pytest.importorskip("PIL.ImageSequence")
     with image.open(write(tmp_path / "a.gif", natural(24, 32, 32), 24)) as gif:
@@ -228,13 +228,13 @@ def test_a_still_picture_keeps_its_frame_count(tmp_path):
         assert len(list(reader)) == 6, name
 
 
-def test_a_format_that_ffmpeg_lacks_is_left_out_and_named(monkeypatch, caplog, tmp_path):
+def test_a_format_that_ffmpeg_cannot_write_is_left_out_and_logged(monkeypatch, caplog, tmp_path):
     everything = ffmpeg_module.abilities("encoders")
     monkeypatch.setattr(ffmpeg_module, "abilities", lambda kind: everything - {"libx265", "libsvtav1"})
     with caplog.at_level(logging.WARNING):
         names = available_formats()
     assert not any(name.startswith("h265") for name in names)
-    assert ("av1-webm" in names) == ("libaom-av1" in everything)  # the second encoder steps in
+    assert ("av1-webm" in names) == ("libaom-av1" in everything)  # the second encoder is used
     assert "h265-mp4" in caplog.text
     with pytest.raises(T2VError, match="libx265"):
         VideoWriter(tmp_path / "a.mp4", 8, format="h265-mp4")
@@ -270,7 +270,7 @@ def test_another_ffmpeg_is_used_where_the_variable_names_one(monkeypatch, tmp_pa
         ({"path": "a.mp4", "metadata": {"key": "a\0b"}}, "NUL"),
     ],
 )
-def test_a_wrong_option_is_refused_with_a_sentence(tmp_path, options, sentence):
+def test_a_wrong_option_is_refused_with_one_sentence(tmp_path, options, sentence):
     options = {"fps": 8, **options}
     with pytest.raises(T2VError, match=sentence):
         VideoWriter(tmp_path / options.pop("path"), options.pop("fps"), **options)

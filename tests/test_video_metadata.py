@@ -1,4 +1,4 @@
-"""A workflow goes into every container and comes out byte for byte, also where ComfyUI's editor looks for it."""
+"""A workflow comes out of every container byte for byte, also where ComfyUI's editor looks for it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def store(folder, name, metadata, sound=False, frames=2, size=(64, 64)):
 
 @pytest.mark.parametrize("sound", [False, True])
 @pytest.mark.parametrize("name", some_slow(FORMATS))
-def test_a_megabyte_comes_back_byte_for_byte(tmp_path, name, sound):
+def test_a_megabyte_of_text_comes_back_byte_for_byte(tmp_path, name, sound):
     if sound and not FORMATS[name].audio:
         pytest.skip("holds no sound")
     path = store(tmp_path, name, {"workflow": BIG, "prompt": WORKFLOW}, sound)
@@ -41,11 +41,11 @@ def test_a_megabyte_comes_back_byte_for_byte(tmp_path, name, sound):
 
 
 @pytest.mark.parametrize("name", some_slow(FORMATS))
-def test_without_metadata_there_is_none(tmp_path, name):
+def test_a_clip_without_metadata_has_none(tmp_path, name):
     assert VideoReader(store(tmp_path, name, None)).info.metadata == {}
 
 
-def test_text_that_looks_like_ffmpegs_own_words_fools_nobody(tmp_path):
+def test_text_that_looks_like_ffmpegs_output_is_only_text(tmp_path):
     trap = "\n  Stream #0:0: Video: h264, yuv420p, 9999x9999, 1 fps\r  Duration: 99:00:00\n[STREAM]\nx=y\n;FFMETADATA1"
     for name in ("h264-mp4", "ffv1-mkv"):
         info = VideoReader(store(tmp_path, name, {"workflow": trap, "title": trap})).info
@@ -53,12 +53,12 @@ def test_text_that_looks_like_ffmpegs_own_words_fools_nobody(tmp_path):
         assert info.metadata == {"workflow": trap, "title": trap}
 
 
-def test_the_ffmetadata_text_is_its_own_inverse():
+def test_ffmetadata_is_parsed_as_it_was_written():
     texts = {"a": WORKFLOW, "b": "\\", "c": "\n\n", "d": "=;#", "e": " x ", "f": "\\\n="}
     assert parse_ffmetadata(ffmetadata(texts)) == texts
 
 
-def test_json_text_is_ascii_balances_its_braces_and_means_the_same():
+def test_json_text_is_ascii_with_balanced_braces_and_an_equal_value():
     value = {"a{": ["}}}{", 'x"{\\"}', "漢字 😀\n"], "b": {"c": {}, "d": "\\{"}}
     text = json_text(value)
     assert json.loads(text) == value
@@ -86,7 +86,7 @@ def box(data, kind, start, end):
 
 
 @pytest.mark.parametrize(("name", "sound"), [("h264-mp4", False), ("h264-mp4", True), ("h265-10bit-mp4", True)])
-def test_the_editor_finds_an_mp4s_workflow_in_its_first_2_mib(tmp_path, name, sound):
+def test_the_editor_finds_the_workflow_in_the_first_2_mib_of_an_mp4(tmp_path, name, sound):
     texts = {"workflow": json_text({"big": "x{" * 200_000}), "prompt": json_text({"1": "}"})}
     path = store(tmp_path, name, texts, sound, frames=40, size=(256, 256))
     data = path.read_bytes()[: 2 << 20]
@@ -105,7 +105,7 @@ def test_the_editor_finds_an_mp4s_workflow_in_its_first_2_mib(tmp_path, name, so
 
 
 @pytest.mark.parametrize("sound", [False, True])
-def test_the_editor_finds_a_webms_workflow_in_its_first_2_mib(tmp_path, sound):
+def test_the_editor_finds_the_workflow_in_the_first_2_mib_of_a_webm(tmp_path, sound):
     texts = {"workflow": json_text({"big": "x{" * 100_000}), "prompt": json_text({"1": "}"})}
     data = store(tmp_path, "vp9-webm", texts, sound, frames=40, size=(256, 256)).read_bytes()[: 2 << 20]
 
@@ -164,7 +164,7 @@ def test_pillow_and_ffmpeg_still_read_a_gif_with_metadata(tmp_path):
     assert len(list(VideoReader(path))) == 3
 
 
-def test_files_of_the_host_are_understood(tmp_path):
+def test_texts_in_files_of_the_host_are_read(tmp_path):
     """ComfyUI's own animated WebP and PNG, written with Pillow."""
     image = pytest.importorskip("PIL.Image")
     pnginfo = pytest.importorskip("PIL.PngImagePlugin")

@@ -1,4 +1,4 @@
-"""Reading: trimmed, thinned out, at another rate or size; and what is said of a file before a frame is decoded."""
+"""Reading: some of the frames, at another rate or size; and the facts of a file before a frame is decoded."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def numbers(reader):
         ({"fps": 5, "start": 2, "every": 2}, [7, 13, 19, 25]),
     ],
 )
-def test_the_frames_asked_for_are_given_in_order(numbered, options, wanted):
+def test_the_chosen_frames_are_returned_in_order(numbered, options, wanted):
     reader = VideoReader(numbered, **options)
     got = numbers(reader)
     assert len(got) == len(wanted) == len(reader)
@@ -53,7 +53,7 @@ def test_the_frames_asked_for_are_given_in_order(numbered, options, wanted):
 
 
 @pytest.mark.parametrize(("frames", "rate", "fps", "count"), [(81, 30, 15, 41), (20, 8, 1, 3), (4, 8, 1, 1)])
-def test_where_a_clip_ends_in_half_a_frame_as_many_are_told_as_are_given(tmp_path, frames, rate, fps, count):
+def test_the_length_is_right_where_a_clip_ends_in_half_a_frame(tmp_path, frames, rate, fps, count):
     with VideoWriter(tmp_path / "clip.mp4", rate) as video:
         for _ in range(frames):
             video.write(np.zeros((24, 40, 3), np.uint8))
@@ -61,12 +61,12 @@ def test_where_a_clip_ends_in_half_a_frame_as_many_are_told_as_are_given(tmp_pat
     assert len(list(reader)) == len(reader) == count
 
 
-def test_a_start_behind_the_end_gives_nothing(numbered):
+def test_a_start_after_the_end_returns_no_frames(numbered):
     reader = VideoReader(numbered, start=99)
     assert (len(reader), list(reader)) == (0, [])
 
 
-def test_the_rate_of_what_is_given_is_told(numbered):
+def test_the_rate_is_that_of_the_returned_frames(numbered):
     assert VideoReader(numbered, every=4).rate == Fraction(15, 4)
     assert VideoReader(numbered, fps=29.97, every=2).rate == Fraction(15000, 1001)
 
@@ -81,7 +81,7 @@ def test_frames_are_scaled(numbered, size, wanted):
     assert numbers(reader) == [0, 1]
 
 
-def test_the_sound_is_that_of_the_frames(numbered):
+def test_the_sound_belongs_to_the_returned_frames(numbered):
     whole = VideoReader(numbered).audio()
     part = VideoReader(numbered, start=6, count=9).audio()
     assert part.samples.shape == (2, 28800)
@@ -89,14 +89,14 @@ def test_the_sound_is_that_of_the_frames(numbered):
     assert VideoReader(numbered, start=99).audio().samples.shape[1] == 0
 
 
-def test_a_reader_can_be_read_again_and_left_early(numbered):
+def test_a_reader_can_be_read_again_and_stopped_early(numbered):
     reader = VideoReader(numbered)
     first = next(iter(reader))
     assert np.array_equal(first, next(iter(reader)))
     assert numbers(reader) == list(range(30))
 
 
-def test_leaving_early_ends_ffmpeg(numbered, monkeypatch):
+def test_stopping_early_ends_ffmpeg(numbered, monkeypatch):
     started = []
     popen = subprocess.Popen
 
@@ -113,8 +113,8 @@ def test_leaving_early_ends_ffmpeg(numbered, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_file_whose_tags_are_gone_still_has_its_exact_rate(tmp_path):
-    """As files of other programs: the rate comes from the time stamps, rounded to 1 ms in webm and mkv."""
+def test_a_file_without_tags_has_its_exact_rate(tmp_path):
+    """In files of other programs the rate follows from the time stamps, which webm and mkv round to 1 ms."""
     for name, fps in (("vp9-webm", "24000/1001"), ("vp9-webm", "60000/1001"), ("vp9-webm", 25), ("vp9-webm", 144),
                       ("h264-mp4", "24000/1001"), ("h264-mp4", "25/2"), ("gif", 25), ("webp", 40)):  # fmt: skip
         path, bare = tmp_path / f"a{FORMATS[name].extension}", tmp_path / f"b{FORMATS[name].extension}"
@@ -124,7 +124,7 @@ def test_a_file_whose_tags_are_gone_still_has_its_exact_rate(tmp_path):
         copy = ["-i", str(path), "-map_metadata", "-1", "-c", "copy"]
         if name == "webp":
             data = path.read_bytes()
-            bare.write_bytes(data[: data.rindex(b"EXIF")])  # too short now: the header tells the old size
+            bare.write_bytes(data[: data.rindex(b"EXIF")])  # too short: the header has the old size
             with pytest.raises(T2VError, match="cut off"):
                 VideoReader(bare)
             size = bare.stat().st_size - 8
@@ -136,7 +136,7 @@ def test_a_file_whose_tags_are_gone_still_has_its_exact_rate(tmp_path):
         assert info.frame_count == 150, name
 
 
-def test_a_note_of_the_rate_that_the_stamps_belie_is_not_believed(tmp_path):
+def test_a_stored_rate_that_contradicts_the_time_stamps_is_ignored(tmp_path):
     path, slow = tmp_path / "a.mp4", tmp_path / "b.mp4"
     with VideoWriter(path, 24) as video:
         for frame in natural(60, 16, 16):
@@ -146,7 +146,7 @@ def test_a_note_of_the_rate_that_the_stamps_belie_is_not_believed(tmp_path):
     assert VideoReader(slow).info.fps == 12
 
 
-def test_a_turned_film_has_its_turned_size(tmp_path):
+def test_a_rotated_clip_has_its_rotated_size(tmp_path):
     path, turned = tmp_path / "a.mp4", tmp_path / "b.mp4"
     with VideoWriter(path, 24) as video:
         for frame in natural(2, 32, 64):
@@ -157,7 +157,7 @@ def test_a_turned_film_has_its_turned_size(tmp_path):
     assert next(iter(reader)).shape == (64, 32, 3)
 
 
-def test_a_film_that_names_no_colours_is_read_as_players_do(tmp_path):
+def test_a_clip_without_a_colour_matrix_is_read_as_in_players(tmp_path):
     """bt709 from 720 rows on, bt601 below."""
     for height, matrix in ((720, "bt709"), (480, "bt601")):
         path = tmp_path / f"{height}.mkv"
@@ -169,7 +169,7 @@ def test_a_film_that_names_no_colours_is_read_as_players_do(tmp_path):
         assert np.abs(next(iter(VideoReader(path))).astype(int) - (255, 0, 0)).max() <= 3
 
 
-def test_a_folder_of_frames_may_begin_anywhere_but_lack_none(tmp_path):
+def test_a_folder_of_frames_begins_at_any_number_and_must_be_complete(tmp_path):
     folder = tmp_path / "100% %05d [x]"
     with VideoWriter(folder, 12) as video:
         for frame in natural(4, 8, 8):
@@ -196,7 +196,7 @@ def test_a_wrong_option_is_refused(numbered, options):
 
 
 def test_a_playlist_cannot_open_other_files(tmp_path, numbered):
-    """A stranger's "video" that is a list of files must not make ffmpeg open them."""
+    """A "video" that is a list of files must not make ffmpeg open them."""
     lists = {
         "a.mp4": f"ffconcat version 1.0\nfile '{numbered}'\n",
         "b.mp4": f"#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nfile://{numbered}\n#EXT-X-ENDLIST\n",
@@ -208,7 +208,7 @@ def test_a_playlist_cannot_open_other_files(tmp_path, numbered):
 
 
 def remade(path, *options, source=None, before=()):
-    """Another file by ffmpeg itself, from a clip."""
+    """Make another file from a clip with ffmpeg itself."""
     exe = ffmpeg_module.ffmpeg_exe()
     inputs = ["-i", source] if source else []
     subprocess.run([exe, "-v", "error", "-y", *before, *inputs, *options, path], check=True)
@@ -226,7 +226,7 @@ def with_burst(path, fps, frames, at):
 
 
 @pytest.mark.parametrize("text", ["my data", '{"save_metadata": true}'])
-def test_sound_is_sound_whatever_the_files_tags_say(tmp_path, numbered, text):
+def test_sound_is_read_whatever_the_tags_of_the_file_contain(tmp_path, numbered, text):
     tagged = remade(tmp_path / "clip.mkv", "-c", "copy", "-metadata", f"comment={text}", source=numbered)
     assert np.array_equal(VideoReader(tagged).audio().samples, VideoReader(numbered).audio().samples)
 
@@ -245,7 +245,7 @@ def test_sound_begins_where_the_picture_does(tmp_path, ending, delay):
     assert begin == pytest.approx(0.6 - delay, abs=0.05)
 
 
-def test_recordings_that_were_joined_have_their_rate_and_all_their_sound(tmp_path):
+def test_joined_recordings_have_their_rate_and_all_their_sound(tmp_path):
     source = with_burst(tmp_path / "source.mkv", fps=25, frames=25, at=0.5)
     part = remade(
         tmp_path / "part.ts", "-c:v", "libx264", "-bf", "0", "-pix_fmt", "yuv420p", "-c:a", "mp2", source=source
@@ -259,7 +259,7 @@ def test_recordings_that_were_joined_have_their_rate_and_all_their_sound(tmp_pat
     assert loud[66_000:80_000].any()
 
 
-def test_a_clip_that_was_trimmed_without_coding_it_anew_is_whole(tmp_path):
+def test_a_clip_that_was_trimmed_without_encoding_it_again_is_complete(tmp_path):
     source = tmp_path / "source.mp4"
     with VideoWriter(source, 10) as video:
         for n in range(60):
@@ -279,8 +279,8 @@ def test_an_avi_with_frames_out_of_order_has_its_rate(tmp_path, numbered):
     assert VideoReader(path, fps=5).audio().samples.shape[1] == pytest.approx(96_000, abs=4_000)
 
 
-def test_primaries_are_not_taken_for_the_matrix(tmp_path):
-    """From 720 rows on a file that names no matrix is read as bt709, also where it names the primaries."""
+def test_colour_primaries_are_not_read_as_the_matrix(tmp_path):
+    """A file of 720 rows or more without a matrix is read as bt709, also where it names the primaries."""
     source = "color=c=green:s=64x720:r=10:d=0.2,format=rgb24,scale=out_color_matrix=bt709,format=yuv420p"
     named = "setparams=colorspace=unknown:color_primaries=bt709:color_trc=bt709"
     path = remade(tmp_path / "clip.mkv", "-f", "lavfi", "-i", f"{source},{named}", "-c:v", "ffv1")

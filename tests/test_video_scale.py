@@ -1,4 +1,4 @@
-"""Long clips: memory stays flat, and who is slower sets the pace."""
+"""Long clips: memory does not grow, and the faster side waits for the slower one."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ psutil = pytest.importorskip("psutil")
 
 
 def held() -> float:
-    """MB that this process holds."""
+    """Return the memory of this process, in MB."""
     gc.collect()
     return psutil.Process().memory_info().rss / 1e6
 
@@ -48,7 +48,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, name):
     assert read < 10, f"reading 700 frames (34 MB) took {read:.1f} MB"
 
 
-def test_a_stalled_ffmpeg_stalls_the_writer(tmp_path):
+def test_the_writer_waits_for_ffmpeg(tmp_path):
     """Back-pressure: frames must not pile up in memory."""
     clip = np.zeros((40, 256, 256, 3), np.uint8)
     video = VideoWriter(tmp_path / "a.mkv", 24)
@@ -68,7 +68,7 @@ def test_a_stalled_ffmpeg_stalls_the_writer(tmp_path):
     assert VideoReader(tmp_path / "a.mkv").info.frame_count == 40
 
 
-def test_a_reader_that_is_not_read_does_not_run_ahead(tmp_path):
+def test_ffmpeg_waits_for_the_reader(tmp_path):
     path = tmp_path / "a.mkv"
     with VideoWriter(path, 24) as video:
         for frame in np.zeros((200, 256, 256, 3), np.uint8):
@@ -82,7 +82,7 @@ def test_a_reader_that_is_not_read_does_not_run_ahead(tmp_path):
     assert sum(1 for _ in frames) == 199
 
 
-def test_frames_may_be_kept_and_changed(tmp_path):
+def test_frames_are_arrays_of_their_own(tmp_path):
     """Every frame is an array of its own, not a view of one buffer."""
     path = tmp_path / "a.mkv"
     with VideoWriter(path, 24) as video:

@@ -150,7 +150,7 @@ def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layou
         lost = [str(error)]
     if lost:
         raise T2VError(
-            f"A {layout} file without a config.json does not tell what this model is ({', '.join(lost).rstrip('.')}): choose "
+            f"A {layout} file without a config.json would be read as another model ({', '.join(lost).rstrip('.')}): choose "
             "the layout diffusers, and a folder."
         )
 

@@ -223,7 +223,7 @@ REMEDY = "Download it again, and compare its size with its source's; a model wit
 
 
 def _complete(fields: dict[str, Any], hints: Mapping[str, Any], source: str) -> UNetConfig:
-    """A UNetConfig from what shapes tell, a config.json's hints, and what all published models share."""
+    """Complete the fields that follow from shapes with a config.json's hints and the values of all published models."""
     init_width = fields.pop("init_width", None)
     fields = dict(hints) | fields
     transformed = [c for c, has in zip(fields["channels"], fields["attention_levels"], strict=True) if has]

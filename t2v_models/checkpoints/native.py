@@ -38,7 +38,7 @@ def saved_config(tensors: LazyDict) -> dict[str, Any]:
 
 
 def unet_json(config: dict[str, Any]) -> dict[str, Any]:
-    """Return a saved configuration in the words of a unet/config.json; {} where it is empty."""
+    """Return a saved configuration under the keys of a unet/config.json; {} where it is empty."""
     if not config:
         return {}
     unet, family = config.get("unet"), config.get("family")

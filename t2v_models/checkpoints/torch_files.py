@@ -126,7 +126,7 @@ def _place(path: Path, value: Any, places: dict[str, Stored]) -> LazyDict:
 
     visit(value, "", 0)
     if set(tensors) <= {"step"}:
-        raise T2VError(f"{path} holds no tensors (its pickle is of another kind): a model's weights are wanted.")
+        raise T2VError(f"{path} holds no tensors (its pickle holds something else): give a model's weights.")
     return tensors
 
 

@@ -55,7 +55,7 @@ class VideoStream:
 
 @dataclass(frozen=True)
 class Packets:
-    """What the packets of a video stream say about its frames."""
+    """Count and times of the frames of a video stream, from its packets."""
 
     count: int
     span: Fraction
@@ -93,7 +93,7 @@ def audio_stream(stderr: str) -> AudioInfo | None:
 
 
 def _channels(layout: str) -> int:
-    """Count the channels of a layout: "stereo", "5.1(side)", "7 channels"; 2 where its name does not say."""
+    """Count the channels of a layout: "stereo", "5.1(side)", "7 channels"; 2 where its name has no number."""
     if layout in _CHANNELS:
         return _CHANNELS[layout]
     if counted := re.match(r"(\d+) channels", layout):

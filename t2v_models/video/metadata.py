@@ -144,7 +144,7 @@ def _png_chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def _embed_png(file: BinaryIO, texts: Mapping[str, str]) -> None:
-    file.seek(33)  # behind the signature (8) and IHDR (25)
+    file.seek(33)  # after the signature (8) and IHDR (25)
     rest = file.read()
     file.seek(33)
     file.write(_png_text_chunks(texts) + rest)

@@ -17,7 +17,7 @@ from .truncation import check_whole, count_gif_pictures
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What is known of a clip before a frame of it is decoded."""
+    """Facts about a clip that need no decoded frame."""
 
     width: int
     height: int

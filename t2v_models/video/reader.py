@@ -139,7 +139,7 @@ class VideoReader:
     def _filters(self) -> str:
         info, chain = self.info, []
         if info.colour is None and info.pixels.startswith("yuv") and info.height >= 720:
-            chain.append("setparams=colorspace=bt709")  # as players do where a file does not say
+            chain.append("setparams=colorspace=bt709")  # as in players, where a file names no matrix
         if self.fps:
             chain.append(f"fps={self.fps}:round=near")
         if self.start or self.every > 1:
