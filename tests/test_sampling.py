@@ -26,15 +26,15 @@ def test_timesteps_of_distilled_models_equal_diffusers(steps):
     assert torch.equal(lcm_timesteps(steps), theirs.timesteps)
 
 
-@pytest.mark.parametrize("kind", FILTERS)
+@pytest.mark.parametrize("name", FILTERS)
 @pytest.mark.parametrize("stops", [(0.25, 0.25), (0.5, 0.3), (0, 0.25)])
-def test_free_init_filters_equal_diffusers(kind, stops):
+def test_free_init_filters_equal_diffusers(name, stops):
     from diffusers.pipelines.free_init_utils import FreeInitMixin
 
-    arguments = {"device": "cpu", "filter_type": kind, "order": 4}
+    arguments = {"device": "cpu", "filter_type": name, "order": 4}
     stop = {"spatial_stop_frequency": stops[0], "temporal_stop_frequency": stops[1]}
     theirs = FreeInitMixin()._get_free_init_freq_filter((1, 4, 6, 5, 7), **arguments, **stop)
-    ours = low_pass((6, 5, 7), kind, spatial=stops[0], temporal=stops[1])
+    ours = low_pass((6, 5, 7), name, spatial=stops[0], temporal=stops[1])
     assert (theirs[0, 0] - ours).abs().max() < 1e-6
 
 
@@ -246,9 +246,9 @@ def test_invalid_story_is_refused_with_its_line_and_an_example(text, message):
     assert "a red circle" in str(error.value) or "make the clip longer" in str(error.value)
 
 
-@pytest.mark.parametrize("kind", ["epsilon", "v_prediction"])
-def test_ddim_step_equals_diffusers(kind):
-    config = {**CONFIG, "prediction_type": kind, "clip_sample": False}
+@pytest.mark.parametrize("prediction_type", ["epsilon", "v_prediction"])
+def test_ddim_step_equals_diffusers(prediction_type):
+    config = {**CONFIG, "prediction_type": prediction_type, "clip_sample": False}
     scheduler, schedule = build_scheduler("ddim", config), NoiseSchedule.from_config(config)
     scheduler.set_timesteps(10)
     assert torch.equal(scheduler.timesteps, ddim_timesteps(10))

@@ -91,7 +91,6 @@ def fit(
     Raises:
         T2VError: if the folder's state is of other optimisers.
     """
-    from torch.optim.swa_utils import get_ema_multi_avg_fn
     from tqdm import tqdm
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -106,9 +105,7 @@ def fit(
         torch.manual_seed(step_seed(seed, step))
         value = loss(step, torch.Generator().manual_seed(step_seed(seed, step)))
         norm = _train_step(model, value, optimizers, schedule, step)
-        decay = min(schedule.average, (step + 1) / (step + 10))
-        with torch.no_grad():
-            get_ema_multi_avg_fn(decay)(list(average.values()), list(weights.values()), step)
+        _update_average(average, weights, min(schedule.average, (step + 1) / (step + 10)))
         unsaved.append((step, value.item(), norm))
         recent = [row[1] for row in unsaved[-50:]]
         bar.set_postfix(loss=f"{sum(recent) / len(recent):.4f}", refresh=False)
@@ -142,6 +139,13 @@ def _train_step(model: nn.Module, loss: torch.Tensor, optimizers: Optimizers, sc
             group["lr"] = schedule.rate(step)
         optimizer.step()
     return float(norm)
+
+
+@torch.no_grad()
+def _update_average(average: Tensors, weights: Tensors, decay: float) -> None:
+    from torch.optim.swa_utils import get_ema_multi_avg_fn
+
+    get_ema_multi_avg_fn(decay)(list(average.values()), list(weights.values()), 0)  # it ignores the number of steps
 
 
 def _save(folder: Path, model: nn.Module, optimizers: Optimizers, average: Tensors, step: int, rows: list[Row]) -> None:
