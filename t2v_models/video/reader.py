@@ -35,7 +35,7 @@ class VideoReader:
         fps: drop or repeat frames to reach this many frames a second; None keeps the file's rate.
         start: frames to skip, at the rate `fps`.
         count: the most frames to return; None returns all.
-        every: return one frame of this many.
+        every: return each frame whose number, after `start`, is a multiple of this.
         size: (width, height) to scale to; where one of them is 0, it follows from the other and the clip's shape.
         depth: 16 returns uint16 frames.
         strict: raise T2VError after the last good frame of a damaged file; False returns what can be read.

@@ -45,8 +45,8 @@ class VideoWriter:
     ...     for frame in frames:  # (h, w, 3) uint8, uint16 or float 0..1
     ...         video.write(frame)
 
-    The file appears under its name when the block ends, synced to the disk; after an error, a cancel or a kill there is
-    no file.
+    The file appears under its name when the block ends, synced to the disk; an error, a cancel or a kill leaves no file
+    under that name.
 
     Args:
         path: the file; for a PNG sequence the folder of the frames.
