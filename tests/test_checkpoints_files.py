@@ -260,8 +260,8 @@ def test_a_tokenizer_of_two_files_has_clips_length_and_padding(tmp_path):
     clip, open_clip = (loading.load_tokenizer(tmp_path, width) for width in (768, 1024))
     assert clip.model_max_length == 77
     assert (clip.pad_token_id, open_clip.pad_token_id) == (clip.eos_token_id, 0)
-    told = loading.load_tokenizer(BUILT_IN_FOLDER / "tokenizer", 1024)
-    assert told.pad_token_id == told.eos_token_id
+    specified = loading.load_tokenizer(BUILT_IN_FOLDER / "tokenizer", 1024)
+    assert specified.pad_token_id == specified.eos_token_id
 
 
 def test_a_tokenizer_beside_the_weights_is_found_and_kept_by_a_conversion(tmp_path):
