@@ -17,7 +17,7 @@ import comfy.sd
 import torch
 
 from ...t2v_models import errors
-from ...t2v_models.unet.layers import keeps_channels_last, normalise_last
+from ...t2v_models.unet.group_norm import better_than_torchs
 
 NEWER = {
     "advanced": "inputs of a schema",
@@ -95,7 +95,7 @@ def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list
 
 
 def with_fast_norms(operations: Any) -> Any:
-    """Return the host's layers, with `normalise_last` as their group normalisation where it is faster."""
+    """Return the host's layers, with a group normalisation that uses `t2v_models.unet.group_norm` where it is better."""
     if not hasattr(comfy.ops, "cast_bias_weight"):
         return operations
     lending = newer(comfy.ops.cast_bias_weight, offloadable=True)  # a host that lends weights wants them back
@@ -103,10 +103,11 @@ def with_fast_norms(operations: Any) -> Any:
     class GroupNorm(operations.GroupNorm):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             """Normalise x, (n, c, *), over groups of channels; the shape stays."""
-            if not keeps_channels_last(x):
+            normalise = better_than_torchs(x, self.num_groups)
+            if normalise is None:
                 return super().forward(x)
             weight, bias, *lent = comfy.ops.cast_bias_weight(self, x, **lending)
-            out = normalise_last(x, self.num_groups, weight, bias, self.eps)
+            out = normalise(x, self.num_groups, weight, bias, self.eps)
             if lent:
                 comfy.ops.uncast_bias_weight(self, weight, bias, *lent)
             return out

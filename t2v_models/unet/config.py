@@ -1,8 +1,8 @@
-"""What distinguishes one 3D UNet of the family from another."""
+"""The configuration of a 3D UNet, and those of the published models."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -19,16 +19,16 @@ class UNetConfig:
     """Channels of the prediction."""
 
     channels: tuple[int, ...] = (320, 640, 1280, 1280)
-    """Width of each resolution level; each level halves height and width of the one before."""
+    """Width of each resolution level; each has half the height and width of the one before."""
 
     num_res_blocks: int = 2
-    """Residual blocks a level on the way down; one more on the way up."""
+    """Residual blocks of each level on the way down; one more on the way up."""
 
     attention_levels: tuple[bool, ...] = (True, True, True, False)
-    """Which levels have spatial (and temporal) transformers; the middle always has them."""
+    """Which levels have spatial (and temporal) transformers; the middle block always has them."""
 
     head_dim: int = 64
-    """Channels of one attention head. Shapes do not tell it, so unusual models need a config.json."""
+    """Channels of one attention head. The shapes of weights do not contain it, so unusual models need a config.json."""
 
     context_dim: int = 1024
     """Width of the text embedding."""
@@ -37,7 +37,7 @@ class UNetConfig:
     """A temporal transformer right after the first convolution."""
 
     init_heads: int = 8
-    """Heads of that first transformer: its inner width is init_heads * head_dim, whatever channels[0] is."""
+    """Heads of that first transformer: its inner width is init_heads * head_dim, independent of channels[0]."""
 
     temporal_attention: bool = True
     """A temporal transformer after every spatial one."""
@@ -52,7 +52,7 @@ class UNetConfig:
     """An embedding of the frame rate (VideoCrafter) or frame stride (DynamiCrafter) is added to the timestep's."""
 
     default_fps: float = 16
-    """The value embedded where the caller gives none."""
+    """The value that is embedded if the caller gives none."""
 
     guidance_dim: int = 0
     """Width of the guidance scale embedding of distilled models (T2V-Turbo: 256); 0: none."""
@@ -108,8 +108,8 @@ class UNetConfig:
         return 4 * self.channels[0]
 
 
-_VIDEOCRAFTER1 = {"temporal_convolution": False, "relative_position": 16}
-_DYNAMICRAFTER = {"in_channels": 8, "fps_embedding": True, "image_attention": True}
+_VIDEOCRAFTER1 = UNetConfig(temporal_convolution=False, relative_position=16)
+_DYNAMICRAFTER = UNetConfig(in_channels=8, fps_embedding=True, image_attention=True)
 
 PRESETS: dict[str, UNetConfig] = {
     "modelscope": UNetConfig(),
@@ -117,11 +117,11 @@ PRESETS: dict[str, UNetConfig] = {
     "videocrafter2": UNetConfig(fps_embedding=True),
     "t2v-turbo-vc2": UNetConfig(fps_embedding=True, guidance_dim=256),
     "t2v-turbo-v2": UNetConfig(fps_embedding=True, guidance_dim=256, motion_dim=256),
-    "videocrafter1-512": UNetConfig(**_VIDEOCRAFTER1),
-    "videocrafter1-1024": UNetConfig(**_VIDEOCRAFTER1, fps_embedding=True),
+    "videocrafter1-512": _VIDEOCRAFTER1,
+    "videocrafter1-1024": replace(_VIDEOCRAFTER1, fps_embedding=True),
     "videocrafter1-i2v": UNetConfig(fps_embedding=True, image_attention=True),
-    "dynamicrafter-256": UNetConfig(**_DYNAMICRAFTER, image_scale=True, default_fps=3),
-    "dynamicrafter-512": UNetConfig(**_DYNAMICRAFTER, default_fps=24),
-    "dynamicrafter-1024": UNetConfig(**_DYNAMICRAFTER, default_fps=10),
+    "dynamicrafter-256": replace(_DYNAMICRAFTER, image_scale=True, default_fps=3),
+    "dynamicrafter-512": replace(_DYNAMICRAFTER, default_fps=24),
+    "dynamicrafter-1024": replace(_DYNAMICRAFTER, default_fps=10),
 }
 """The published shapes by name; several models share one (ZeroScope, Potat1 … are "modelscope")."""

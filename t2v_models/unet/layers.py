@@ -1,4 +1,4 @@
-"""The convolutional half of the UNet, and the layout that all of it shares.
+"""The convolutional layers of the UNet, and the memory layout of all its feature maps.
 
 Feature maps are ``(b t) c h w`` in channels-last memory, that is ``b t h w c`` without gaps: a spatial convolution, the
 tokens of a transformer, a normalisation over whole clips and a convolution over frames are then four views of one
@@ -8,11 +8,12 @@ buffer.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+from .factory import Factory
 
 
 def timestep_embedding(timesteps: Tensor, dim: int, max_period: float = 10000.0) -> Tensor:
@@ -53,64 +54,23 @@ def frames_folded(x: Tensor, height: int) -> Tensor:
 
 
 def activate(x: Tensor) -> Tensor:
-    """SiLU, in place where no gradient needs x: x is always the fresh result of a normalisation."""
+    """SiLU, in place unless gradients are recorded: x must be the fresh result of a normalisation."""
     return F.silu(x, inplace=not torch.is_grad_enabled())
 
 
-def normalise_last(x: Tensor, groups: int, weight: Tensor, bias: Tensor, eps: float) -> Tensor:
-    """Group normalisation of (n, c, *) whose channels lie last in memory, and stay there; no gradients."""
-    rows = x.movedim(1, -1).unflatten(-1, (groups, -1))  # n … g c/g
-    over = [*range(1, x.ndim - 1), -1]
-    mean = rows.mean(over, keepdim=True, dtype=torch.float32)
-    std = rows.std(over, correction=0, keepdim=True).float()  # a variance may overflow
-    scale = std.square_().add_(eps).rsqrt_() * weight.view(groups, -1)
-    # the mean first: times the scale it may be more than half precision can hold, and has fewer digits than what is left
-    out = rows - mean.to(x.dtype)
-    shift = bias.view(groups, -1) + (mean.to(x.dtype) - mean) * scale  # what rounding has left of the mean
-    return torch.addcmul(shift.to(x.dtype), out, scale.to(x.dtype), out=out).flatten(-2).movedim(-1, 1)
-
-
-LARGE = 2**23
-"""Elements from which on a GPU's time counts, not that of its many small calls."""
-
-
-def keeps_channels_last(x: Tensor) -> bool:
-    """Whether `normalise_last` is the faster one: torch's kernel for a GPU takes and gives channels-first memory alone,
-    and turning large feature maps over and back was a fifth of a step. A mean in bfloat16 has too few digits for it.
-    """
-    large = x.device.type == "cuda" and x.numel() >= LARGE
-    return large and x.dtype == torch.float16 and not torch.is_grad_enabled()
-
-
-class GroupNorm(nn.GroupNorm):
-    """torch's, without its detour on a GPU."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """x: (n, c, *) -> the same shape."""
-        if keeps_channels_last(x):
-            return normalise_last(x, self.num_groups, self.weight, self.bias, self.eps)
-        return super().forward(x)
-
-
-class Operations:
-    """The layers that a UNet is made of where no host brings its own, which bring weights to the device and cast them."""
-
-    Linear, Conv2d, Embedding, LayerNorm, GroupNorm = nn.Linear, nn.Conv2d, nn.Embedding, nn.LayerNorm, GroupNorm
-
-
 class TemporalConvolution(nn.Module):
-    """Four times normalise, SiLU, convolve over three frames; added to the input. Source: ModelScope.
+    """Four rounds of normalisation, SiLU and a convolution over three frames, added to the input. Source: ModelScope.
 
-    The (3, 1, 1) convolution is a 2-D one over ``b c t (h w)``: the same numbers three times as fast on a CPU, no
-    3-D kernel needed (Apple's GPUs have none), and none of cuDNN's 3-D memory.
+    The (3, 1, 1) convolution is a 2-D one over ``b c t (h w)``, which gives equal numbers three times as fast on a CPU,
+    needs no 3-D kernel (Apple's GPUs have none) and none of the memory that cuDNN's takes.
     """
 
-    def __init__(self, channels: int, groups: int, operations: Any, **factory: Any) -> None:
+    def __init__(self, channels: int, groups: int, make: Factory) -> None:
         super().__init__()
         for i in range(1, 5):
-            layers = [operations.GroupNorm(groups, channels, **factory), nn.SiLU()]
+            layers: list[nn.Module] = [make.group_norm(groups, channels), nn.SiLU()]
             layers += [nn.Identity()] * (i > 1)  # the originals have a dropout here, which counts in the names
-            layers += [operations.Conv2d(channels, channels, (3, 1), padding=(1, 0), **factory)]
+            layers += [make.convolution(channels, channels, (3, 1), padding=(1, 0))]
             self.add_module(f"conv{i}", nn.Sequential(*layers))
 
     def forward(self, x: Tensor, frames: int) -> Tensor:
@@ -133,28 +93,25 @@ class ResBlock(nn.Module):
         groups: int,
         eps: float,
         temporal: bool,
-        operations: Any,
-        **factory: Any,
+        make: Factory,
     ) -> None:
         super().__init__()
         self.in_layers = nn.Sequential(
-            operations.GroupNorm(groups, in_channels, eps=eps, **factory),
+            make.group_norm(groups, in_channels, eps),
             nn.SiLU(),
-            operations.Conv2d(in_channels, out_channels, 3, padding=1, **factory),
+            make.convolution(in_channels, out_channels, 3, padding=1),
         )
-        self.emb_layers = nn.Sequential(nn.SiLU(), operations.Linear(embed_dim, out_channels, **factory))
+        self.emb_layers = nn.Sequential(nn.SiLU(), make.linear(embed_dim, out_channels))
         self.out_layers = nn.Sequential(
-            operations.GroupNorm(groups, out_channels, eps=eps, **factory),
+            make.group_norm(groups, out_channels, eps),
             nn.SiLU(),
             nn.Identity(),  # the originals have a dropout here, which counts in the names
-            operations.Conv2d(out_channels, out_channels, 3, padding=1, **factory),
+            make.convolution(out_channels, out_channels, 3, padding=1),
         )
-        self.skip_connection = nn.Identity()
+        self.skip_connection: nn.Module = nn.Identity()
         if in_channels != out_channels:
-            self.skip_connection = operations.Conv2d(in_channels, out_channels, 1, **factory)
-        self.temporal_conv = None
-        if temporal:
-            self.temporal_conv = TemporalConvolution(out_channels, groups, operations, **factory)
+            self.skip_connection = make.convolution(in_channels, out_channels, 1)
+        self.temporal_conv = TemporalConvolution(out_channels, groups, make) if temporal else None
 
     def forward(self, x: Tensor, emb: Tensor, frames: int) -> Tensor:
         """x: (b t) c h w, emb: (b, e) or ((b t), e) -> (b t) c h w."""
@@ -162,28 +119,31 @@ class ResBlock(nn.Module):
         shift = self.emb_layers(emb)[:, None, :, None, None]
         h.unflatten(0, (shift.shape[0], -1)).add_(shift)
         h = self.out_layers[3](activate(self.out_layers[0](h))).add_(self.skip_connection(x))
-        return h if self.temporal_conv is None else self.temporal_conv(h, frames)
+        out: Tensor = h if self.temporal_conv is None else self.temporal_conv(h, frames)
+        return out
 
 
 class Downsample(nn.Module):
     """Half the height and width, by a convolution of stride 2."""
 
-    def __init__(self, channels: int, operations: Any, **factory: Any) -> None:
+    def __init__(self, channels: int, make: Factory) -> None:
         super().__init__()
-        self.op = operations.Conv2d(channels, channels, 3, stride=2, padding=1, **factory)
+        self.op = make.convolution(channels, channels, 3, stride=2, padding=1)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (b t) c h w -> (b t) c h/2 w/2, rounded up."""
-        return self.op(x)
+        out: Tensor = self.op(x)
+        return out
 
 
 class Upsample(nn.Module):
-    """Nearest neighbours to the given size, then a convolution."""
+    """Nearest-neighbour interpolation to a given size, then a convolution."""
 
-    def __init__(self, channels: int, operations: Any, **factory: Any) -> None:
+    def __init__(self, channels: int, make: Factory) -> None:
         super().__init__()
-        self.conv = operations.Conv2d(channels, channels, 3, padding=1, **factory)
+        self.conv = make.convolution(channels, channels, 3, padding=1)
 
     def forward(self, x: Tensor, size: tuple[int, int]) -> Tensor:
-        """x: (b t) c h w -> (b t) c *size; the size is that of the skip it will meet, odd ones included."""
-        return self.conv(F.interpolate(x, size=size, mode="nearest"))
+        """x: (b t) c h w -> (b t) c *size; the size is that of the skip it is joined with, which may be odd."""
+        out: Tensor = self.conv(F.interpolate(x, size=size, mode="nearest"))
+        return out

@@ -113,7 +113,8 @@ def check_group_normalisation_for_gpus_equals_the_hosts_however_weights_are_load
 
     key = "diffusion_model.input_blocks.1.0.in_layers.0.weight"
     seen = []
-    fast = {(host.module("nodes.host.compat"), "keeps_channels_last"): lambda x: seen.append(x.shape) is None}
+    on_gpu = host.module("t2v_models.unet.group_norm").on_gpu
+    fast = {(host.module("nodes.host.compat"), "better_than_torchs"): lambda x, groups: seen.append(x.shape) or on_gpu}
     model, clip, _ = host.tiny()
     patched = model.clone()
     patched.add_patches({key: ("diff", (torch.ones_like(model.model.state_dict()[key]),))})
