@@ -1,4 +1,4 @@
-"""What must hold of the UNet whatever its weights: runs that are the same computation give the same numbers."""
+"""Properties of the UNet for any weights: runs that compute one thing in two ways give equal numbers."""
 
 from __future__ import annotations
 
@@ -82,13 +82,13 @@ def test_two_texts_for_one_latent_equal_the_latent_repeated(unet):
     assert difference(run(unet, shared), run(unet, repeated)) < TOLERANCE
 
 
-def test_equal_levels_per_frame_equal_one_level(unet):
+def test_equal_timesteps_of_all_frames_equal_one_timestep(unet):
     inputs = call(unet.config)
     per_frame = inputs | {"timesteps": inputs["timesteps"][:, None].expand(-1, 3)}
     assert difference(run(unet, per_frame), run(unet, inputs)) < TOLERANCE
 
 
-def test_equal_texts_and_images_per_frame_equal_one(unet):
+def test_equal_texts_and_images_of_all_frames_equal_one_of_each(unet):
     inputs = call(unet.config)
     per_frame = {
         name: value[:, None].expand(-1, 3, -1, -1).contiguous() if name.endswith("context") else value
@@ -99,7 +99,7 @@ def test_equal_texts_and_images_per_frame_equal_one(unet):
     assert difference(run(unet, mixed), run(unet, inputs)) < TOLERANCE
 
 
-def test_without_temporal_layers_every_frame_has_its_own_level_and_text():
+def test_without_temporal_layers_each_frame_depends_on_its_own_timestep_and_text_alone():
     unet = fill(UNet3D(FRAMEWISE))
     x, context = normal("x", (2, 4, 3, 5, 6)), normal("texts", (2, 3, 5, FRAMEWISE.context_dim))
     levels = torch.tensor([[1.0, 250.0, 999.0], [40.0, 40.5, 0.0]])
@@ -125,7 +125,7 @@ def test_a_text_that_frames_share_is_projected_once_and_stays_with_its_frames():
         assert difference(together[:, :, frame : frame + 1], run(unet, alone)) < TOLERANCE
 
 
-def test_the_level_of_one_frame_reaches_the_others_through_time_alone(plain):
+def test_the_timestep_of_one_frame_changes_others_through_temporal_layers_alone(plain):
     inputs = call(plain.config, batch=1)
     levels = torch.tensor([[500.0, 500.0, 500.0]])
     before = run(plain, inputs | {"timesteps": levels})
@@ -143,14 +143,14 @@ def test_without_positions_or_convolutions_in_time_frames_may_come_in_any_order(
 
 
 @pytest.mark.parametrize("config", [TINY, RELATIVE], ids=["convolutions", "relative positions"])
-def test_the_order_of_frames_counts_where_the_network_knows_it(config):
+def test_the_order_of_frames_matters_to_networks_with_positions_or_convolutions_in_time(config):
     unet, inputs = fill(UNet3D(config)), call(config, size=(4, 4, 6))
     reverse = run(unet, inputs | {"x": inputs["x"].flip(2)})
     assert difference(reverse, run(unet, inputs).flip(2)) > 0.01
 
 
 @pytest.mark.parametrize("tokens", [1, 77, 154])
-def test_any_number_of_tokens_in_any_order(plain, tokens):
+def test_any_number_of_tokens_is_accepted_in_any_order(plain, tokens):
     inputs = call(plain.config, tokens=tokens)
     shuffled = inputs | {"context": inputs["context"].flip(1)}
     assert difference(run(plain, shuffled), run(plain, inputs)) < TOLERANCE
@@ -159,7 +159,7 @@ def test_any_number_of_tokens_in_any_order(plain, tokens):
 
 
 @pytest.mark.parametrize("size", [(1, 8, 8), (2, 1, 1), (3, 9, 13), (1, 5, 2), (17, 3, 4)])
-def test_any_size_and_length(unet, size):
+def test_any_size_and_length_is_accepted(unet, size):
     inputs = call(unet.config, size=size)
     output = run(unet, inputs)
     assert output.shape == (2, 4, *size)
@@ -177,7 +177,7 @@ def test_a_guided_step_at_an_odd_size_with_everything_per_frame():
         assert difference(together[i : i + 1], run(unet, alone)) < TOLERANCE
 
 
-def test_nothing_that_is_given_is_changed(unet):
+def test_inputs_are_not_changed(unet):
     inputs = call(unet.config)
     before = {name: value.clone() for name, value in inputs.items()}
     control = {
@@ -193,7 +193,7 @@ def test_nothing_that_is_given_is_changed(unet):
     assert all(torch.equal(unet.state_dict()[name], value) for name, value in weights.items())
 
 
-def test_residuals_of_a_controlnet_that_computes_in_another_type_are_added_in_the_models(unet):
+def test_residuals_of_another_dtype_are_added_in_the_dtype_of_the_model(unet):
     half, inputs = fill(UNet3D(unet.config)).bfloat16(), cast(call(unet.config), torch.bfloat16)
     residual = normal("m", (6, 64, 3, 2))
     out = run(half, inputs | {"control": {"middle": [residual]}})
@@ -209,13 +209,13 @@ def test_the_layout_of_the_input_in_memory_does_not_matter(plain):
     assert difference(run(plain, inputs | {"x": strided}), run(plain, inputs)) < TOLERANCE
 
 
-def test_with_and_without_gradients_it_is_the_same_network(unet):
+def test_results_with_and_without_gradients_are_equal(unet):
     inputs = call(unet.config)
     assert difference(unet(**inputs).detach(), run(unet, inputs)) < TOLERANCE
 
 
 @pytest.mark.slow
-def test_gradients_reach_every_weight_and_agree_with_differences(unet):
+def test_gradients_reach_every_weight_and_equal_finite_differences(unet):
     trained = fill(UNet3D(unet.config)).double().requires_grad_(True)
     inputs = {name: value.double() for name, value in call(unet.config, batch=1, size=(2, 4, 4)).items()}
     target = normal("target", (1, 4, 2, 4, 4)).double()
@@ -260,7 +260,7 @@ def test_a_network_learns():
 
 
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.bfloat16, 0.1), (torch.float16, 0.02)])
-def test_half_precision_stays_near(unet, dtype, tolerance):
+def test_half_precision_results_stay_near_those_of_single_precision(unet, dtype, tolerance):
     inputs = call(unet.config)
     expected = run(unet, inputs)
     half = fill(UNet3D(unet.config)).to(dtype)
@@ -269,7 +269,7 @@ def test_half_precision_stays_near(unet, dtype, tolerance):
     assert difference(result.float(), expected) < tolerance
 
 
-def test_every_weight_lives_in_a_leaf_layer_of_operations(unet):
+def test_every_weight_is_in_a_layer_of_the_given_operations(unet):
     made = []
     names = ("Linear", "Conv2d", "GroupNorm", "LayerNorm", "Embedding")
 
@@ -291,8 +291,8 @@ def test_every_weight_lives_in_a_leaf_layer_of_operations(unet):
     }
 
 
-def test_layers_that_cast_their_weights_are_enough(unet):
-    """A host keeps weights in another type and casts in the layers' forward, so nobody else may read them."""
+def test_layers_may_cast_their_weights_in_their_own_forward(unet):
+    """A host keeps weights in another dtype and casts them in its layers' forward, so other code must not read them."""
 
     def layer(name: str) -> type[nn.Module]:
         class Layer(getattr(nn, name)):
@@ -348,7 +348,7 @@ def test_another_attention_function_is_used_everywhere(unet):
         ({"guidance": (2,)}, "guidance"),
     ],
 )
-def test_a_wrong_shape_is_told_with_what_is_wanted(plain, wrong, words):
+def test_an_error_about_a_wrong_shape_says_what_is_wanted(plain, wrong, words):
     inputs = call(plain.config) | {name: normal(name, shape) for name, shape in wrong.items()}
     with pytest.raises(ValueError, match=words):
         run(plain, inputs)

@@ -288,7 +288,7 @@ class UNet3D(nn.Module):
 
 
 def _apply(layer: nn.Module, h: Tensor, run: _Pass, size: Sequence[int]) -> Tensor:
-    """h after one layer of a block, which takes of the pass what its kind needs."""
+    """h after one layer of a block, called with the inputs that its class takes."""
     if isinstance(layer, ResBlock):
         done = h.shape[0] / (run.text.text.shape[0] * run.frames)  # less than 1 until the first text attention
         h = layer(h, run.emb[: int(run.emb.shape[0] * done)], run.frames)
