@@ -239,12 +239,10 @@ class Film(io.ComfyNode):
         fuse_method: str,
         closed_loop: bool,
         cfg: float,
-        candidates: int = 4,
         **settings,
     ) -> io.NodeOutput:
         window = Windows(context_length, context_overlap, fuse_method, closed_loop)
-        settings |= {"window": window, "guidance_scale": cfg, "candidates": candidates}
-        return io.NodeOutput(*film.make(model, clip, story, **settings))
+        return io.NodeOutput(*film.make(model, clip, story, window=window, guidance_scale=cfg, **settings))
 
 
 class ContinueVideo(io.ComfyNode):

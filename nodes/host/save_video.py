@@ -260,12 +260,15 @@ def _small(frame: Tensor) -> Tensor:
     return small[0].movedim(0, -1)
 
 
-def result_of(path: Path, kind: str) -> dict[str, str]:
-    """Return filename, subfolder and type by which the editor finds a file; for a folder of frames, its first frame's."""
-    root = folder_paths.get_output_directory() if kind == "output" else folder_paths.get_temp_directory()
+def result_of(path: Path, folder: str) -> dict[str, str]:
+    """Return filename, subfolder and type by which the editor finds a file; for a folder of frames, its first frame's.
+
+    folder: "output" or "temp", the host's folder that holds the path.
+    """
+    root = folder_paths.get_output_directory() if folder == "output" else folder_paths.get_temp_directory()
     path = min(path.iterdir()) if path.is_dir() else path
     subfolder = path.parent.relative_to(os.path.abspath(root)).as_posix()
-    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": kind}
+    return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": folder}
 
 
 def workflow_texts(prompt: Any, extra: dict | None) -> dict[str, str]:
