@@ -38,7 +38,7 @@ def test_the_fraction_of_a_text_is_the_float_that_python_reads(text: str) -> Non
         "9" * 5_000_000,
         "1/" + "9" * 1_000_000,
         "1e" + "0" * 1_000_000,
-        " " * 5_000_000 + "1",
+        "1 " * 3_000_000,
         "1" * 41,
         "1/0",
         "nan",
