@@ -1,4 +1,4 @@
-"""The scripts of examples/ run with the built-in model and write what their first lines say."""
+"""The scripts of docs/examples/ run with the built-in model and write what their first lines say."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from PIL import Image
 from t2v_models.video import VideoReader
 
 ROOT = Path(__file__).resolve().parents[1]
-EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+EXAMPLES = sorted((ROOT / "docs" / "examples").glob("*.py"))
 
 
 def run(name: str, target: Path) -> Path:
     """The file that an example writes."""
-    command = [sys.executable, "-m", f"examples.{name}", str(target)]
+    command = [sys.executable, "-m", f"docs.examples.{name}", str(target)]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return target
@@ -49,4 +49,4 @@ def test_seeds_become_rows_of_a_picture(tmp_path: Path) -> None:
 def test_an_example_is_short_and_shows_how_to_run_it(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) < 30
-    assert f"python -m examples.{path.stem}" in text
+    assert f"python -m docs.examples.{path.stem}" in text

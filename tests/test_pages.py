@@ -51,8 +51,8 @@ def test_the_readme_has_one_command_that_makes_a_video_and_one_that_runs_the_tes
 
 def test_the_tables_name_every_node_template_method_and_example() -> None:
     nodes = json.loads(read("locales/en/nodeDefs.json"))
-    templates = [path.stem for path in (ROOT / "example_workflows").glob("*.json")]
-    examples = [name_of(path) for path in (ROOT / "examples").glob("*.py")]
+    templates = [path.stem for path in (ROOT / "workflows").glob("*.json")]
+    examples = [name_of(path) for path in (ROOT / "docs" / "examples").glob("*.py")]
     for page, names in (
         ("docs/nodes.md", [node["display_name"] for node in nodes.values()] + templates),
         ("docs/long-videos.md", METHODS),

@@ -1,4 +1,4 @@
-"""The graphs of example_workflows/, as `write_workflows` and the tests know them."""
+"""The graphs of workflows/, as `write_workflows` and the tests know them."""
 
 from __future__ import annotations
 

@@ -18,7 +18,7 @@ LIMIT = 180
 def test_a_freshly_started_host_makes_the_first_video_within_three_minutes(host, tmp_path, record_property):
     """Timed from the start of the process, without any warm-up but the system's cache of files."""
     pytest.importorskip("websocket", reason="pip install websocket-client")
-    prompt = json.loads((PACK / "example_workflows" / "api" / "text_to_video.json").read_text())
+    prompt = json.loads((PACK / "workflows" / "api" / "text_to_video.json").read_text())
     base, start = host.base(tmp_path, {}), time.monotonic()
     with Server(host, base) as server:
         answered = time.monotonic() - start

@@ -14,7 +14,7 @@ from .hosts import NAME, PACK
 
 pytestmark = pytest.mark.slow
 
-TEMPLATES = sorted(path.stem for path in (PACK / "example_workflows" / "api").glob("*.json"))
+TEMPLATES = sorted(path.stem for path in (PACK / "workflows" / "api").glob("*.json"))
 READY = "() => window.app?.graph && app.extensionManager && !app.extensionManager.spinner"
 
 
@@ -61,7 +61,7 @@ def test_a_template_opens_whole_and_becomes_its_api_form(server, page, name):
     "&& !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)")  # fmt: skip
     assert missing == []
     prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
-    wanted = json.loads((PACK / "example_workflows" / "api" / f"{name}.json").read_text())
+    wanted = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text())
     assert prompt.keys() == wanted.keys()
     for key, node in wanted.items():
         assert prompt[key]["class_type"] == node["class_type"]

@@ -1,4 +1,4 @@
-"""Writes example_workflows/: `template_graphs` in API format, and as the editor saves them, with thumbnails of their videos.
+"""Writes workflows/: `template_graphs` in API format, and as the editor saves them, with thumbnails of their videos.
 
     python -m tests.comfy.write_workflows URL_OF_A_RUNNING_COMFYUI [NAME …]
     python -m tests.comfy.write_workflows --thumbnails URL_OF_A_RUNNING_COMFYUI [NAME …]
@@ -22,7 +22,7 @@ from t2v_models.video import VideoReader
 
 from .template_graphs import GRAPHS, Nodes
 
-FOLDER = Path(__file__).resolve().parents[2] / "example_workflows"
+FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 
 
 def api(nodes: Nodes) -> dict[str, Any]:

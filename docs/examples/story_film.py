@@ -1,6 +1,6 @@
 """Make a film of a story: two scenes, one line each, with a fade of half a second between them.
 
-python -m examples.story_film film.mp4
+python -m docs.examples.story_film film.mp4
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Make a video of a prompt and write it to a file.
 
-python -m examples.clip_to_file clip.mp4 "a yellow star bounces"
+python -m docs.examples.clip_to_file clip.mp4 "a yellow star bounces"
 """
 
 import sys

@@ -1,6 +1,6 @@
 """Make one prompt with six seeds, and show four frames of each on one picture: a row per seed.
 
-python -m examples.contact_sheet sheet.png "a green square spins"
+python -m docs.examples.contact_sheet sheet.png "a green square spins"
 """
 
 import sys
