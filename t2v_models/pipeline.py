@@ -94,7 +94,7 @@ class Pipeline:
 
         Args:
             prompt: one text or several.
-            negative_prompt: what the videos shall not show: one text, or one per prompt.
+            negative_prompt: what the videos must not show: one text, or one per prompt.
             progress: called with (done, total) after every step; it may raise to cancel.
             decode: False leaves `Video.frames` empty.
             options:

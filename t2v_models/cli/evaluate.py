@@ -192,7 +192,7 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
             raise T2VError(f"--truth draws clips of the world's own and makes none: leave {', '.join(given)} out.")
         return
     if args.frames is not None and args.frames < SHORTEST:
-        raise T2VError(f"--frames is {args.frames}: motions are told apart from {SHORTEST} frames on, 16 are usual.")
+        raise T2VError(f"--frames is {args.frames}: a motion shows from {SHORTEST} frames on, 16 are usual.")
     if args.stories and args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
     if args.stories and args.frames is not None and not rounds:

@@ -29,7 +29,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("prompt", nargs="*", help="what the video shows; several make several videos")
     parser.add_argument("--prompts", type=Path, metavar="FILE", help="a text file with one prompt per line")
-    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what the video shall not show")
+    parser.add_argument("--negative-prompt", default="", metavar="TEXT", help="what the video must not show")
     parser.add_argument(
         "-o",
         "--output",
@@ -93,7 +93,7 @@ def _add_film_options(film: argparse._ArgumentGroup) -> None:
     film.add_argument(
         "--resume",
         action="store_true",
-        help="keep finished parts beside the output; when the command is given again, it goes on from them",
+        help="keep finished parts beside the output; the next run of the command continues from them",
     )
 
 

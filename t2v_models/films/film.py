@@ -37,11 +37,11 @@ class Film:
     Args:
         model: from `t2v_models.load_pipeline`.
         story: one text, or scenes as `t2v_models.sampling.story` describes.
-        negative_prompt: what no frame shall show, besides the story's own negative lines.
+        negative_prompt: what no frame may show, besides the story's own negative lines.
         method: a key of `METHODS`; "windows" where None, and "endless" for a `clip`.
         window: length, overlap, fusion and loop of the windows; `usual_windows` where None.
         candidates: for the method "coarse-to-fine", how many sets of key frames are made; the steadiest is taken.
-        clip: (t, h, w, 3), 0..1, frames that the film goes on from, for the method "endless": they stay as they are,
+        clip: (t, h, w, 3), 0..1, frames that the film continues, for the method "endless": they stay as they are,
             `frames` more follow, and the story's time begins with them.
         fps_condition: the frame rate that the model is asked for, where it knows frame rates; fps where None.
         resume: a folder for finished parts; a film that was stopped continues with them, and becomes the same film bit for
@@ -80,7 +80,7 @@ class Film:
         reach = self.shape[2]
         if clip is not None:
             self.shape = (*self.shape[:2], len(clip) + self.shape[2], *self.shape[3:])
-            # a window that goes on from a clip reaches back into it, and before its first frame
+            # a window that continues a clip reaches back into it, and before its first frame
             reach = max(self.shape[2], model.defaults.frames)
         text = with_negative(story, negative_prompt)
         settings = Settings(

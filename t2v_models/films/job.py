@@ -23,13 +23,13 @@ class FilmJob:
     model: FilmModel
     story: Story
     shape: tuple[int, ...]
-    """Of the film's latents, (1, 4, frames, h/8, w/8); frames of a clip that it goes on from included."""
+    """Of the film's latents, (1, 4, frames, h/8, w/8); with those of a clip that it continues."""
     fps: float
     """Frames per second that the model is asked for, where it knows frame rates."""
     settings: Settings
     store: Store
     clip: Tensor | None = None
-    """(t, h, w, 3), 0..1, frames that the film goes on from."""
+    """(t, h, w, 3), 0..1, frames that the film continues."""
     progress: Progress | None = None
     preview: Callable[[Tensor], None] | None = None
     """Called with latents (b, 4, t, h, w) of some or all of the frames as they look so far."""

@@ -109,7 +109,7 @@ def by_endless(job: FilmJob) -> Iterator[Tensor]:
 
 
 def _beginning(job: FilmJob, model: GuidedModel, frames: int, work: Work) -> Tensor:
-    """The latents of the clip that the film goes on from, or of a new one of so many frames."""
+    """The latents of the clip that the film continues, or of a new one of so many frames."""
     if job.clip is not None:
         return codec_of(job.model).encode_video(job.clip[None]).cpu()
     x = torch.randn((*job.shape[:2], frames, *job.shape[3:]), generator=job.noise(0))

@@ -204,7 +204,7 @@ GRAPHS: dict[str, tuple[Nodes, str]] = {
             ),
         },
         "**A story of four scenes.** The prompt changes over the frames, the clip is denoised in overlapping windows, "
-        "so what moves goes on from where it was. Spans are in seconds, % or frames.",
+        "so motion continues across their borders. Spans are in seconds, % or frames.",
     ),
     "seamless_loop": (
         {

@@ -1,4 +1,4 @@
-"""What the registry of nodes is told, as the host's own reader understands it."""
+"""The metadata for the registry of nodes, as the host's own reader reads it."""
 
 from __future__ import annotations
 

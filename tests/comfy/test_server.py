@@ -56,11 +56,11 @@ def test_a_prompt_becomes_a_saved_video_with_progress_previews_and_its_workflow_
 def test_a_film_shows_previews_and_how_far_it_is(server, method):
     run = server.run(graphs.film(method=method))
     assert run.error is None, run.error
-    told = run.progress("film")
-    assert told == sorted(told)
+    reported = run.progress("film")
+    assert reported == sorted(reported)
     (total,) = {m["data"]["max"] for m in run.messages if m["type"] == "progress" and m["data"].get("node") == "film"}
-    assert told[-1] == total
-    assert len(set(told)) >= 4
+    assert reported[-1] == total
+    assert len(set(reported)) >= 4
     assert len(run.previews) >= 3
 
 

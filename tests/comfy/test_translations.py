@@ -19,11 +19,11 @@ def definitions(language: str) -> dict:
 @pytest.mark.slow
 @pytest.mark.parametrize("language", LANGUAGES)
 def test_every_node_input_and_output_has_its_text(server, language):
-    told = server.get("/i18n")[language]["nodeDefs"]
+    texts = server.get("/i18n")[language]["nodeDefs"]
     for name, node in server.get("/object_info").items():
         if not name.startswith("T2V"):
             continue
-        text = told[name]
+        text = texts[name]
         assert text["display_name"], name
         assert text["description"], name
         inputs = {**node["input"].get("required", {}), **node["input"].get("optional", {})}

@@ -72,7 +72,7 @@ def _graphs(host):
 
     model, clip, vae = host.run("T2VModelLoader", "tiny-v", "default")
     positive, negative = host.conds(clip, "a red circle", "blue")
-    told = host.run("T2VStory", clip, host.story, 10, 8.0)[:2]
+    story = host.run("T2VStory", clip, host.story, 10, 8.0)[:2]
     (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 1)
     (long,) = host.run("T2VEmptyLatent", 32, 32, 10, 1)
     settings = (1, 2, 4.0, "ddim", "diffusers", 1.0)
@@ -101,7 +101,7 @@ def _graphs(host):
             samples = host.run("T2VVideoSampler", each, positive, negative, latent, *how)[0]["samples"]
             yield f"{sampler} {name}", samples
     for name, each in patched.items():
-        yield name, host.run("T2VVideoSampler", each, *told, long, *settings)[0]["samples"]
+        yield name, host.run("T2VVideoSampler", each, *story, long, *settings)[0]["samples"]
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
     how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     for method in host.module("t2v_models.films.film").METHODS:
@@ -112,7 +112,7 @@ def _graphs(host):
     yield "decoded", host.run("T2VVAEDecodeFrames", encoded, vae)[0]
     again = (1, 4, 4.0, "ddim", "diffusers", 0.5)
     yield "video to video", host.run("T2VVideoSampler", model, positive, negative, encoded, *again)[0]["samples"]
-    for name, conds in (("continued", (positive, negative)), ("continued story", told)):
+    for name, conds in (("continued", (positive, negative)), ("continued story", story)):
         yield name, host.run("T2VContinue", model, *conds, encoded, 2, 1, 3, 4.0)[0]["samples"]
 
 

@@ -276,8 +276,8 @@ def check_values_of_model_conditioning_reach_the_model(host):
     model = host.module("nodes.host.models.model").load_model(weights, config, info, dict(tiny.model.scheduler))
 
     def out(fps=0.0, guidance=0.0):
-        (told,) = host.run("T2VModelConditioning", model, fps, guidance, 0.0)
-        return host.ksample(told, clip, cfg=1.0)
+        (conditioned,) = host.run("T2VModelConditioning", model, fps, guidance, 0.0)
+        return host.ksample(conditioned, clip, cfg=1.0)
 
     plain = host.ksample(model, clip, cfg=1.0)
     assert torch.equal(out(), plain), "0 leaves the model's own"

@@ -2,7 +2,7 @@
 
 
 def check_a_window_of_clips_does_not_shift_a_story(host):
-    """Core's context windows can be told to cut the batch: each part still hears the story from its beginning."""
+    """Core's context windows can cut the batch: each part still follows the story from its beginning."""
     import torch
 
     stories = host.module("nodes.host.stories")
@@ -13,7 +13,7 @@ def check_a_window_of_clips_does_not_shift_a_story(host):
         return before(texts, blend, shape, frames, window)
 
     model, clip, _ = host.tiny()
-    told = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
+    story = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
     (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 6)
     import comfy.context_windows as cw
 
@@ -27,7 +27,7 @@ def check_a_window_of_clips_does_not_shift_a_story(host):
     before, stories.context = stories.context, context
     try:
         whole, parts = (
-            host.run("T2VVideoSampler", each, *told, latent, 1, 2, 4.0, "ddim", "diffusers", 1.0)[0]["samples"]
+            host.run("T2VVideoSampler", each, *story, latent, 1, 2, 4.0, "ddim", "diffusers", 1.0)[0]["samples"]
             for each in (model, patched)
         )
     finally:
@@ -41,15 +41,15 @@ def check_a_window_of_clips_does_not_shift_a_story(host):
 def check_a_story_of_one_scene_is_its_prompt(host):
     model, clip, _ = host.tiny()
     positive, negative = host.conds(clip, "a red circle", "")
-    told, told_negative, picture = host.run("T2VStory", clip, "0-100%: a red circle", 4, 8.0)
+    story, negative_story, picture = host.run("T2VStory", clip, "0-100%: a red circle", 4, 8.0)
     assert picture.shape[0] == 1
     assert picture.shape[-1] == 3
     assert 0 <= picture.min() <= picture.max() <= 1
     worst = []
     for sample in (host.sample, host.ksample_video):
         plain = sample(model, positive, negative)
-        worst.append(host.difference(plain, sample(model, told, told_negative)))
-        worst.append(host.difference(plain, sample(model, told, negative)))
+        worst.append(host.difference(plain, sample(model, story, negative_story)))
+        worst.append(host.difference(plain, sample(model, story, negative)))
     assert max(worst) < 1e-4, worst
     return worst
 
@@ -62,12 +62,12 @@ def check_texts_of_any_length_count_as_if_alone_in_nodes_and_films(host):
     prompts = [" ".join(["red circle"] * 40), " ".join(["blue square"] * 80)]
     alone = [conditioning[0][0] for conditioning in host.conds(clip, *prompts)]
     assert [text.shape[1] for text in alone] == [154, 231]
-    told = host.run("T2VStory", clip, "0-4: {}\n4-8: {}".format(*prompts), 8, 8.0)[0][0][1]["t2v_story"]
+    story = host.run("T2VStory", clip, "0-4: {}\n4-8: {}".format(*prompts), 8, 8.0)[0][0][1]["t2v_story"]
     in_film = host.module("nodes.host.film").HostPipeline(model, clip).encode_text(prompts)
-    assert in_film.shape == told.texts[-2:].shape
-    assert host.difference(told.texts[-2:], in_film) < 1e-5
+    assert in_film.shape == story.texts[-2:].shape
+    assert host.difference(story.texts[-2:], in_film) < 1e-5
     x, t = torch.randn(1, 4, 4, 8, 8), torch.tensor([500.0])
-    for text, together in zip(alone, told.texts[-2:], strict=True):
+    for text, together in zip(alone, story.texts[-2:], strict=True):
         one, other = (model.model.diffusion_model(x, t, context=each) for each in (text, together[None]))
         assert host.difference(one, other) < 1e-5
 
@@ -96,18 +96,18 @@ def check_conditionings_serve_as_scenes(host):
 
 def check_nodes_that_know_one_text_empty_a_story_or_are_refused(host):
     model, clip, _ = host.tiny()
-    told, other = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
+    story, other = host.run("T2VStory", clip, "0-2: a red circle\n2-4: a blue square", 4, 8.0)[:2]
     plain = host.conds(clip, "a green star")[0]
     zero = host.run("ConditioningZeroOut", plain)[0]
-    emptied = host.run("ConditioningZeroOut", told)[0]
+    emptied = host.run("ConditioningZeroOut", story)[0]
     for sample in (host.sample, host.ksample_video):
-        assert host.difference(sample(model, told, zero), sample(model, told, emptied)) < 1e-4
-        for node, args in (("ConditioningAverage", (told, plain, 0.5)), ("ConditioningConcat", (told, plain))):
+        assert host.difference(sample(model, story, zero), sample(model, story, emptied)) < 1e-4
+        for node, args in (("ConditioningAverage", (story, plain, 0.5)), ("ConditioningConcat", (story, plain))):
             changed = host.run(node, *args)[0]
             said = host.refusal(lambda sample=sample, changed=changed: sample(model, changed, other))
             assert "one conditioning per scene" in said, node
-    kept = host.run("ConditioningSetTimestepRange", told, 0.0, 1.0)[0]
-    assert host.difference(host.sample(model, told, other), host.sample(model, kept, other)) < 1e-4
+    kept = host.run("ConditioningSetTimestepRange", story, 0.0, 1.0)[0]
+    assert host.difference(host.sample(model, story, other), host.sample(model, kept, other)) < 1e-4
 
 
 def check_stories_of_another_length_are_stretched_in_windows_too(host):

@@ -20,7 +20,7 @@ def clip(frames=6, height=40, width=56):
 
 
 def save(host, images=None, latent=None, vae=None, audio=None, metadata=True, **widgets):
-    """(files that were stored, what the editor is told, VIDEO list)."""
+    """(files that were stored, what the editor receives, VIDEO list)."""
     options = {
         "fps": 12.0, "format": "h264-mp4", "quality": 80, "filename_prefix": "t/clip", "loop_count": 0,
         "pingpong": False, "save_output": True, **widgets,

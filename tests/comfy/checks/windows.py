@@ -51,7 +51,7 @@ def check_one_window_over_all_frames_is_no_window(host):
 
 def check_long_clips_in_windows_follow_the_story_with_every_sampler(host):
     model, clip, _ = host.tiny()
-    told = host.run("T2VStory", clip, "0-6: a red circle\n6-11: a blue square", 11, 8.0)[:2]
+    story = host.run("T2VStory", clip, "0-6: a red circle\n6-11: a blue square", 11, 8.0)[:2]
     made = {}
     for name, node, arguments in (
         ("windows", "T2VWindows", (4, 2, "linear", False)),
@@ -60,7 +60,7 @@ def check_long_clips_in_windows_follow_the_story_with_every_sampler(host):
     ):
         (patched,) = host.run(node, model, *arguments)
         for sample in (host.sample, host.ksample_video):
-            out = sample(patched, *told, frames=11)
+            out = sample(patched, *story, frames=11)
             assert out.shape == (1, 4, 11, 4, 4)
             assert out.isfinite().all()
             made[f"{name} {sample.__name__}"] = float(out.std())
