@@ -21,7 +21,7 @@ RIDDLES = re.compile(
     r"knows? nothing|nobody can tell|code of their own)\b",
     re.IGNORECASE,
 )
-"""Words and turns that pages avoid: they make a reader guess."""
+"""Words and turns that pages and code avoid: they make a reader guess."""
 
 
 def name_of(page: Path) -> str:
@@ -42,6 +42,13 @@ def test_every_link_between_files_leads_somewhere(page: Path) -> None:
 def test_a_page_uses_plain_words(page: Path) -> None:
     text = re.sub(r"`[^`]*`", "``", page.read_text(encoding="utf-8"))  # names in code may be of any kind
     assert [line for line in text.splitlines() if RIDDLES.search(line)] == []
+
+
+def test_the_code_uses_plain_words() -> None:
+    files = [path for room in ("nodes", "t2v_models", "examples") for path in (ROOT / room).rglob("*.py")]
+    lines = [(name_of(path), line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
+    allowed = "sketches and depth maps"  # input channels of TF-T2V
+    assert [(name, line) for name, line in lines if RIDDLES.search(line) and allowed not in line] == []
 
 
 def test_the_readme_has_one_command_that_makes_a_video_and_one_that_runs_the_tests() -> None:
