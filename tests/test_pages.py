@@ -39,13 +39,22 @@ def test_every_link_between_files_leads_somewhere(page: Path) -> None:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_every_script_that_a_page_runs_is_there(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    modules = [name.replace(".", "/") for name in re.findall(r"python -m ((?:docs|tests|t2v_models)[\w.]*)", text)]
+    scripts = re.findall(r"python ([\w/]+\.py)", text)
+    assert [name for name in modules if not (ROOT / name).is_dir() and not (ROOT / f"{name}.py").is_file()] == []
+    assert [name for name in scripts if not (ROOT / name).is_file()] == []
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_a_page_uses_plain_words(page: Path) -> None:
     text = re.sub(r"`[^`]*`", "``", page.read_text(encoding="utf-8"))  # names in code may be of any kind
     assert [line for line in text.splitlines() if RIDDLES.search(line)] == []
 
 
 def test_the_code_uses_plain_words() -> None:
-    files = [path for room in ("nodes", "t2v_models", "examples") for path in (ROOT / room).rglob("*.py")]
+    files = [path for room in ("nodes", "t2v_models", "docs/examples") for path in (ROOT / room).rglob("*.py")]
     lines = [(name_of(path), line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     allowed = "sketches and depth maps"  # input channels of TF-T2V
     assert [(name, line) for name, line in lines if RIDDLES.search(line) and allowed not in line] == []
