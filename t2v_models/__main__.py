@@ -8,7 +8,7 @@ import sys
 from importlib import import_module
 
 from .cli import COMMANDS
-from .errors import T2VError, is_out_of_memory
+from .errors import T2VError, is_out_of_memory, shortened
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def main(argv: list[str] | None = None) -> int:
     try:
         report = args.func(args)
     except (T2VError, OSError) as error:
-        print(f"{parser.prog} {args.command}: {error}", file=sys.stderr)
+        print(f"{parser.prog} {args.command}: {shortened(str(error))}", file=sys.stderr)
         return 2
     except (RuntimeError, MemoryError) as error:
         if not is_out_of_memory(error):

@@ -4,9 +4,26 @@ from __future__ import annotations
 
 import sys
 
+LONGEST_MESSAGE = 2000
+"""Characters of a message; names and shapes that it quotes from a file may be of any length."""
+
 
 class T2VError(ValueError):
-    """Wrong input; the message is one sentence for the user: what was given, what is wanted, what to do."""
+    """Wrong input; the message is one sentence for the user: what was given, what is wanted, what to do.
+
+    A message of more than `LONGEST_MESSAGE` characters loses its middle, so that the remedy at its end stays.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(shortened(message))
+
+
+def shortened(message: str, most: int = LONGEST_MESSAGE) -> str:
+    """Return a text of at most so many characters: of a longer one the beginning and the end, with an ellipsis between."""
+    if len(message) <= most:
+        return message
+    end = most // 2
+    return f"{message[: most - end - 3]} … {message[-end:]}"
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from .. import __name__ as PACKAGE
 from ..atomic_output import AtomicOutput
 from ..errors import T2VError
 from ..families import Family, family_for
+from ..texts import strict_json
 from ..unet import UNet3D, UNetConfig
 from . import diffusers_layout, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
@@ -291,4 +291,4 @@ def _scale_arr(base: float) -> LazyTensor:
 
 
 def _json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, sort_keys=True) + "\n"
+    return strict_json(values, indent=2, sort_keys=True) + "\n"

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ..texts import strict_json
 from . import ldm
 from .layouts import Layout, Shapes
 from .tensors import LazyDict
@@ -18,7 +19,7 @@ CONFIG_KEY = "t2v_config"
 
 def config_tensor(config: dict[str, Any]) -> torch.Tensor:
     """Pack a configuration, see `saved_config`, into a tensor of bytes, (n,) uint8, to be saved as `CONFIG_KEY`."""
-    return torch.frombuffer(bytearray(json.dumps(config).encode()), dtype=torch.uint8)
+    return torch.frombuffer(bytearray(strict_json(config).encode()), dtype=torch.uint8)
 
 
 def saved_config(tensors: LazyDict) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 import struct
 import zipfile
@@ -14,6 +13,7 @@ from typing import IO, Any, cast
 import torch
 
 from ..errors import T2VError
+from ..texts import strict_json
 from .files import DTYPE_NAMES
 from .tensors import LazyDict, LazyTensor
 
@@ -47,7 +47,7 @@ def write_safetensors(path: Path, tensors: LazyDict, metadata: dict[str, str], p
         entry = {"dtype": DTYPE_NAMES[tensor.dtype], "shape": list(tensor.shape)}
         header[name] = entry | {"data_offsets": [at, at + tensor.nbytes]}
         at += tensor.nbytes
-    encoded = json.dumps(header, separators=(",", ":")).encode()
+    encoded = strict_json(header, separators=(",", ":")).encode()
     encoded += b" " * (-(8 + len(encoded)) % _ALIGNMENT)
     with path.open("wb") as file:
         file.write(struct.pack("<Q", len(encoded)) + encoded)

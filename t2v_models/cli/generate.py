@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from ..builtin_model import BUILT_IN
 from ..errors import T2VError
+from ..texts import checked_text
 from .device import add_device, check_device
-from .inputs import check_text, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
+from .inputs import output_paths, read_clip, read_prompts, read_rate, read_size, read_story
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -206,7 +207,7 @@ def _check(args: argparse.Namespace) -> None:
     from ..video import check_rate, format_of
 
     read_size(args.size)
-    check_text(args.negative_prompt, "--negative-prompt")
+    checked_text(args.negative_prompt, "--negative-prompt")
     if not _pictures(args.output):
         check_rate(format_of(args.output), args.fps)
     if args.scheduler is not None:

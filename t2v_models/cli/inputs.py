@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import os
 import re
-from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import T2VError
+from ..errors import T2VError, shortened
+from ..numbers import exact_number
+from ..texts import MOST_STORY, checked_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,7 +44,7 @@ def read_prompts(args: argparse.Namespace) -> list[str]:
             raise T2VError(f"{args.prompts} holds no prompt: write one per line.")
         prompts += [line for line in lines if line]
     for prompt in prompts:
-        check_text(prompt, f"The prompt {prompt!r}")
+        checked_text(prompt, f"The prompt {shortened(prompt, 100)!r}")
     if not prompts:
         raise T2VError(
             'No prompt is given: write one, such as "a red circle moves right", or name a file by --prompts.'
@@ -56,8 +57,7 @@ def read_story(args: argparse.Namespace) -> str:
     if args.prompt or args.prompts is not None:
         raise T2VError("--story and a prompt are given: a film takes all its texts from the story, so leave one out.")
     text = read_text(args.story)
-    check_text(text, f"The story in {args.story}")
-    return text
+    return checked_text(text, f"The story in {args.story}", MOST_STORY)
 
 
 def read_text(path: Path) -> str:
@@ -68,12 +68,6 @@ def read_text(path: Path) -> str:
         raise T2VError(f"{path} is no UTF-8 text (byte {error.start} is not): save it as UTF-8.") from error
     except OSError as error:
         raise T2VError(f"{path} cannot be read ({error.strerror}): name a text file.") from error
-
-
-def check_text(text: str, what: str) -> None:
-    """T2VError where a text holds half characters or zeros, as a terminal or a file may."""
-    if "\0" in text or any("\ud800" <= letter <= "\udfff" for letter in text):
-        raise T2VError(f"{what} holds characters that are no text: write it again, in UTF-8.")
 
 
 def read_size(text: str | None) -> tuple[int | None, int | None]:
@@ -107,6 +101,6 @@ def output_paths(path: Path, count: int) -> list[Path]:
 def read_rate(text: str) -> float:
     """24, 29.97 or 30000/1001 -> frames per second."""
     try:
-        return float(Fraction(text))
-    except (ValueError, ZeroDivisionError, OverflowError) as error:
+        return float(exact_number(text))
+    except T2VError as error:
         raise argparse.ArgumentTypeError(f"{text!r} is no frame rate, such as 24, 29.97 or 30000/1001") from error

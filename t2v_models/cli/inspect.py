@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..texts import strict_json
+
 if TYPE_CHECKING:
     from ..checkpoints import CheckpointInfo
     from ..families import Defaults, Family
@@ -32,9 +34,8 @@ def run(args: argparse.Namespace) -> str:
     info = inspect(args.path)
     if args.json:
         import dataclasses
-        import json
 
-        return json.dumps(dataclasses.asdict(info), indent=2, default=str)
+        return strict_json(dataclasses.asdict(info), indent=2)
     return report(info)
 
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import T2VError
+from ..texts import strict_json
 
 PRIVATE = "t2v_"
 """The prefix of keys for what the container cannot store: the exact frame rate, the size before padding."""
@@ -55,7 +56,7 @@ def json_text(value: Any) -> str:
     The graph editor finds the end of a webm's workflow by counting braces, those inside strings too, and reads PNG text
     byte by byte; text in this form is read alike by every editor and from every container.
     """
-    text = json.dumps(value)
+    text = strict_json(value)
     return re.sub(r'"(?:[^"\\]|\\.)*"', lambda m: m[0].replace("{", "\\u007b").replace("}", "\\u007d"), text)
 
 
@@ -249,7 +250,7 @@ def _embed_gif(file: BinaryIO, texts: Mapping[str, str]) -> None:
     if file.read(1) != b";":
         raise T2VError("This GIF has no end mark, so it cannot hold metadata.")
     file.seek(-1, os.SEEK_END)
-    comment = _GIF_MARK + json.dumps(dict(texts)).encode() + b"}"
+    comment = _GIF_MARK + strict_json(dict(texts)).encode() + b"}"
     blocks = [comment[i : i + 255] for i in range(0, len(comment), 255)]
     file.write(b"!\xfe" + b"".join(bytes([len(block)]) + block for block in blocks) + b"\0;")
 

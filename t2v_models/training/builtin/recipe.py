@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
@@ -20,6 +19,7 @@ from ...errors import T2VError
 from ...families import family_for
 from ...pipeline import Pipeline
 from ...plots import losses
+from ...texts import strict_json
 from ...unet import UNet3D
 from ..loop import Schedule
 from . import autoencoder, decoder, latent_colours, phases, text_encoder, unet
@@ -253,4 +253,4 @@ def half(module: Module) -> Module:
 
 def _write_json(path: Path, content: dict[str, Any]) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    path.write_text(strict_json(content, indent=2) + "\n", encoding="utf-8")

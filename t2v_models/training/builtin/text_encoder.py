@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from itertools import pairwise
 from pathlib import Path
@@ -13,6 +12,7 @@ from torch import nn
 
 from ...shapes.captions import describe, paraphrase, vocabulary
 from ...shapes.world import BACKGROUNDS, MOTIONS, OBJECT_COLOURS, SHAPES, SPEEDS, Scene, World
+from ...texts import strict_json
 from ..loop import Schedule, fit
 
 if TYPE_CHECKING:
@@ -56,12 +56,12 @@ def write_tokenizer(folder: Path) -> int:
     letters = _bytes()
     tokens = [*letters, *(letter + "</w>" for letter in letters), *dict.fromkeys(map("".join, pairs)), START, END]
     vocab = {token: index for index, token in enumerate(tokens)}
-    (folder / "vocab.json").write_text(json.dumps(vocab, ensure_ascii=False), encoding="utf-8")
+    (folder / "vocab.json").write_text(strict_json(vocab, ensure_ascii=False), encoding="utf-8")
     (folder / "merges.txt").write_text("#version: 0.2\n" + "".join(f"{a} {b}\n" for a, b in pairs), encoding="utf-8")
     special = {"bos_token": START, "eos_token": END, "unk_token": END, "pad_token": END}
     config = {"tokenizer_class": "CLIPTokenizer", "model_max_length": LENGTH, "do_lower_case": True, **special}
     for name, content in (("tokenizer_config.json", config), ("special_tokens_map.json", special)):
-        (folder / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        (folder / name).write_text(strict_json(content, indent=2) + "\n", encoding="utf-8")
     return len(vocab)
 
 
