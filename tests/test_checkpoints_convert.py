@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import pickle
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,8 @@ from t2v_models.atomic_output import PREFIX
 from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import inspect, load_state_dict, load_unet, open_checkpoint
 from t2v_models.checkpoints.convert import convert, save_unet
+from t2v_models.checkpoints.tensors import LazyTensor
+from t2v_models.checkpoints.writing import _STORAGES, _integer, write_pickle
 from t2v_models.errors import T2VError
 from t2v_models.unet import UNet3D, UNetConfig
 
@@ -97,6 +100,31 @@ def test_pytorch_loads_the_files_that_are_written_for_it(tmp_path: Path) -> None
     assert all(torch.equal(loaded[name], tensor.half()) for name, tensor in wanted.items())
     mapped = torch.load(tmp_path / "model.ckpt", weights_only=True, mmap=True)["state_dict"]
     assert all(torch.equal(mapped[name], loaded[name]) for name in loaded)
+
+
+@pytest.mark.parametrize("wrapper", ["", "state_dict"])
+def test_pytorch_reads_every_type_and_shape_that_is_written_for_it(tmp_path: Path, wrapper: str) -> None:
+    tensors = {
+        **{str(dtype): torch.arange(-6, 6).reshape(2, 3, 2).to(dtype) for dtype in _STORAGES},
+        "a scalar": torch.tensor(0.1),
+        "none": torch.zeros(0, 3),
+        "h\u00e9 \u6a21\u578b": torch.tensor([float("nan"), -0.0]),
+    }
+    lazy = {name: LazyTensor.of(tensor) for name, tensor in tensors.items()}
+    for count in (lazy, {}):
+        write_pickle(tmp_path / "model.pth", count, lambda written: None, wrapper)
+        for options in ({"weights_only": True}, {"weights_only": True, "mmap": True}, {"weights_only": False}):
+            loaded = torch.load(tmp_path / "model.pth", **options)
+            loaded = loaded[wrapper] if wrapper else loaded
+            assert list(loaded) == list(count)
+            for name, tensor in loaded.items():
+                assert (tensor.dtype, tensor.shape) == (tensors[name].dtype, tensors[name].shape)
+                assert torch.equal(*(each.reshape(-1).view(torch.uint8) for each in (tensor, tensors[name])))
+
+
+def test_a_pickle_holds_numbers_of_any_size() -> None:
+    for number in (0, 1, 255, 1 << 16, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1):
+        assert pickle.loads(b"\x80\x02" + _integer(number) + b".") == number
 
 
 @pytest.mark.slow

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import pickle
 import struct
 import zipfile
 from collections.abc import Callable
-from io import BytesIO
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -15,7 +13,7 @@ import torch
 from ..errors import T2VError
 from ..texts import strict_json
 from .files import DTYPE_NAMES
-from .tensors import LazyDict, LazyTensor
+from .tensors import LazyDict, LazyTensor, contiguous_stride
 
 Progress = Callable[[int], None]
 """Called with the bytes written since the last call."""
@@ -88,43 +86,43 @@ def _write_bytes(file: IO[bytes], name: str, tensor: LazyTensor) -> None:
     tensor.release()
 
 
-class _Storage:
-    """A storage, which the pickle names; its numbers are written beside the pickle."""
-
-    def __init__(self, index: int, tensor: LazyTensor) -> None:
-        self.index, self.tensor = index, tensor
-
-
-class _Saved:
-    """A tensor in the pickle."""
-
-    def __init__(self, index: int, tensor: LazyTensor) -> None:
-        self.storage = _Storage(index, tensor)
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        strides: list[int] = []
-        shape, step = self.storage.tensor.shape, 1
-        for size in reversed(shape):
-            strides.append(step)
-            step *= size
-        arguments: tuple[Any, ...] = (self.storage, 0, shape, tuple(reversed(strides)), False, {})
-        return torch._utils._rebuild_tensor_v2, arguments
-
-
-class _Pickler(pickle.Pickler):
-    def persistent_id(self, value: Any) -> Any:
-        if isinstance(value, _Storage):
-            tensor = value.tensor
-            return ("storage", _STORAGES[tensor.dtype], str(value.index), "cpu", tensor.numel)
-        return None
-
-
 def _pickled(tensors: LazyDict, wrapper: str) -> bytes:
-    """Pickle a state dict without its numbers."""
+    """Pickle a state dict without its numbers: the opcodes of protocol 2 that `torch.load` with weights_only reads."""
     unknown = next((name for name, tensor in tensors.items() if tensor.dtype not in _STORAGES), None)
     if unknown is not None:
         raise T2VError(f"{unknown} is {tensors[unknown].dtype}, which PyTorch's format does not hold: choose a dtype.")
-    state_dict = {name: _Saved(index, tensor) for index, (name, tensor) in enumerate(tensors.items())}
-    buffer = BytesIO()
-    _Pickler(buffer, protocol=2).dump({wrapper: state_dict} if wrapper else state_dict)
-    return buffer.getvalue()
+    state_dict = _dict({name: _tensor(index, tensor) for index, (name, tensor) in enumerate(tensors.items())})
+    return b"\x80\x02" + (_dict({wrapper: state_dict}) if wrapper else state_dict) + b"."
+
+
+def _tensor(index: int, tensor: LazyTensor) -> bytes:
+    """A call of torch's function that builds a tensor of a storage, which has the numbers beside the pickle."""
+    kind = _name("torch", _STORAGES[tensor.dtype].__name__)
+    storage = _tuple(_text("storage"), kind, _text(str(index)), _text("cpu"), _integer(tensor.numel)) + b"Q"
+    offset, needs_grad, hooks = _integer(0), b"\x89", _dict({})
+    shape, stride = (_tuple(*map(_integer, each)) for each in (tensor.shape, contiguous_stride(tensor.shape)))
+    arguments = _tuple(storage, offset, shape, stride, needs_grad, hooks)
+    return _name("torch._utils", "_rebuild_tensor_v2") + arguments + b"R"
+
+
+def _name(module: str, name: str) -> bytes:
+    return f"c{module}\n{name}\n".encode()
+
+
+def _text(text: str) -> bytes:
+    encoded = text.encode("utf-8", "surrogatepass")
+    return b"X" + struct.pack("<I", len(encoded)) + encoded
+
+
+def _integer(value: int) -> bytes:
+    if value < 1 << 31:
+        return b"J" + struct.pack("<i", value)
+    return b"\x8a\x08" + struct.pack("<q", value)
+
+
+def _tuple(*items: bytes) -> bytes:
+    return b"(" + b"".join(items) + b"t"
+
+
+def _dict(items: dict[str, bytes]) -> bytes:
+    return b"}(" + b"".join(_text(key) + value for key, value in items.items()) + b"u"

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..builtin_model import BUILT_IN
 from ..errors import T2VError
+from . import need_package
 from .device import add_device, check_device
 
 if TYPE_CHECKING:
@@ -65,6 +66,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> str:
     """Evaluate; returns the table."""
+    need_package("evaluation", "evaluate")
     _check_options(args)
     check_device(args.device)
 

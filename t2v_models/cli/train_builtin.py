@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ..errors import T2VError
+from . import need_package
 from .device import add_device, check_device
 
 
@@ -36,6 +37,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 def run(args: argparse.Namespace) -> str:
     """Train; returns where things are."""
+    need_package("training", "train-builtin")
     if args.threads < 1 or (args.steps is not None and args.steps < 1) or not 0 < args.scale <= 1:
         raise T2VError("--threads and --steps must be at least 1, --scale more than 0 and at most 1.")
     if args.output.exists() and not args.output.is_dir():

@@ -28,7 +28,7 @@ EXAMPLE = "0-2s: a red circle moves right / 2s-4s, fade 0.5s: a red circle moves
 MOST_WEIGHT = 100
 _NUMBER = r"\d+(?:\.\d+)?"
 _TIME = re.compile(rf"({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
-_DASH = "[-–—−‑]"
+_DASH = "[-\u2013\u2014\u2212\u2011]"
 _SPAN = re.compile(rf"({_NUMBER})\s*(s|f|%|)\s*{_DASH}\s*({_NUMBER})\s*(s|f|%|)", re.IGNORECASE)
 _OPTION = re.compile(rf"(?:fade\s+{_NUMBER}\s*(?:s|f|%|)|weight\s+{_NUMBER}|negative)", re.IGNORECASE)
 _NEARLY = re.compile(
@@ -162,7 +162,7 @@ def with_negative(text: str, negative: str) -> str:
 
 def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]:
     """One line -> its scene (end -1 where it has no span) and whether it is negative."""
-    head, *rest = re.split("[:：]", line, maxsplit=1)
+    head, *rest = re.split("[:\uff1a]", line, maxsplit=1)
     if not rest or not _HEAD.match(head.strip()):
         _check_text(line, head if rest else None, number, frames, fps)
         return Scene(line, 0, -1), False

@@ -34,18 +34,18 @@ def ffmpeg_exe() -> str:
     Raises:
         T2VError: where IMAGEIO_FFMPEG_EXE names no program, or no ffmpeg is found.
     """
-    chosen = os.environ.get("IMAGEIO_FFMPEG_EXE")
-    if chosen:
-        if found := shutil.which(chosen):
-            return found
-        raise T2VError(f"IMAGEIO_FFMPEG_EXE names {chosen!r}, which is no program: correct it, or unset it.")
     with contextlib.suppress(ImportError, RuntimeError):
         import imageio_ffmpeg
 
-        return imageio_ffmpeg.get_ffmpeg_exe()
+        chosen = imageio_ffmpeg.get_ffmpeg_exe()  # it honours the variable, unchecked
+        if found := shutil.which(chosen):
+            return found
+        raise T2VError(f"IMAGEIO_FFMPEG_EXE names {chosen!r}, which is no program: correct it, or unset it.")
     if found := shutil.which("ffmpeg"):
         return found
-    raise T2VError("No ffmpeg was found: pip install imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to one.")
+    raise T2VError(
+        "No ffmpeg was found: pip install imageio-ffmpeg, then set IMAGEIO_FFMPEG_EXE if you want another one."
+    )
 
 
 def abilities(kind: str) -> frozenset[str]:
