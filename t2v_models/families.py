@@ -84,7 +84,7 @@ class Family:
     """Needs a first image besides the text."""
     upscaler: bool = False
     """Refines a video (video to video) rather than making one from noise."""
-    frame_levels: bool = False
+    frame_timesteps: bool = False
     """Trained with a timestep of its own for every frame: some frames may be known, others noisier than their neighbours."""
     speed_words: tuple[str, str] | None = None
     """Words for slow and for fast motion that the model learned; None where it learned none."""
@@ -243,7 +243,12 @@ _PUBLISHED_NAMES = {
 }
 """Names under which fine-tunes of ModelScope are published, without punctuation, and their families."""
 
-_OLD_KEYS = {"prediction": "prediction_type", "schedule": "beta_schedule", "pace": "speed_words"}
+_OLD_KEYS = {
+    "prediction": "prediction_type",
+    "schedule": "beta_schedule",
+    "pace": "speed_words",
+    "frame_levels": "frame_timesteps",
+}
 """Keys of configurations that were saved before these fields had their present names."""
 
 

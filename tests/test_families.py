@@ -113,10 +113,12 @@ def test_name_of_a_fine_tune_determines_only_its_sizes() -> None:
 
 
 def test_configurations_saved_under_older_names_of_fields_are_read() -> None:
-    old = family_for(SMALL, {"prediction": "v_prediction", "schedule": "linear", "pace": ["slowly", "fast"]})
+    keys = {"prediction": "v_prediction", "schedule": "linear", "pace": ["slowly", "fast"], "frame_levels": True}
+    old = family_for(SMALL, keys)
     new = {"prediction_type": "v_prediction", "beta_schedule": "linear", "speed_words": ["slowly", "fast"]}
-    assert old == family_for(SMALL, new)
+    assert old == family_for(SMALL, {**new, "frame_timesteps": True})
     assert old.speed_words == ("slowly", "fast")
+    assert old.frame_timesteps
 
 
 def test_only_dynamicrafter_keeps_the_scale_of_its_last_step() -> None:

@@ -76,14 +76,14 @@ def test_resumed_film_equals_an_uninterrupted_one(pipeline, method, stop, tmp_pa
     assert torch.equal(torch.cat(list(resumed.latents()), dim=2), whole)
 
 
-@pytest.mark.parametrize(("frames", "frame_levels"), [(1, False), (4, True), (13, False), (13, True)])
+@pytest.mark.parametrize(("frames", "frame_timesteps"), [(1, False), (4, True), (13, False), (13, True)])
 @pytest.mark.parametrize(
     ("method", "looped"), [*((method, False) for method in METHODS), *((loop, True) for loop in LOOPS)]
 )
 def test_progress_is_reported_at_every_step_up_to_the_last_also_of_a_resumed_film(
-    pipeline, method, looped, frame_levels, frames, tmp_path, monkeypatch
+    pipeline, method, looped, frame_timesteps, frames, tmp_path, monkeypatch
 ):
-    monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
+    monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_timesteps=frame_timesteps))
     calls, reports = [], []
     forward = pipeline.unet.forward
     monkeypatch.setattr(
@@ -181,7 +181,7 @@ def test_damaged_part_is_made_again(pipeline, tmp_path):
 def test_film_is_not_resumed_with_another_noise_schedule_or_family(pipeline, tmp_path, monkeypatch, change):
     next(iter(Film(pipeline, STORY, **CALL, frames=8, resume=tmp_path).latents()))
     if change == "family":
-        monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=True))
+        monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_timesteps=True))
     else:
         monkeypatch.setattr(pipeline, "schedule", replace(pipeline.schedule, prediction_type="epsilon"))
     with pytest.raises(T2VError, match="other settings"):

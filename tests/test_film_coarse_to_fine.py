@@ -152,8 +152,8 @@ def test_clips_around_a_change_of_scene_have_the_speed_word_of_the_finest_gaps(p
 
 @pytest.mark.slow
 def test_model_with_clean_known_frames_is_guided_at_key_frames_only(pipeline, monkeypatch):
-    def made(frame_levels, guidance_scale):
-        monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_levels=frame_levels))
+    def made(frame_timesteps, guidance_scale):
+        monkeypatch.setattr(pipeline, "family", replace(pipeline.family, frame_timesteps=frame_timesteps))
         call = {**CALL, "guidance_scale": guidance_scale, "frames": 19, "method": "coarse-to-fine"}
         film, kept = Film(pipeline, "0-8f: a red circle\n8f-19f: a blue square", **call), {}
         # the same key frames for all: what lies between them is compared
@@ -167,7 +167,7 @@ def test_model_with_clean_known_frames_is_guided_at_key_frames_only(pipeline, mo
         return found[0]
 
     keys = torch.randn(1, 4, 4, 4, 4, generator=torch.Generator().manual_seed(0))
-    for frame_levels, same in ((True, True), (False, False)):
-        (guided, guided_keys), (plain, plain_keys) = (made(frame_levels, scale) for scale in (3.0, 1.0))
+    for frame_timesteps, same in ((True, True), (False, False)):
+        (guided, guided_keys), (plain, plain_keys) = (made(frame_timesteps, scale) for scale in (3.0, 1.0))
         assert torch.equal(guided, plain) == same
         assert not torch.allclose(guided_keys, plain_keys, atol=1e-3)

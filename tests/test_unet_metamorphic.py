@@ -102,10 +102,10 @@ def test_equal_texts_and_images_of_all_frames_equal_one_of_each(unet):
 def test_without_temporal_layers_each_frame_depends_on_its_own_timestep_and_text_alone():
     unet = fill(UNet3D(FRAMEWISE))
     x, context = normal("x", (2, 4, 3, 5, 6)), normal("texts", (2, 3, 5, FRAMEWISE.context_dim))
-    levels = torch.tensor([[1.0, 250.0, 999.0], [40.0, 40.5, 0.0]])
-    together = run(unet, {"x": x, "timesteps": levels, "context": context})
+    timesteps = torch.tensor([[1.0, 250.0, 999.0], [40.0, 40.5, 0.0]])
+    together = run(unet, {"x": x, "timesteps": timesteps, "context": context})
     for frame in range(3):
-        alone = {"x": x[:, :, frame : frame + 1], "timesteps": levels[:, frame], "context": context[:, frame]}
+        alone = {"x": x[:, :, frame : frame + 1], "timesteps": timesteps[:, frame], "context": context[:, frame]}
         assert difference(together[:, :, frame : frame + 1], run(unet, alone)) < TOLERANCE
 
 
@@ -127,8 +127,8 @@ def test_a_text_that_frames_share_is_projected_once_and_stays_with_its_frames():
 
 def test_the_timestep_of_one_frame_changes_others_through_temporal_layers_alone(plain):
     inputs = call(plain.config, batch=1)
-    levels = torch.tensor([[500.0, 500.0, 500.0]])
-    before = run(plain, inputs | {"timesteps": levels})
+    timesteps = torch.tensor([[500.0, 500.0, 500.0]])
+    before = run(plain, inputs | {"timesteps": timesteps})
     change = (run(plain, inputs | {"timesteps": torch.tensor([[500.0, 20.0, 500.0]])}) - before).abs()
     per_frame = change.mean(dim=(0, 1, 3, 4))
     assert per_frame[1] > per_frame[0] > 0
@@ -170,10 +170,10 @@ def test_a_guided_step_at_an_odd_size_with_everything_per_frame():
     unet, inputs = fill(UNet3D(IMAGES)), call(IMAGES, batch=1, size=(3, 7, 5))
     texts = normal("texts", (2, 3, 5, IMAGES.context_dim))
     images = normal("images", (2, 3, 4, IMAGES.context_dim))
-    levels = torch.tensor([[10.0, 400.0, 900.0]])
-    together = run(unet, inputs | {"timesteps": levels, "context": texts, "image_context": images})
+    timesteps = torch.tensor([[10.0, 400.0, 900.0]])
+    together = run(unet, inputs | {"timesteps": timesteps, "context": texts, "image_context": images})
     for i in range(2):
-        alone = inputs | {"timesteps": levels, "context": texts[i : i + 1], "image_context": images[i : i + 1]}
+        alone = inputs | {"timesteps": timesteps, "context": texts[i : i + 1], "image_context": images[i : i + 1]}
         assert difference(together[i : i + 1], run(unet, alone)) < TOLERANCE
 
 

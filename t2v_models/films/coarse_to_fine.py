@@ -51,7 +51,7 @@ def by_coarse_to_fine(job: FilmJob) -> Iterator[Tensor]:
        at its first frame.
     3. Between key frames things move fast for the model, in a gap slowly. So it gets a word for the speed, if it has
        learned one, and a frame rate lower by the stride, if it has an embedding for that.
-    4. A model that takes known frames clean (noise levels per frame) fills gaps without guidance: the frames say more
+    4. A model that takes known frames clean (a timestep for every frame) fills gaps without guidance: the frames say more
        than the text, and guidance would speed things up.
     5. Around each change of scene one clip is noised and made again at full frame rate, so that one scene leads to the
        next. A loop's change from its last scene to its first stays as it is: its beginning is handed out too early.
@@ -71,11 +71,11 @@ class _CoarseToFine:
     def __init__(self, job: FilmJob) -> None:
         settings, frames, family = job.settings, job.shape[2], job.model.family
         self.job, self.looped = job, settings.window.looped
-        self.known_clean = family.frame_levels
+        self.known_clean = family.frame_timesteps
         self.strides = self._strides()
         speeds = speed_words(self.strides, *family.speed_words) if family.speed_words else [""] * len(self.strides)
         self.models = {
-            stride: job.guided_model(speed, stride, guided=stride == self.strides[0] or not family.frame_levels)
+            stride: job.guided_model(speed, stride, guided=stride == self.strides[0] or not family.frame_timesteps)
             for stride, speed in zip(self.strides, speeds, strict=True)
         }
         self.changes = scene_changes(job.story, settings.window.length) if len(self.strides) > 1 else []

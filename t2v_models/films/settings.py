@@ -29,7 +29,7 @@ class Settings:
     batch: int = 8
     """Windows or segments that are denoised together; as many of them go through the UNet at once as fit."""
     resample: int = 2
-    """Rounds per step in which known and new frames come to agree, for models without noise levels per frame."""
+    """Rounds per step in which known and new frames come to agree, for models without a timestep for every frame."""
     candidates: int = 4
     """Sets of key frames of which "coarse-to-fine" takes the steadiest."""
 

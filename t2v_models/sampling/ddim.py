@@ -53,7 +53,7 @@ def ddim_variance(abar: Tensor, abar_next: Tensor) -> Tensor:
     return (1 - abar_next) / (1 - abar) * (1 - abar / abar_next)
 
 
-Levels = tuple[Tensor, Tensor, Tensor]
+Tables = tuple[Tensor, Tensor, Tensor]
 """sqrt(alphas_cumprod), noise and signal of the network's input at every sigma of a run, (n,) float64 each."""
 
 
@@ -61,7 +61,7 @@ def sample_ddim(
     model: Callable[..., Tensor],
     x: Tensor,
     sigmas: Tensor,
-    levels: Levels,
+    tables: Tables,
     *,
     eta: float = 1.0,
     noise_sampler: Callable[[Tensor, Tensor], Tensor],
@@ -74,13 +74,13 @@ def sample_ddim(
         model: ``model(x, sigma)`` -> the denoised sample, like x.
         x: (b, …) a sample at sigmas[0].
         sigmas: (n + 1,) from noisy to clean.
-        levels: see `Levels`. Where sqrt(alphas_cumprod) is 0, x is taken for pure noise.
+        tables: see `Tables`. Where sqrt(alphas_cumprod) is 0, x is taken for pure noise.
         eta: see `ddim_step`.
         noise_sampler: ``noise_sampler(sigma, sigma_next)`` -> standard normal, like x.
 
     Source: as `ddim_step`.
     """
-    root, noise, signal = levels
+    root, noise, signal = tables
     ones = x.new_ones([x.shape[0]])
     for i in range(len(sigmas) - 1):
         denoised = model(x, sigmas[i] * ones, **(extra_args or {}))

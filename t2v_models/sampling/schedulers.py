@@ -84,7 +84,7 @@ def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str)
 
 
 def _can_be_stepped(scheduler: Any) -> bool:
-    """Whether its timesteps are the model's, and its levels of noise differ: multistep solvers divide by the difference."""
+    """Whether its timesteps are the model's, and its sigmas differ: multistep solvers divide by the difference."""
     if int(scheduler.timesteps.max()) >= scheduler.config.num_train_timesteps:
         return False
     return "solver_order" not in scheduler.config or bool((scheduler.sigmas.diff() < 0).all())

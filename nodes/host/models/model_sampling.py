@@ -49,7 +49,7 @@ class Discrete(comfy.model_sampling.ModelSamplingDiscrete):
             setattr(self, name, function(getattr(self, name)))
         return super()._apply(function, *args, **kwargs)
 
-    def levels(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def tables_at(self, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """sqrt(alphas_cumprod), noise and scale at any sigmas > 0, between the table's entries by log sigma.
 
         sigma: (n,) -> three tensors (n,), float64, on the CPU. alphas_cumprod is 0 at the last sigma of a schedule
@@ -68,7 +68,7 @@ class Discrete(comfy.model_sampling.ModelSamplingDiscrete):
 class _Scaled:
     """How the network sees latents whose signal is scaled, and how the host scales pure noise for it."""
 
-    levels: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
+    tables_at: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
 
     def factors(self, sigma: Tensor, ndim: int) -> tuple[Tensor, ...]:
         """What the network's input is multiplied with, sqrt(alphas_cumprod), noise and scale.
@@ -76,7 +76,7 @@ class _Scaled:
         sigma: (), (n,) -> tensors of sigma's type that broadcast over latents of so many dimensions.
         """
         values = sigma.reshape(-1)
-        root, noise, scale = self.levels(values)
+        root, noise, scale = self.tables_at(values)
         parts = (noise / exact(values), root, noise, scale)
         return tuple(comfy.model_sampling.reshape_sigma(part.to(sigma), ndim) for part in parts)
 
@@ -127,10 +127,10 @@ def is_scaled(model_sampling: Any) -> bool:
     return isinstance(model_sampling, Discrete) and model_sampling.schedule.is_scaled
 
 
-def levels(model_sampling: Any, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """`Discrete.levels` for the schedule of any model whose latents are x_0 + sigma e."""
+def tables_at(model_sampling: Any, sigma: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """`Discrete.tables_at` for the schedule of any model whose latents are x_0 + sigma e."""
     if isinstance(model_sampling, Discrete) and (model_sampling.schedule.is_scaled or model_sampling.zsnr):
-        return model_sampling.levels(sigma)
+        return model_sampling.tables_at(sigma)
     root = (1.0 + exact(sigma) ** 2) ** -0.5
     return root, root * exact(sigma), torch.ones_like(root)
 
@@ -181,7 +181,7 @@ def keeps_last_scale(model_sampling: Any) -> bool:
 
 def scale_at(model_sampling: Any, sigma: float) -> float:
     """The scale of the signal at a sigma > 0."""
-    return float(levels(model_sampling, torch.tensor([sigma]))[2])
+    return float(tables_at(model_sampling, torch.tensor([sigma]))[2])
 
 
 def exact(values: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ....t2v_models.sampling.ddim import Levels, sample_ddim
-from ..models.model_sampling import exact, is_last, keeps_last_scale, levels
+from ....t2v_models.sampling.ddim import Tables, sample_ddim
+from ..models.model_sampling import exact, is_last, keeps_last_scale, tables_at
 
 
 def sample_ddim_eta(
@@ -29,7 +29,7 @@ def sample_ddim_eta(
         model,
         x,
         sigmas,
-        run_levels(model_sampling, sigmas),
+        run_tables(model_sampling, sigmas),
         eta=eta,
         noise_sampler=noise_sampler or fresh_noise(x, extra_args.get("seed") or 0),
         extra_args=extra_args,
@@ -37,9 +37,9 @@ def sample_ddim_eta(
     )
 
 
-def run_levels(model_sampling: Any, sigmas: Tensor) -> Levels:
-    """The levels of a run's sigmas, (n + 1,), with the end that DynamiCrafter's rule gives it."""
-    root, noise, scale = levels(model_sampling, sigmas)
+def run_tables(model_sampling: Any, sigmas: Tensor) -> Tables:
+    """The schedule at a run's sigmas, (n + 1,), with the end that DynamiCrafter's rule gives it."""
+    root, noise, scale = tables_at(model_sampling, sigmas)
     before, end = float(sigmas[-2]), float(sigmas[-1])
     if keeps_last_scale(model_sampling) and end > 0 and is_last(model_sampling, before, end):
         schedule = model_sampling.schedule

@@ -16,7 +16,7 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.guidance import rescale
 from ....t2v_models.sampling.unipc import sample_unipc
 from ..models.model import VideoModel, video_model
-from ..models.model_sampling import final_scale, is_scaled, levels, signal_at
+from ..models.model_sampling import final_scale, is_scaled, signal_at, tables_at
 from . import preview
 from .ddim import sample_ddim_eta
 from .schedules import OWN_SCHEDULERS, SOLVERS
@@ -199,7 +199,7 @@ def _without_output(model_sampling: Any, x: Tensor, sigma: Tensor) -> Tensor:
     if not isinstance(model_sampling, comfy.model_sampling.V_PREDICTION):
         return x
     if is_scaled(model_sampling):
-        abar = levels(model_sampling, sigma.reshape(-1))[0] ** 2
+        abar = tables_at(model_sampling, sigma.reshape(-1))[0] ** 2
         return x * abar.to(x).view(-1, *[1] * (x.ndim - 1))
     return x / (sigma.view(-1, *[1] * (x.ndim - 1)) ** 2 + 1.0)
 

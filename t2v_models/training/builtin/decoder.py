@@ -51,8 +51,8 @@ def sharpen(
         with torch.no_grad():
             encoded = vae.encode(image[DENOISED:]).latent_dist.mean
             encoded = encoded + NOISE / vae.config["scaling_factor"] * torch.randn_like(encoded)
-        redone = latents[chosen].to(encoded) / vae.config["scaling_factor"]
-        return pixel_error(vae.decode(torch.cat([redone, encoded])).sample, image)
+        repeated = latents[chosen].to(encoded) / vae.config["scaling_factor"]
+        return pixel_error(vae.decode(torch.cat([repeated, encoded])).sample, image)
 
     fit(decoder, loss, schedule, folder, seed=seed + 7, title="decoder", progress=progress)
     return vae.eval()

@@ -201,7 +201,7 @@ def defaults(vae: AutoencoderKL) -> dict[str, Any]:
         "steps": STEPS,
         "guidance_scale": GUIDANCE,
         "scheduler": "ddim",
-        "frame_levels": True,
+        "frame_timesteps": True,
         "speed_words": ["slowly", "fast"],
         "latent_colours": latent_colours.fit(vae),
     }

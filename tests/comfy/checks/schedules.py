@@ -216,9 +216,9 @@ def check_levels_are_spaced_as_the_names_say(host):
     sampling = model.model.model_sampling
 
     def at(steps, sampler, **config):
-        levels = schedules.diffusers(sampling, steps, sampler, config)
-        assert len(levels) == steps + 1
-        return [int(sampling.timestep(level.view(1))) for level in levels[:-1]], float(levels[-1])
+        sigmas = schedules.diffusers(sampling, steps, sampler, config)
+        assert len(sigmas) == steps + 1
+        return [int(sampling.timestep(sigma.view(1))) for sigma in sigmas[:-1]], float(sigmas[-1])
 
     first = float(sampling.sigmas[0])
     assert at(5, "ddim", timestep_spacing="leading", steps_offset=1) == ([801, 601, 401, 201, 1], first)
@@ -235,10 +235,10 @@ def check_align_your_steps_takes_its_own_levels(host):
     ten = schedules.align_your_steps(sampling, 10, "euler", {})
     assert torch.allclose(ten[:-1], sampling.sigmas[list(schedules.AYS_TIMESTEPS)], rtol=1e-4)
     for steps in (1, 4, 25):
-        levels = schedules.align_your_steps(sampling, steps, "euler", {})
-        assert len(levels) == steps + 1
-        assert levels[-1] == 0
-        assert (levels.diff() < 0).all()
+        sigmas = schedules.align_your_steps(sampling, steps, "euler", {})
+        assert len(sigmas) == steps + 1
+        assert sigmas[-1] == 0
+        assert (sigmas.diff() < 0).all()
 
 
 def check_weights_in_brackets_and_long_prompts(host):
@@ -295,5 +295,5 @@ def check_distilled_models_take_their_own_steps(host):
     model, _, _ = host.tiny()
     sampling = model.model.model_sampling
     for name, wanted in (("t2v-turbo-v2", [999, 749, 499, 249]), ("t2v-turbo-ms", [999, 759, 519, 279])):
-        levels = schedules.diffusers(sampling, 4, "lcm", families[name].scheduler_config())
-        assert [int(sampling.timestep(level.view(1))) for level in levels[:-1]] == wanted
+        sigmas = schedules.diffusers(sampling, 4, "lcm", families[name].scheduler_config())
+        assert [int(sampling.timestep(sigma.view(1))) for sigma in sigmas[:-1]] == wanted

@@ -167,7 +167,7 @@ def check_the_built_in_model_saved_keeps_what_it_knows(host):
     saved.rename(host.base / "models" / "text2video" / "own.safetensors")
     again = host.run("T2VModelLoader", "own.safetensors", "default")[0]
     assert again.model.family == model.model.family
-    assert again.model.family.frame_levels
+    assert again.model.family.frame_timesteps
     assert again.model.family.speed_words
 
 
