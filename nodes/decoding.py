@@ -35,6 +35,7 @@ class VAEDecodeFrames(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, latent: dict, vae) -> io.NodeOutput:
         return io.NodeOutput(decoding.decode(vae, latent["samples"]))
 
@@ -61,5 +62,6 @@ class VAEEncodeFrames(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, images, vae, width: int, height: int) -> io.NodeOutput:
         return io.NodeOutput({"samples": decoding.encode(vae, images, width, height)})

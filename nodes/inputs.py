@@ -1,8 +1,29 @@
-"""Inputs that several nodes share."""
+"""Inputs that several nodes share, and the check of all that enters a node."""
 
 from __future__ import annotations
 
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any
+
 from comfy_api.latest import io
+
+from .host import values
+
+
+def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
+    """Wrap a node's `execute`, so that its arguments have passed `values.checked`; T2VError for one that cannot."""
+    names = list(inspect.signature(execute).parameters)[1:]
+
+    @functools.wraps(execute)
+    def run(cls: Any, *args: Any, **kwargs: Any) -> io.NodeOutput:
+        given = {**dict(zip(names, args, strict=False)), **kwargs}
+        schema = cls.SCHEMA or cls.GET_SCHEMA()
+        kinds = {each.id: each for each in schema.inputs}
+        return execute(cls, **{name: values.checked(kinds[name], value) for name, value in given.items()})
+
+    return run
 
 
 def model() -> io.Input:

@@ -42,6 +42,7 @@ class EmptyLatent(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, width: int, height: int, frames: int, batch_size: int, model=None) -> io.NodeOutput:
         return io.NodeOutput(latents.empty(width, height, frames, batch_size, model))
 
@@ -79,5 +80,6 @@ class LatentLayout(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, latent: dict, layout: str, frames: int) -> io.NodeOutput:
         return io.NodeOutput(latents.to_frames(latent) if layout == "frames" else latents.to_clips(latent, frames))

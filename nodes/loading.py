@@ -77,6 +77,7 @@ class ModelLoader(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls, model: str, weight_dtype: str, text_encoder: str = folders.FROM_MODEL, vae: str = folders.FROM_MODEL
     ) -> io.NodeOutput:
@@ -130,6 +131,7 @@ class LoraLoader(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls, model, lora_name: str, strength_model: float, strength_clip: float = 1.0, clip=None
     ) -> io.NodeOutput:

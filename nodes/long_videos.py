@@ -60,6 +60,7 @@ class ContextWindows(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls, model, context_length: int, context_overlap: int, fuse_method: str, closed_loop: bool
     ) -> io.NodeOutput:
@@ -87,6 +88,7 @@ class FreeNoise(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, model, context_length: int, context_overlap: int, fuse_method: str) -> io.NodeOutput:
         window = Windows(context_length, context_overlap, fuse_method, free_noise=True)
         return io.NodeOutput(free_noise.with_free_noise(model, window))
@@ -134,6 +136,7 @@ class FreeInit(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls, model, iterations: int, filter: str, spatial_stop: float, temporal_stop: float, order: int
     ) -> io.NodeOutput:
@@ -162,6 +165,7 @@ class DrawWindows(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls, frames: int, fps: float, context_length: int, context_overlap: int, fuse_method: str, closed_loop: bool
     ) -> io.NodeOutput:
@@ -229,6 +233,7 @@ class Film(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         model,
@@ -277,6 +282,7 @@ class ContinueVideo(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls, model, positive: list, negative: list, latent: dict, frames: int, seed: int, steps: int, cfg: float
     ) -> io.NodeOutput:

@@ -116,6 +116,7 @@ class VideoSampler(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         model,
@@ -180,5 +181,6 @@ class ModelConditioning(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, model, fps: float, guidance: float, motion_guidance: float) -> io.NodeOutput:
         return io.NodeOutput(conditions.with_values(model, fps=fps, guidance=guidance, motion_guidance=motion_guidance))

@@ -60,6 +60,7 @@ class Story(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, clip, story: str, frames: int, fps: float, **scenes: list) -> io.NodeOutput:
         parsed = parse_story(story, frames, fps)
         wired = [scenes[name] for name in sorted(scenes) if scenes[name] is not None]

@@ -39,5 +39,6 @@ class TextEncode(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(cls, clip, text: str) -> io.NodeOutput:
         return io.NodeOutput(stories.encode_prompt(clip, text))

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from comfy_api.latest import io
 
 from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
+from . import inputs
 from .host import load_video, save_video
 from .host.compat import newer
 
@@ -93,6 +96,7 @@ class SaveVideo(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
         cls,
         fps: float,
@@ -135,7 +139,7 @@ class LoadVideo(io.ComfyNode):
                     "video",
                     options=load_video.clip_names(),
                     upload=io.UploadType.video,
-                    tooltip="A clip in the input folder, or a folder of numbered PNG frames there.",
+                    tooltip="A clip in the input folder, or a folder of numbered PNG, JPEG or WebP pictures there.",
                 ),
                 io.Float.Input(
                     "fps",
@@ -179,6 +183,15 @@ class LoadVideo(io.ComfyNode):
                     step=8,
                     tooltip="Scale to this height; 0: as the width asks for, or the file's own.",
                 ),
+                io.Boolean.Input(
+                    "strict",
+                    default=True,
+                    optional=True,
+                    label_on="whole clips only",
+                    label_off="damaged clips, too",
+                    **newer(io.Boolean.Input, advanced=True),
+                    tooltip="Off: of a clip that is cut off or damaged, take the frames that can be read.",
+                ),
             ],
             outputs=[
                 io.Image.Output(display_name="IMAGE", tooltip="The frames, as a batch of images."),
@@ -191,8 +204,17 @@ class LoadVideo(io.ComfyNode):
         )
 
     @classmethod
+    @inputs.checked
     def execute(
-        cls, video: str, fps: float, start_frame: int, every_nth: int, frame_cap: int, width: int, height: int
+        cls,
+        video: str,
+        fps: float,
+        start_frame: int,
+        every_nth: int,
+        frame_cap: int,
+        width: int,
+        height: int,
+        strict: bool = True,
     ) -> io.NodeOutput:
         reader = VideoReader(
             load_video.clip_path(video),
@@ -201,26 +223,26 @@ class LoadVideo(io.ComfyNode):
             every=every_nth,
             count=frame_cap or None,
             size=(width, height) if width or height else None,
+            strict=strict,
         )
         images = load_video.load(reader)
         return io.NodeOutput(images, load_video.load_audio(reader), float(reader.rate), len(images))
 
     @classmethod
-    def fingerprint_inputs(cls, video: str | None = None, **_: object) -> str:
+    def fingerprint_inputs(cls, video: Any = None, **_: object) -> str:
         if video is None:
             return "a link"
-        try:
-            path = load_video.clip_path(video)
-            files = sorted(path.glob("*.[pP][nN][gG]")) if path.is_dir() else [path]
-            stats = [(file.name, file.stat()) for file in files]
-        except (OSError, ValueError):
-            return f"{video} is gone"
-        return repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
+        return load_video.fingerprint(video)
 
     @classmethod
-    def validate_inputs(cls, video: str | None = None) -> bool | str:
+    def validate_inputs(cls, video: Any = None, input_types: dict[str, str] | None = None) -> bool | str:
+        # with `input_types` the host leaves the types of links to this function, and tells links from null
+        linked = input_types or {}
+        misfits = load_video.misfits(linked, cls.INPUT_TYPES())
+        if misfits:
+            return misfits
         try:
-            if video is not None:  # a link, whose value is not known yet
+            if "video" not in linked:
                 load_video.clip_path(video)
         except ValueError as error:
             return str(error)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
+import math
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,7 +29,8 @@ from ...t2v_models.sampling.windows import Windows, together
 from . import stories
 from .compat import on_device, unpatched
 from .latents import to_clips
-from .models import checks, controlnet, guidance
+from .memory import check_bytes
+from .models import checks, controlnet, guidance, regions
 from .models.checks import check_finite, check_room
 from .models.model import video_model
 from .models.model_sampling import family_schedule, is_scaled
@@ -39,7 +42,10 @@ log = logging.getLogger(__name__)
 FINISHED = "finished"
 """An empty file in the folder of a film that is finished."""
 
-_OWN_WRAPPERS = (controlnet.KEY, guidance.KEY, checks.KEY)
+_COPIES = 4
+"""Of a film's latents: its noise, the sum over windows, the parts that are collected, and the LATENT."""
+
+_OWN_WRAPPERS = (controlnet.KEY, guidance.KEY, checks.KEY, regions.KEY)
 """Our own wrappers, which every MODEL has."""
 
 _UNUSED = (
@@ -214,6 +220,7 @@ def make(
         preview=show,
         **asked,
     )
+    _check_latents(film.shape)
     at_once = film.shape[2] if film.method == "free-noise" else min(window.length, film.shape[2])
     pipeline.unet.room = _room(film.job.settings.batch, film.shape, at_once, pipeline.device)
     check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
@@ -222,8 +229,16 @@ def make(
         for mark in folder.parent.glob(f"*/{FINISHED}"):  # a film before this one is saved by now, or not wanted
             if mark.parent != folder:
                 shutil.rmtree(mark.parent, ignore_errors=True)
-        (folder / FINISHED).touch()
+        with contextlib.suppress(OSError):  # the film is whole
+            (folder / FINISHED).touch()
     return _latent(pipeline, latents), film.fps
+
+
+def _check_latents(shape: Sequence[int]) -> None:
+    """Raise T2VError where the memory does not hold a film's latents, in fp32, as often as they exist at once."""
+    frames, (height, width) = shape[2], (8 * side for side in shape[3:])
+    what = f"A film of {frames} frames of {width}x{height}"
+    check_bytes(_COPIES * 4 * math.prod(shape), what, "make it shorter or smaller")
 
 
 def _resumable(pipeline: HostPipeline) -> bool:
@@ -262,6 +277,7 @@ def continue_latent(
     samples = to_clips(latent)["samples"].float().cpu()
     if samples.shape[0] != 1:
         raise T2VError(f"{samples.shape[0]} clips are wired: one is wanted, LatentFromBatch takes one out.")
+    _check_latents((*samples.shape[:2], samples.shape[2] + frames, *samples.shape[3:]))
     pipeline = HostPipeline(model, None)
     window = pipeline.defaults.frames
     rate = pipeline.unet.overrides.get("fps", pipeline.defaults.fps_condition or pipeline.defaults.fps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import comfy.model_management
@@ -10,14 +11,19 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from . import compat
+from .memory import check_bytes
 from .models.model import video_model
+
+COPIES = 3
+"""Of a latent while it is sampled: itself, its noise and the result."""
 
 
 def empty(width: int, height: int, frames: int, batch_size: int, model: Any | None) -> dict[str, Tensor]:
     """Make a LATENT of zeros, (batch, 4, frames, height/8, width/8); a size of 0 is the model's own.
 
     Raises:
-        T2VError: for a size of 0 without a model, and for one that is no multiple of 8.
+        T2VError: for a size of 0 without a model, for one that is no multiple of 8, and where the memory does not hold the
+            latent, its noise and the result.
     """
     if 0 in (width, height, frames):
         if model is None:
@@ -31,8 +37,12 @@ def empty(width: int, height: int, frames: int, batch_size: int, model: Any | No
         if size % 8:
             raise T2VError(f"The {name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
     shape = (batch_size, 4, frames, height // 8, width // 8)
-    device = comfy.model_management.intermediate_device()
-    return {"samples": torch.zeros(shape, device=device, dtype=compat.intermediate_dtype())}
+    device, dtype = comfy.model_management.intermediate_device(), compat.intermediate_dtype()
+    what = f"To sample {batch_size} x {frames} frames of {width}x{height}"
+    check_bytes(
+        COPIES * math.prod(shape) * dtype.itemsize, what, "set fewer frames, a smaller batch_size or a smaller size"
+    )
+    return {"samples": torch.zeros(shape, device=device, dtype=dtype)}
 
 
 def to_frames(latent: dict[str, Any]) -> dict[str, Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Any
 
 import comfy.model_management
 import comfy.utils
@@ -12,39 +13,117 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.video import VideoReader
-from .memory import check_images, images_that_fit
+from ...t2v_models.foreign import quoted
+from ...t2v_models.video import Audio, VideoReader
+from .memory import check_bytes, check_images, images_that_fit
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".apng", ".mpg", ".mpeg", ".ts", ".flv")
 """Endings of the files in the input folder that are listed as clips."""
 
 
 def clip_names() -> list[str]:
-    """List the clips in the host's input folder and its subfolders, and the folders of PNG frames, with a / at their end."""
+    """List the clips in the host's input folder and its subfolders, and the folders of PNG frames, with a / at their end.
+
+    A link that the host refuses, since it leads out of the folder, is left out.
+    """
     root = Path(folder_paths.get_input_directory())
     found = []
     for folder, folders, files in os.walk(root, followlinks=True):
         inside = Path(folder).relative_to(root)
         deep = len(inside.parts) >= 3  # links may lead in circles
-        folders[:] = [] if deep else sorted(name for name in folders if not name.startswith("."))
-        found += [(inside / name).as_posix() for name in files if name.lower().endswith(ENDINGS)]
+        names = [name for name in folders if not name.startswith(".") and _allowed(Path(folder) / name, inside / name)]
+        folders[:] = [] if deep else sorted(names)
+        clips = [name for name in files if name.lower().endswith(ENDINGS) and _text(name)]
+        found += [(inside / name).as_posix() for name in clips if _allowed(Path(folder) / name, inside / name)]
         if inside.parts and any(name.lower().endswith(".png") and name[:-4][-1:].isdigit() for name in files):
             found.append(inside.as_posix() + "/")
     return sorted(found, key=str.casefold)
 
 
-def clip_path(name: str) -> Path:
+def _text(name: str) -> bool:
+    """Whether a file's name is text, which the editor can be sent."""
+    return name.isprintable() or not any("\ud800" <= letter <= "\udfff" for letter in name)
+
+
+def _allowed(path: Path, name: Path) -> bool:
+    """Whether the host opens a path of the input folder by its name; hosts since 0.28 refuse links that lead out of it."""
+    if not path.is_symlink():
+        return True
+    try:
+        folder_paths.get_annotated_filepath(name.as_posix())
+    except ValueError:
+        return False
+    return True
+
+
+def clip_path(name: Any) -> Path:
     """Return the path of a listed clip; [output] or [temp] after the name chooses another folder of the host.
 
     Raises:
         T2VError: where there is no such clip, or its name leads out of these folders.
     """
-    path = Path(folder_paths.get_annotated_filepath(name.rstrip("/")))
+    missing = T2VError(
+        f"There is no clip {quoted(repr(name))} in the input folder: upload it, or press R to refresh the list."
+    )
+    if not isinstance(name, str):
+        raise missing
+    name = name.rstrip("/")
     kinds = (folder_paths.get_input_directory(), folder_paths.get_output_directory(), folder_paths.get_temp_directory())
-    inside = any(Path(os.path.abspath(root)) in Path(os.path.abspath(path)).parents for root in kinds)
-    if not inside or not path.exists():
-        raise T2VError(f"There is no clip {name!r} in the input folder: upload it, or press R to refresh the list.")
+    try:
+        path = Path(folder_paths.get_annotated_filepath(name))
+        inside = any(Path(os.path.abspath(root)) in Path(os.path.abspath(path)).parents for root in kinds)
+        there = inside and path.exists()
+    except (OSError, ValueError) as error:  # too long, no text, or a path that the host refuses
+        if _behind_link(name, kinds[0]):
+            raise T2VError(
+                f"{quoted(name)} lies behind a link that leads out of the input folder, which this ComfyUI refuses: copy the "
+                "clip into the input folder."
+            ) from error
+        raise missing from error
+    if not there:
+        raise missing
     return path
+
+
+def _behind_link(name: str, root: str) -> bool:
+    """Whether a name stays in a folder, and a link on its way leads out of it."""
+    path = os.path.abspath(os.path.join(root, name))
+    try:
+        return Path(os.path.abspath(root)) in Path(path).parents and os.path.exists(path)
+    except (OSError, ValueError):
+        return False
+
+
+def misfits(linked: dict[str, Any], described: dict[str, dict[str, Any]]) -> str:
+    """Return which linked inputs are of a wrong type, or "".
+
+    linked: the type of what comes, by input. described: the node's INPUT_TYPES.
+    """
+    wanted = {
+        name: spec[0] for section in ("required", "optional") for name, spec in described.get(section, {}).items()
+    }
+    wrong = [
+        f"{name} takes {'|'.join(sorted(_types(kind)))}, not {'|'.join(sorted(_types(linked[name])))}"
+        for name, kind in wanted.items()
+        if name in linked and linked[name] != kind and not _types(linked[name]) & _types(kind)
+    ]
+    return "; ".join(wrong)
+
+
+def _types(described: Any) -> set[str]:
+    """The host's types that a description names: several with commas between; a list of choices is a COMBO."""
+    return {"COMBO"} if isinstance(described, list) else set(str(described).split(","))
+
+
+def fingerprint(name: Any) -> str:
+    """Return what changes when a clip changes: names, times and sizes of its files."""
+    try:
+        path = clip_path(name)
+        files = sorted(path.iterdir()) if path.is_dir() else [path]
+        stats = [(file.name, file.stat()) for file in files]
+    except (OSError, ValueError):
+        return f"{name} is gone"
+    return repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
 
 
 def check_fits(reader: VideoReader) -> None:
@@ -56,6 +135,16 @@ def check_fits(reader: VideoReader) -> None:
     every_nth = -(-count // max(1, fits))
     remedy = f"set frame_cap to {fits} or less, or every_nth to {every_nth}, or a smaller width and height"
     check_images(count, height, width, remedy)
+    images, sound = 12 * count * height * width, sound_bytes(reader)
+    if sound:
+        what = f"{count} frames with {sound / 1e9:.1f} GB of sound ({reader.info.audio.channels} channels)"
+        check_bytes(images + sound, what, "set a smaller frame_cap, or load the clip without its sound")
+
+
+def sound_bytes(reader: VideoReader) -> int:
+    """Return the bytes of the reader's sound as samples; 0 where there is none."""
+    audio = reader.info.audio
+    return int(4 * audio.channels * audio.rate * len(reader) / reader.rate) if audio else 0
 
 
 def load(reader: VideoReader) -> Tensor:
@@ -86,7 +175,11 @@ def _nothing_left(reader: VideoReader) -> T2VError:
 
 def load_audio(reader: VideoReader) -> dict | None:
     """Read the sound of the reader's frames as the host's AUDIO; None where there is none."""
-    audio = reader.audio()
+    return as_audio(reader.audio())
+
+
+def as_audio(audio: Audio | None) -> dict[str, Any] | None:
+    """Return sound as the host's AUDIO; None where there is none."""
     if audio is None:
         return None
     return {"waveform": torch.from_numpy(audio.samples)[None], "sample_rate": audio.rate}

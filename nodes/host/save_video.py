@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import datetime
 import logging
+import math
 import os
 import re
 import tempfile
@@ -27,6 +28,7 @@ from torch import Tensor
 from ...t2v_models.errors import T2VError
 from ...t2v_models.video import (
     FORMATS,
+    Audio,
     Format,
     VideoReader,
     VideoWriter,
@@ -34,9 +36,10 @@ from ...t2v_models.video import (
     frame_rate,
     json_text,
     still_png,
+    to_audio,
 )
 from .decoding import checked_vae
-from .load_video import check_fits, load
+from .load_video import as_audio, check_fits, load
 from .models import chunked_vae
 
 log = logging.getLogger(__name__)
@@ -120,20 +123,44 @@ def played(count: int, frames: Iterable[Tensor], pingpong: bool, repeats: int) -
             yield frames[index]
     else:  # frames that are decoded once wait in a file, not in memory
         with tempfile.TemporaryFile(dir=_temp_folder()) as file:
-            shelf = None
-            for index, frame in enumerate(frames):
-                if shelf is None:
-                    shelf = np.memmap(file, np.uint16, "w+", shape=(count, *frame.shape))
-                shelf[index] = (frame.float().clamp(0, 1) * 65535).round().cpu().numpy().astype(np.uint16)
+            for frame in frames:
+                shape = frame.shape
+                file.write((frame.float().clamp(0, 1) * 65535).round().cpu().numpy().astype(np.uint16).tobytes())
                 yield frame
+            size = 2 * math.prod(shape)
             for index in order[count:]:
-                yield torch.from_numpy(shelf[index].astype(np.float32) / 65535)
+                file.seek(index * size)
+                waiting = np.frombuffer(file.read(size), np.uint16).reshape(shape)
+                yield torch.from_numpy(waiting.astype(np.float32) / 65535)
 
 
 def _temp_folder() -> str | None:
     """The host's temp folder; None, for the system's, where the host has not made it yet."""
     folder = folder_paths.get_temp_directory()
     return folder if os.path.isdir(folder) else None
+
+
+def sound(audio: Any, form: Format) -> Audio | None:
+    """Read the host's AUDIO whole; None, and a line in the log, where it cannot be read or the format holds no sound.
+
+    Some nodes give a mapping that reads the sound when it is asked, and raises where there is none.
+    """
+    if audio is None:
+        return None
+    if not form.audio:
+        log.warning("A %s file holds no sound: the audio is left out.", form.title)
+        return None
+    try:
+        read = to_audio(audio)
+    except T2VError as error:
+        if isinstance(error.__cause__, comfy.model_management.InterruptProcessingException):
+            raise error.__cause__ from None
+        log.warning("The clip is saved without sound: %s", error)
+        return None
+    if not read.samples.shape[1]:
+        log.warning("The clip is saved without sound: the audio input has no samples.")
+        return None
+    return read
 
 
 def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, metadata: dict[str, str]) -> Saved:
@@ -143,9 +170,7 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
     total = (2 * count - 2 if settings.pingpong and count > 2 else count) * (
         1 if form.loops else settings.loop_count + 1
     )
-    if audio is not None and not form.audio:
-        log.warning("A %s file holds no sound: the audio is left out.", form.title)
-        audio = None
+    audio = sound(audio, form)
     shown = played(count, frames, settings.pingpong, 1 if form.loops else settings.loop_count + 1)
     progress = comfy.utils.ProgressBar(total)
     first, writer, preview = None, None, None
@@ -177,7 +202,11 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
                 unfinished.abort()
         raise
     if metadata and (not form.drop or sum(map(len, metadata.values())) > EDITOR_READS):
-        still_png(path.with_name(f"{path.stem if form.extension else path.name}.png"), first, metadata)
+        still = path.with_name(f"{path.stem if form.extension else path.name}.png")
+        try:
+            still_png(still, first, metadata)
+        except OSError as error:  # the clip is whole
+            log.warning("The workflow is not beside the clip: %s", error)
     stored = result_of(path, "output" if settings.save_output else "temp")
     shown_result = result_of(proxy, "temp") if proxy else stored
     return Saved(path, shown_result, stored, _video(path, proxy, form, frames, audio, settings))
@@ -186,13 +215,17 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
 def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
     """The clip's path, by the host's patterns and counter; T2VError where the name leads out of the host's folder."""
     root = folder_paths.get_output_directory() if settings.save_output else folder_paths.get_temp_directory()
-    os.makedirs(root, exist_ok=True)
     height, width = frame.shape[:2]
     try:
+        os.makedirs(root, exist_ok=True)
         prefix = re.sub("%date:([^%]*)%", lambda match: _date(match[1]), settings.prefix)
         folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root, width, height)
-    except OSError:
-        raise
+    except OSError as error:
+        option = "--output-directory" if settings.save_output else "--temp-directory"
+        raise T2VError(
+            f"The clip cannot be written to {root} under the name {settings.prefix[:80]!r} ({error.strerror}): make room or "
+            f"make the folder writable, give a shorter name, or start ComfyUI with another {option}."
+        ) from error
     except Exception as error:
         raise T2VError(f"The name {settings.prefix!r} leads out of {root}: give one that stays inside.") from error
     return Path(folder) / f"{name}_{counter:05}_{form.extension}"
@@ -280,13 +313,13 @@ def workflow_texts(prompt: Any, extra: dict | None) -> dict[str, str]:
 
 
 def _video(
-    path: Path, proxy: Path | None, form: Format, frames: Iterable[Tensor], audio: Any, settings: Settings
+    path: Path, proxy: Path | None, form: Format, frames: Iterable[Tensor], audio: Audio | None, settings: Settings
 ) -> Any:
     """The host's VIDEO: the file, or its frames where the host cannot decode the format or read its frame rate."""
     if form.muxer not in ("image2", "webp", "gif"):
         return InputImpl.VideoFromFile(str(path))
     repeated = settings.pingpong or (settings.loop_count and not form.loops)
-    about = {"audio": audio, "frame_rate": frame_rate(settings.fps)}
+    about = {"audio": as_audio(audio), "frame_rate": frame_rate(settings.fps)}
     if isinstance(frames, Tensor) and not repeated:
         return InputImpl.VideoFromComponents(Types.VideoComponents(images=frames, **about))
     try:

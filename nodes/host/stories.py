@@ -11,6 +11,7 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from ...t2v_models.sampling.story import FrameContexts, Story, equal_length
+from ...t2v_models.texts import checked_text
 
 KEY = "t2v_story"
 """Where a CONDITIONING's dictionary holds its story, as `FrameContexts`."""
@@ -28,6 +29,7 @@ def check_clip(clip: Any) -> None:
 def encode_prompt(clip: Any, text: str) -> list:
     """Encode one prompt with a host CLIP to a CONDITIONING of (1, n*77, d), as core's CLIPTextEncode does."""
     check_clip(clip)
+    checked_text(text, "The prompt")
     return clip.encode_from_tokens_scheduled(clip.tokenize(text))
 
 

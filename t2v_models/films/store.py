@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +20,18 @@ log = logging.getLogger(__name__)
 
 NOTE = "film.txt"
 """The file in a film's folder that says which film it is."""
+
+
+@contextlib.contextmanager
+def _sentence(folder: Path) -> Iterator[None]:
+    """Make a T2VError of the system's errors about a folder."""
+    try:
+        yield
+    except OSError as error:
+        raise T2VError(
+            f"The unfinished film cannot be kept in {folder} ({error.strerror}): choose another folder, or make this one "
+            "writable."
+        ) from error
 
 
 class Store:
@@ -38,19 +50,25 @@ class Store:
         if folder is None:
             return
         note = folder / NOTE
-        if note.exists() and note.read_text(encoding="utf-8") != self.text:
+        with _sentence(folder):
+            known = note.read_text(encoding="utf-8", errors="replace") if note.exists() else None
+            others = any(folder.glob("*.safetensors"))
+        if known is not None and known != self.text:
             raise T2VError(
                 f"{folder} holds an unfinished film of other settings: finish that one with its own, remove the folder, or "
                 "choose another."
             )
-        if not note.exists() and any(folder.glob("*.safetensors")):
+        if known is None and others:
             raise T2VError(f"{folder} holds .safetensors files and no unfinished film: choose a new or empty folder.")
 
     def begin(self) -> None:
-        """Make the folder, with a note of which film it holds."""
-        if self.folder is not None and not (self.folder / NOTE).exists():
-            self.folder.mkdir(parents=True, exist_ok=True)
-            write_text(self.folder / NOTE, self.text)
+        """Make the folder, with a note of which film it holds. T2VError where it cannot be made."""
+        if self.folder is not None:
+            with _sentence(self.folder):
+                begun = (self.folder / NOTE).exists()
+                self.folder.mkdir(parents=True, exist_ok=True)
+            if not begun:
+                write_text(self.folder / NOTE, self.text)
 
     def get(self, name: str) -> dict[str, Tensor] | None:
         """Read the tensors stored under a name; None where there are none, or the file is damaged."""

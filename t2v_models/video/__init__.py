@@ -1,6 +1,6 @@
 """Read and write video files, frame by frame through ffmpeg, with sound and metadata."""
 
-from .audio import Audio
+from .audio import Audio, to_audio
 from .ffmpeg_text import AudioInfo
 from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, format_of
 from .frame_rate import frame_rate
@@ -27,4 +27,5 @@ __all__ = [
     "json_text",
     "read_embedded",
     "still_png",
+    "to_audio",
 ]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..errors import T2VError
+from ..foreign import quoted
 
 
 @dataclass(frozen=True)
@@ -43,13 +44,18 @@ def to_audio(audio: Any) -> Audio:
         samples, rate = audio["waveform"], int(audio["sample_rate"])
     except (TypeError, KeyError, ValueError) as error:
         raise T2VError("Audio must be a mapping with waveform (1, channels, n) and sample_rate.") from error
-    if hasattr(samples, "detach"):
-        samples = samples.detach().cpu().float().numpy()
-    samples = np.asarray(samples, dtype=np.float32)
+    except Exception as error:  # a lazy mapping of another node raises whatever it likes
+        raise T2VError(f"The audio input cannot be read ({quoted(error)}): wire sound that can, or none.") from error
+    try:
+        if hasattr(samples, "detach"):
+            samples = samples.detach().cpu().float().numpy()
+        samples = np.asarray(samples, dtype=np.float32)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise T2VError(f"The audio's waveform holds no numbers ({quoted(error)}): give a float tensor.") from error
     if samples.ndim == 3 and samples.shape[0] == 1:
         samples = samples[0]
     if samples.ndim != 2 or not 1 <= samples.shape[0] <= 8:
         raise T2VError(f"A waveform must have the shape (1, channels, n) with 1 to 8 channels, not {samples.shape}.")
     if not 1000 <= rate <= 768000:
         raise T2VError(f"The audio's sample_rate is {rate}: from 1000 to 768000 is possible.")
-    return Audio(np.nan_to_num(samples), rate)
+    return Audio(np.nan_to_num(samples, posinf=1.0, neginf=-1.0), rate)

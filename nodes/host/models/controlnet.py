@@ -55,14 +55,21 @@ class FrameControl:
             hint = net.cond_hint_original
             if hint is not None and hint.shape[0] > max(self.window):
                 saved.append((net, hint))
-                net.cond_hint_original, net.cond_hint = hint[self.window], None
+                _set_hint(net, hint[self.window])
             net = net.previous_controlnet
         return saved
 
     @staticmethod
     def _restore_hint(saved: list[tuple[Any, Tensor]]) -> None:
         for net, hint in saved:
-            net.cond_hint_original, net.cond_hint = hint, None
+            _set_hint(net, hint)
+
+
+def _set_hint(net: Any, hint: Tensor) -> None:
+    """Give a ControlNet other control images, and empty its caches of the prepared ones: newer hosts have two by size."""
+    net.cond_hint_original, net.cond_hint = hint, None
+    for name in ("cond_hints", "control_inputs"):
+        getattr(net, name, {}).clear()
 
 
 def adapted(inner: Any) -> FrameControl:

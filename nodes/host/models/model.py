@@ -23,7 +23,7 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ....t2v_models.unet import UNetConfig
 from .. import compat, stories
-from . import checks, controlnet, guidance
+from . import checks, controlnet, guidance, regions
 from .model_sampling import family_schedule, is_scaled, make_model_sampling
 from .unet import HostUNet3D
 
@@ -210,6 +210,7 @@ def load_model(
     controlnet.register_wrapper(patcher)
     guidance.register_wrapper(patcher)
     checks.register_wrapper(patcher)
+    regions.register_wrapper(patcher)
     if reload is not None:
         patcher.cached_patcher_init = reload
     return patcher

@@ -1,6 +1,7 @@
 """Core's nodes on our MODEL, CLIP, VAE and LATENT. Run inside a ComfyUI by in_host.py."""
 
 import inspect
+from types import SimpleNamespace
 
 import torch
 
@@ -367,3 +368,28 @@ def check_a_controlnet_in_windows_is_shown_each_windows_own_images(host):
     plain = out(model, hint, 3)
     assert (out(windowed, hint, 3) - plain).abs().max() > 1e-3
     assert (out(whole, hint, 3) - plain).abs().max() < 1e-5, "one window, and the hint is whole again after the others"
+
+
+def check_the_caches_of_newer_controlnets_are_emptied_for_every_window(host):
+    """Newer hosts keep the prepared hint by its size, which all windows share."""
+    module = host.module("nodes.host.models.controlnet")
+    for caches in ({"cond_hints": {}}, {"control_inputs": {}}, {"cond_hints": {}, "control_inputs": {}}, {}):
+        net = SimpleNamespace(cond_hint_original=torch.arange(8.0), cond_hint=None, previous_controlnet=None, **caches)
+        seen = []
+
+        def get_control(*args, net=net, seen=seen):
+            for cache in (getattr(net, "cond_hints", {}), getattr(net, "control_inputs", {})):
+                assert not cache, "a window found the hint of another"
+                cache[8, 8] = net.cond_hint_original
+            net.cond_hint = net.cond_hint_original
+            seen.append(net.cond_hint_original.tolist())
+
+        net.get_control = get_control
+        adapter = module.FrameControl(net)
+        for window in ([0, 1], [2, 3], [6, 7]):
+            adapter.window = window
+            adapter.get_control(torch.zeros(1, 4, 2, 8, 8), torch.zeros(1), {}, 1)
+        assert seen == [[0.0, 1.0], [2.0, 3.0], [6.0, 7.0]]
+        assert torch.equal(net.cond_hint_original, torch.arange(8.0))
+        assert net.cond_hint is None
+        assert not any(getattr(net, name, None) for name in caches)

@@ -21,7 +21,7 @@ STABLE = {
     "comfy.ldm.modules.attention": "optimized_attention",
     "comfy.lora": "load_lora",
     "comfy.model_base": "BaseModel ModelType",
-    "comfy.model_management": "OOM_EXCEPTION get_free_memory get_torch_device get_total_memory intermediate_device "
+    "comfy.model_management": "InterruptProcessingException OOM_EXCEPTION get_free_memory get_torch_device get_total_memory intermediate_device "
     "load_models_gpu soft_empty_cache throw_exception_if_processing_interrupted unet_dtype unet_manual_cast "
     "unet_offload_device",
     "comfy.model_patcher": "ModelPatcher",
@@ -126,7 +126,7 @@ ATTRIBUTES = {
     "sigma_max sigmas zsnr",
     "comfy.ops.disable_weight_init": "Conv2d Embedding GroupNorm LayerNorm Linear",
     "comfy.patcher_extension.WrapperExecutor": "class_obj execute",
-    "comfy.samplers.CFGGuider": "model_patcher",
+    "comfy.samplers.CFGGuider": "conds model_patcher",
     "comfy.samplers.KSamplerX0Inpaint": "inner_model",
     "comfy.sd.CLIP": "add_hooks_to_dict clone cond_stage_model encode_from_tokens encode_from_tokens_scheduled layer_idx "
     "load_sd patcher tokenize",
@@ -145,7 +145,7 @@ ATTRIBUTES = {
 ATTRIBUTES_ASKED_FOR = {
     "comfy.context_windows.IndexListContextHandler": "causal_window_fix",
     "comfy.context_windows.IndexListContextWindow": "causal_anchor_index",
-    "comfy.controlnet.ControlNet": "get_instance_for_device",
+    "comfy.controlnet.ControlNet": "cond_hints control_inputs get_instance_for_device",
     "comfy.latent_formats.SD15": "latent_rgb_factors_bias",
     "comfy.model_base.BaseModel": "resize_cond_for_context_window",
     "comfy.model_patcher.ModelPatcher": "cached_patcher_init get_free_memory is_dynamic",
@@ -159,6 +159,7 @@ OBJECTS = {
     "cond_value": "comfy.conds.CONDRegular",
     "executor": "comfy.patcher_extension.WrapperExecutor",
     "class_obj": "comfy.samplers.CFGGuider",
+    "guider": "comfy.samplers.CFGGuider",
     "handler": "comfy.context_windows.IndexListContextHandler",
     "inner_model": "comfy.samplers.CFGGuider",
     "inner": "comfy.model_base.BaseModel comfy.controlnet.ControlNet",
