@@ -38,7 +38,7 @@ def empty(width: int, height: int, frames: int, batch_size: int, model: Any | No
             raise T2VError(f"The {name} is {size}: a multiple of 8 is wanted, {max(8, round(size / 8) * 8)} for one.")
     shape = (batch_size, 4, frames, height // 8, width // 8)
     device, dtype = comfy.model_management.intermediate_device(), compat.intermediate_dtype()
-    what = f"To sample {batch_size} x {frames} frames of {width}x{height}"
+    what = f"Sampling {batch_size} clips of {frames} frames of {width}x{height}"
     check_bytes(
         COPIES * math.prod(shape) * dtype.itemsize, what, "set fewer frames, a smaller batch_size or a smaller size"
     )

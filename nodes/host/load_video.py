@@ -105,7 +105,7 @@ def misfits(linked: dict[str, Any], described: dict[str, dict[str, Any]]) -> str
     wrong = [
         f"{name} takes {'|'.join(sorted(_types(kind)))}, not {'|'.join(sorted(_types(linked[name])))}"
         for name, kind in wanted.items()
-        if name in linked and linked[name] != kind and not _types(linked[name]) & _types(kind)
+        if name in linked and linked[name] not in (kind, "*") and not _types(linked[name]) & _types(kind)
     ]
     return "; ".join(wrong)
 
@@ -137,8 +137,8 @@ def check_fits(reader: VideoReader) -> None:
     check_images(count, height, width, remedy)
     images, sound = 12 * count * height * width, sound_bytes(reader)
     if sound:
-        what = f"{count} frames with {sound / 1e9:.1f} GB of sound ({reader.info.audio.channels} channels)"
-        check_bytes(images + sound, what, "set a smaller frame_cap, or load the clip without its sound")
+        what = f"The clip of {count} frames with {sound / 1e9:.1f} GB of sound ({reader.info.audio.channels} channels)"
+        check_bytes(images + sound, what, "set a smaller frame_cap, or a smaller width and height")
 
 
 def sound_bytes(reader: VideoReader) -> int:

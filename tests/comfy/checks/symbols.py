@@ -21,9 +21,9 @@ STABLE = {
     "comfy.ldm.modules.attention": "optimized_attention",
     "comfy.lora": "load_lora",
     "comfy.model_base": "BaseModel ModelType",
-    "comfy.model_management": "InterruptProcessingException OOM_EXCEPTION get_free_memory get_torch_device get_total_memory intermediate_device "
-    "load_models_gpu soft_empty_cache throw_exception_if_processing_interrupted unet_dtype unet_manual_cast "
-    "unet_offload_device",
+    "comfy.model_management": "InterruptProcessingException OOM_EXCEPTION get_free_memory get_torch_device "
+    "get_total_memory intermediate_device load_models_gpu soft_empty_cache throw_exception_if_processing_interrupted "
+    "unet_dtype unet_manual_cast unet_offload_device",
     "comfy.model_patcher": "ModelPatcher",
     "comfy.model_sampling": "ModelSamplingDiscrete EPS V_PREDICTION reshape_sigma",
     "comfy.patcher_extension": "WrappersMP WrapperExecutor get_all_wrappers",
