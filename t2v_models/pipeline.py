@@ -17,9 +17,9 @@ from .families import Family
 from .fingerprint import schedule_digest, weights_digest
 from .request import ClipRequest
 from .sampling.guidance import classifier_free, rescale
+from .sampling.scenes import equal_length, equal_shape
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
-from .sampling.story import equal_length, equal_shape
 from .unet import UNet3D, UNetConfig
 
 if TYPE_CHECKING:

@@ -15,7 +15,8 @@ from .arguments import (
     checked_steps,
 )
 from .errors import T2VError
-from .sampling.story import Story, parse_story, with_negative
+from .sampling.scenes import Story
+from .sampling.story import parse_story, with_negative
 from .sampling.windows import Windows
 
 if TYPE_CHECKING:

@@ -8,9 +8,10 @@ from t2v_models.families import FAMILIES
 from t2v_models.sampling.ddim import ddim_step
 from t2v_models.sampling.guidance import classifier_free, motion_guidance, rescale
 from t2v_models.sampling.noise import FILTERS, low_pass, mix_frequencies, reschedule
+from t2v_models.sampling.scenes import equal_shape
 from t2v_models.sampling.schedule import NoiseSchedule
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler, set_steps
-from t2v_models.sampling.story import equal_shape, parse_story, with_negative
+from t2v_models.sampling.story import parse_story, with_negative
 from t2v_models.sampling.timesteps import ddim_timesteps, lcm_timesteps, timesteps_of
 from t2v_models.sampling.windows import window_weights
 

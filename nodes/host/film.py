@@ -24,7 +24,7 @@ from ...t2v_models.films.guided_model import GuidedModel
 from ...t2v_models.films.methods import continue_video, queue_length
 from ...t2v_models.fingerprint import sample_bytes, schedule_digest, weights_digest
 from ...t2v_models.sampling.guidance import MOTION_GUIDANCE
-from ...t2v_models.sampling.story import FrameContexts
+from ...t2v_models.sampling.scenes import FrameContexts
 from ...t2v_models.sampling.windows import Windows, together
 from . import stories
 from .compat import on_device, unpatched

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
-from ...t2v_models.sampling.story import FrameContexts, Story, equal_length
+from ...t2v_models.sampling.scenes import FrameContexts, Story, equal_length
 from ...t2v_models.texts import checked_text
 
 KEY = "t2v_story"

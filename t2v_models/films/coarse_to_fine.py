@@ -21,7 +21,7 @@ from ..sampling.keyframes import (
     sample_between,
     segment_count,
 )
-from ..sampling.story import Story
+from ..sampling.scenes import Story
 from ..sampling.windows import fuse
 from .guided_model import GuidedModel
 from .job import FilmJob

@@ -10,8 +10,8 @@ from torch import Tensor
 from ..arguments import is_guided
 from ..sampling.ddim import ddim_step
 from ..sampling.guidance import classifier_free
+from ..sampling.scenes import FrameContexts, equal_shape
 from ..sampling.schedule import CLEAN
-from ..sampling.story import FrameContexts, equal_shape
 from ..sampling.windows import together
 from .model import FilmModel
 

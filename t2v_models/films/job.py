@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from ..arguments import Progress
-from ..sampling.story import Story
+from ..sampling.scenes import Story
 from .guided_model import GuidedModel
 from .model import FilmModel
 from .settings import Settings

@@ -7,30 +7,35 @@ import colorsys
 import torch
 from torch import Tensor
 
-from ..sampling.story import Story
+from ..sampling.scenes import Story
 from ..sampling.windows import Windows, window_weights, windows
 from .canvas import Axes, Canvas, Colour
 
 _WIDTH, _ROW, _MARGIN = 960, 44, 16
 _PAPER, _INK, _FAINT = (24, 26, 30), (235, 235, 235), (90, 94, 100)
-_MOST_ROWS = 24
+_MOST_ROWS, _MOST_SCENES = 24, 100
+"""Rows of windows and of scenes that are drawn."""
+_LETTERS = 1000
+"""Characters of a text that are drawn; no more have room."""
 
 
 def draw_story(story: Story, fps: float) -> Tensor:
-    """Return an image (h, w, 3) in 0..1 with a row per scene: its text, and its share of each frame as brightness."""
-    scenes = [*story.scenes, *story.negatives]
+    """Return an image (h, w, 3) in 0..1 with a row per scene: its text, and its share of each frame as brightness.
+
+    Of more than 100 scenes the first are drawn.
+    """
+    scenes = [*story.scenes, *story.negatives][:_MOST_SCENES]
     blend = story.blend()
     canvas, axes = _timeline(len(scenes), story.frames, fps)
     for i, scene in enumerate(scenes):
         top = _MARGIN + i * _ROW
         negative = i >= len(story.scenes)
-        for frame in range(story.frames):
-            inside = scene.start <= frame + 0.5 < scene.end
-            share = float(inside) * 0.4 if negative else float(blend[frame, i])
+        inside = [0.4 * (scene.start <= frame + 0.5 < scene.end) for frame in range(story.frames)] if negative else []
+        for frame, share in enumerate(inside or blend[:, i].tolist()):
             if share:
                 corner, opposite = (axes.across(frame), top + 4), (axes.across(frame + 1), top + _ROW - 4)
                 canvas.rectangle(corner, opposite, _colour(i, share))
-        text = f"not: {scene.text}" if negative else scene.text
+        text = f"not: {scene.text[:_LETTERS]}" if negative else scene.text[:_LETTERS]
         canvas.text((axes.across(scene.start) + 6, top + _ROW / 2), text, anchor="lm")
     return canvas.pixels()
 
