@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+import re
 import sys
 
 LONGEST_MESSAGE = 2000
 """Characters of a message; names and shapes that it quotes from a file may be of any length."""
 
 
+_CONTROL = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\ud800-\udfff]")
+"""Characters that a message quotes from a file only as escapes: they could steer a terminal, or end the text."""
+
+
 class T2VError(ValueError):
     """Wrong input; the message is one sentence for the user: what was given, what is wanted, what to do.
 
     A message of more than `LONGEST_MESSAGE` characters loses its middle, so that the remedy at its end stays.
+    Control characters become escapes.
     """
 
     def __init__(self, message: str = "") -> None:
-        super().__init__(shortened(message))
+        super().__init__(shortened(_CONTROL.sub(lambda match: ascii(match[0])[1:-1], message)))
 
 
 def shortened(message: str, most: int = LONGEST_MESSAGE) -> str:

@@ -17,7 +17,7 @@ from t2v_models.__main__ import main
 from t2v_models.checkpoints import load_state_dict, load_unet, open_checkpoint, read_lora
 from t2v_models.errors import T2VError
 
-from . import fuzz_checkpoints as fuzz
+from .fuzz import checkpoints as fuzz
 from .support.checkpoints import all_in_one, in_layout, unet_weights
 
 

@@ -1,17 +1,15 @@
 """Mutate model files: each gives one clear error that names the file, or loads; no code in it is executed.
 
-    python tests/fuzz_checkpoints.py [--count 10000] [--seed 0]
+    python -m tests.fuzz.checkpoints [--count 10000] [--seed 0] [--keep FOLDER]
 
 A mutation truncates, flips bits (anywhere, or in the header or pickle), overwrites bytes, renames keys, changes shapes
-or types, drops keys, hides code in a pickle, or puts something else in the file's place. Each file is loaded in one
-process; a file counts as handled where `load_unet` raises `T2VError` with the file's name in it, or returns the network
-with its weights (but for numbers that were changed in place). Anything else (another exception, other weights, a hang,
-a crash, a side effect) is a failure.
+or types, drops keys, hides code in a pickle, or puts something else in the file's place. A file counts as handled where
+`load_unet` raises `T2VError` with the file's name in it, or returns the network with its weights (but for numbers that
+were changed in place). Anything else (another exception, other weights, a hang, a crash, a side effect) is a failure.
 """
 
 from __future__ import annotations
 
-import argparse
 import dataclasses
 import io
 import json
@@ -22,22 +20,18 @@ import sys
 import tempfile
 import time
 import zipfile
-from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from safetensors.torch import save_file
 
-if __package__:
-    from .support.checkpoints import SMALL, all_in_one, in_layout, unet_weights
-else:
-    sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-    from tests.support.checkpoints import SMALL, all_in_one, in_layout, unet_weights
-
 from t2v_models.checkpoints import load_unet
 from t2v_models.errors import T2VError
 from t2v_models.unet import UNet3D
+
+from ..support.checkpoints import SMALL, all_in_one, in_layout, unet_weights
+from .run import command
 
 LIMIT = 20.0
 """Seconds of the processor's time after which loading a file of a megabyte counts as a hang."""
@@ -266,12 +260,17 @@ def differing(unet: UNet3D) -> int:
     return count
 
 
+def checked(path: Path) -> str:
+    """Load the file; returns "loaded" where the weights are right. T2VError where it is refused."""
+    different = differing(load_unet(path))
+    return "loaded" if different <= TOLERATED else f"loaded wrongly: {different} numbers differ"
+
+
 def outcome(path: Path, witness: Path) -> str:
-    """Load the file; returns "loaded", "refused", or the failure."""
+    """Load the file in this process; returns "loaded", "refused", or the failure."""
     start = time.process_time()
     try:
-        different = differing(load_unet(path))
-        result = "loaded" if different <= TOLERATED else f"loaded wrongly: {different} numbers differ"
+        result = checked(path)
     except T2VError as error:
         message = str(error)
         result = "refused"
@@ -287,38 +286,5 @@ def outcome(path: Path, witness: Path) -> str:
     return result
 
 
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--seed", type=int, default=0)
-    args = parser.parse_args()
-    torch.set_num_threads(1)
-    files = originals()
-    counts: Counter[tuple[str, str]] = Counter()
-    failures = []
-    with tempfile.TemporaryDirectory() as folder:
-        witness = Path(folder) / "witness"
-        for i in range(args.count):
-            mutation, name, data = mutate(args.seed + i, files, str(witness))
-            path = Path(folder) / f"{i}-{name}"
-            path.write_bytes(data)
-            result = outcome(path, witness)
-            counts[mutation, result if result in ("loaded", "refused") else "FAILED"] += 1
-            if result not in ("loaded", "refused"):
-                failures.append(f"{args.seed + i} {mutation} of {name}: {result}")
-                print(failures[-1], flush=True)
-            path.unlink()
-        folder_error = ""
-        try:
-            load_unet(folder)
-        except T2VError as error:
-            folder_error = str(error)
-    for (mutation, result), count in sorted(counts.items()):
-        print(f"{mutation:<16} {result:<8} {count}")
-    print(f"empty folder: {folder_error}")
-    print(f"{args.count} files, {len(failures)} failures")
-    return 1 if failures or not folder_error else 0
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command(__doc__, "checkpoint", originals(), mutate))
