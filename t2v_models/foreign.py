@@ -12,7 +12,7 @@ from .errors import AGAIN, T2VError
 from .numbers import MOST_DIGITS
 
 LIMITS = {
-    "operations": 4_000_000,
+    "operations": 3_000_000,
     "values": 8_000_000,
     "characters of names": 64_000_000,
     "tensors": 200_000,

@@ -281,7 +281,7 @@ def _cast(name: str, tensor: LazyTensor, dtype: torch.dtype | None) -> LazyTenso
             raise T2VError(f"{name} holds numbers up to {wide.abs().max():.3g}, beyond float16: choose bf16 or fp32.")
         return value
 
-    return LazyTensor(cast.dtype, cast.shape, load, cast.stored)
+    return LazyTensor(cast.dtype, cast.shape, load)
 
 
 def _scale_arr(base: float) -> LazyTensor:

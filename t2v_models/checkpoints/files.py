@@ -6,10 +6,11 @@ what to do.
 
 from __future__ import annotations
 
-import json
 import os
 import re
-from collections.abc import Callable
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from typing import Any
 import torch
 
 from ..errors import AGAIN, T2VError
-from .tensors import FileMap, LazyDict, LazyTensor, Stored
+from ..foreign import MOST_JSON, Budget, parse_json, quoted, read_json_file
+from .tensors import LONGEST_NAME, MAX_DIMENSIONS, MAX_SIZE, LazyDict, LazyTensor, SourceFile, Stored
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """The endings of weights files; the content decides the format."""
@@ -39,9 +41,6 @@ _DTYPES: dict[str, torch.dtype | None] = {
 DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items() if dtype is not None}
 """PyTorch's types as safetensors calls them."""
 
-MAX_HEADER = 100_000_000
-"""The most bytes of a safetensors header, as in the safetensors library."""
-
 
 def read_file(path: str | os.PathLike[str]) -> LazyDict:
     """Open one file; returns its tensors by name, unread. Those in nested dictionaries get dotted names.
@@ -57,8 +56,26 @@ def read_file(path: str | os.PathLike[str]) -> LazyDict:
         raise T2VError(f"{path} is a folder, and a weights file is wanted: give one of its files.")
     if not path.is_file():
         raise T2VError(f"{path} does not exist: check the name and the folder.")
-    if is_index(path):
-        return _read_shards(path)
+    with reading(path):
+        budget = Budget(path)
+        return _read_shards(path, budget) if is_index(path) else _read_tensors(path, budget)
+
+
+@contextmanager
+def reading(path: str | os.PathLike[str]) -> Iterator[None]:
+    """Turn what a reader of foreign bytes may raise beside `T2VError` into a T2VError that names the file."""
+    try:
+        yield
+    except T2VError:
+        raise
+    except OSError as error:
+        raise T2VError(f"{path} cannot be read ({error}): check the disk and the file's permissions.") from error
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
+        raise T2VError(f"{path} is damaged ({type(error).__name__}: {quoted(error)}). {AGAIN}") from error
+
+
+def _read_tensors(path: Path, budget: Budget) -> LazyDict:
+    """Open one file of any format but an index."""
     with path.open("rb") as file:
         head = file.read(4096)
     if not head:
@@ -66,15 +83,15 @@ def read_file(path: str | os.PathLike[str]) -> LazyDict:
     if head[:4] == b"PK\x03\x04" or head[:4] == b"PK\x05\x06":
         from .torch_files import read_zip
 
-        return read_zip(path)
+        return read_zip(path, budget)
     if head[8:9] == b"{" or path.suffix == ".safetensors":
         _refuse_text(path, head)
-        return _read_safetensors(path)
+        return _read_safetensors(path, budget)
     _refuse_text(path, head)
     if head[:1] == b"\x80":
         from .torch_files import read_legacy
 
-        return read_legacy(path)
+        return read_legacy(path, budget)
     if head[257:262] == b"ustar" or head[:7] == b"storage":
         raise T2VError(f"{path} is a tar file, PyTorch's format before 2017: load and save it again with PyTorch.")
     others = {b"GGUF": "a GGUF file", b"\x1f\x8b": "a gzip archive", b"Rar!": "a RAR archive", b"7z\xbc\xaf": "a 7-Zip"}
@@ -95,12 +112,16 @@ def file_metadata(path: str | os.PathLike[str]) -> dict[str, str]:
     try:
         with path.open("rb") as file:
             size = int.from_bytes(file.read(8), "little")
-            if not 2 <= size <= min(MAX_HEADER, path.stat().st_size):
+            if not 2 <= size <= min(MOST_JSON, path.stat().st_size):
                 return {}
-            metadata = json.loads(file.read(size)).get("__metadata__", {})
-    except (OSError, ValueError, AttributeError, RecursionError):
+            metadata = parse_json(file.read(size), path).get("__metadata__", {})
+    except (OSError, ValueError, AttributeError):
         return {}
-    return {str(key): str(value) for key, value in metadata.items()} if isinstance(metadata, dict) else {}
+    return (
+        {str(key): value for key, value in metadata.items() if isinstance(value, str)}
+        if isinstance(metadata, dict)
+        else {}
+    )
 
 
 def _refuse_text(path: Path, head: bytes) -> None:
@@ -117,25 +138,23 @@ def _refuse_text(path: Path, head: bytes) -> None:
         raise T2VError(f"{path} is a JSON text, no weights. {AGAIN}")
 
 
-def _read_safetensors(path: Path) -> LazyDict:
+def _read_safetensors(path: Path, budget: Budget) -> LazyDict:
     """Open a safetensors file; checks that its header is sound and its tensors fill the file."""
 
     def damaged(why: str) -> T2VError:
         return T2VError(f"{path} is damaged or no safetensors file: {why}. {AGAIN}")
 
-    file = FileMap(path)
+    file = SourceFile(path)
     with path.open("rb") as stream:
         size = int.from_bytes(stream.read(8), "little")
-        if size > min(MAX_HEADER, file.size - 8):
-            raise damaged(f"its header should have {size} bytes and the file has {file.size}")
+        if size > min(MOST_JSON, file.size - 8):
+            raise damaged(f"its header should have {size} bytes, of {MOST_JSON} at most, and the file has {file.size}")
         header = stream.read(size)
-    try:
-        entries = json.loads(header.decode("utf-8"), object_pairs_hook=_no_duplicates)
-    except (ValueError, RecursionError) as error:
-        raise damaged(f"its header cannot be read ({error})") from error
+    entries = parse_json(header, f"{path} is damaged or no safetensors file: its header", pairs_hook=_no_duplicates)
     if not isinstance(entries, dict):
         raise damaged("its header is no table")
     entries.pop("__metadata__", None)
+    budget.spend("tensors", len(entries))
     tensors, end_of_data = {}, 0
     for name, (dtype, shape, begin, end) in sorted(
         ((name, _entry(name, entry, damaged)) for name, entry in entries.items()), key=lambda item: item[1][2:]
@@ -152,14 +171,18 @@ def _read_safetensors(path: Path) -> LazyDict:
 
 def _entry(name: str, entry: Any, damaged: Callable[[str], T2VError]) -> tuple[torch.dtype, tuple[int, ...], int, int]:
     """Check a tensor's entry in a header; returns its type, its shape, and where its bytes begin and end."""
+    if len(name) > LONGEST_NAME:
+        raise damaged(f"a tensor is called {quoted(name)}")
     try:
         dtype, shape, (begin, end) = _DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data_offsets"]
-        if dtype is None or not all(type(n) is int and n >= 0 for n in (*shape, begin, end)):
+        if dtype is None or len(shape) > MAX_DIMENSIONS:
+            raise ValueError
+        if not all(type(n) is int and 0 <= n <= MAX_SIZE for n in (*shape, begin, end)):
             raise ValueError
     except (KeyError, TypeError, ValueError) as error:
-        raise damaged(f"the entry of {name!r} cannot be read") from error
+        raise damaged(f"the entry of {quoted(name)} cannot be read") from error
     if prod(shape) * dtype.itemsize != end - begin:
-        raise damaged(f"{name!r} of shape {list(shape)} does not fill its {end - begin} bytes")
+        raise damaged(f"{quoted(name)} of shape {quoted(list(shape))} does not fill its {end - begin} bytes")
     return dtype, shape, begin, end
 
 
@@ -170,22 +193,46 @@ def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return result
 
 
-def _read_shards(path: Path) -> LazyDict:
-    """Open every shard that an index names."""
-    try:
-        weight_map = json.loads(path.read_text("utf-8"))["weight_map"]
-        shards = {name: str(shard) for name, shard in weight_map.items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise T2VError(f"{path} is no index of a sharded model (it has no weight_map). {AGAIN}") from error
-    tensors: LazyDict = {}
-    for shard in sorted(set(shards.values())):
+def shards_of(index: Path) -> dict[str, str]:
+    """Read an index: the name of each tensor, and that of its shard.
+
+    Raises:
+        T2VError: where it is no index, or names a shard that is no weights file in its folder.
+    """
+    values = read_json_file(index)
+    shards = values.get("weight_map") if isinstance(values, dict) else None
+    if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
+        raise T2VError(f"{index} is no index of a sharded model (it has no weight_map). {AGAIN}")
+    for shard in set(shards.values()):
         if Path(shard).name != shard:
-            raise T2VError(f"{path} names a shard outside its folder: {shard!r}. {AGAIN}")
+            raise T2VError(f"{index} names a shard outside its folder: {quoted(shard)}. {AGAIN}")
+        if not shard.endswith(SUFFIXES):
+            raise T2VError(f"{index} names a shard that is no weights file: {quoted(shard)}. {AGAIN}")
+    return shards
+
+
+def _read_shards(path: Path, budget: Budget) -> LazyDict:
+    """Open every shard that an index names."""
+    shards = shards_of(path)
+    files = sorted(set(shards.values()))
+    budget.spend("shards", len(files))
+    tensors: LazyDict = {}
+    for shard in files:
         part = path.parent / shard
         if not part.is_file():
-            raise T2VError(f"{path} names the shard {shard}, which is missing: download it into {path.parent}.")
-        tensors.update(read_file(part))
+            raise T2VError(f"{path} names the shard {quoted(shard)}, which is missing: download it into {path.parent}.")
+        if not _is_within(part, path.parent):
+            raise T2VError(
+                f"{path} names a shard outside its folder: {quoted(shard)} is a link. Put the file itself there."
+            )
+        tensors.update(_read_tensors(part, budget))
     missing = [name for name in shards if name not in tensors]
     if missing:
-        raise T2VError(f"{path} promises {missing[0]!r}, which none of its shards holds. {AGAIN}")
+        raise T2VError(f"{path} promises {quoted(missing[0])}, which none of its shards holds. {AGAIN}")
     return tensors
+
+
+def _is_within(file: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, links followed, or is a link into the cache of Hugging Face around the folder."""
+    target, folder = file.resolve(), folder.resolve()
+    return target.parent == folder or (target.parent.name == "blobs" and target.parent.parent in folder.parents)

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Any
 
 from ..errors import T2VError
-from .files import SUFFIXES, is_index
+from ..foreign import read_json_file
+from .files import SUFFIXES, is_index, shards_of
 
 SUBFOLDERS = ("unet", "vae", "text_encoder", "image_encoder", "image_projector")
 """The folders in a diffusers model whose weights are read."""
@@ -43,10 +43,7 @@ def read_json(path: Path) -> dict[str, Any]:
     """
     if not path.is_file():
         return {}
-    try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise T2VError(f"{path} is no readable JSON ({error}): download it again, or remove it.") from error
+    value = read_json_file(path)
     if not isinstance(value, dict):
         raise T2VError(f"{path} is no JSON object: download it again, or remove it.")
     return value
@@ -55,8 +52,8 @@ def read_json(path: Path) -> dict[str, Any]:
 def _shards(index: Path) -> set[str]:
     """List the files that an index names; none where it cannot be read."""
     try:
-        return {str(shard) for shard in read_json(index).get("weight_map", {}).values()}
-    except (T2VError, AttributeError):
+        return set(shards_of(index).values())
+    except T2VError:
         return set()
 
 

@@ -21,13 +21,29 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import T2VError
+from ..foreign import Budget, quoted
 
-MAX_OPERATIONS = 50_000_000
-"""The most opcodes that are read. A model needs about 100,000, a Lightning checkpoint with its optimizer a few million."""
+LONGEST_TEXT = 1 << 16
+"""Characters of a text, or bytes, beyond which they are passed over: no name of a tensor is so long."""
+_LONGEST_NUMBER = 64
+"""Bytes of a whole number, or digits of one, beyond which it is passed over: to hash or print a long one takes time."""
+_LONGEST_NAME = 200
+"""Characters of a class's name that are kept."""
+_MOST_ARGUMENTS = 16
+"""A call with more arguments is none of those that PyTorch writes."""
+_BATCH = 1024
+"""Operations that are counted at once."""
 
 
 class DamagedPickle(T2VError):
     """The bytes are no complete pickle. The readers of torch_files.py turn it into an error that names the file."""
+
+
+class ShortPickle(DamagedPickle):
+    """The bytes end before the pickle does."""
+
+    def __init__(self) -> None:
+        super().__init__("its pickle ends too early: the file is truncated")
 
 
 class Opaque:
@@ -36,7 +52,7 @@ class Opaque:
     __slots__ = ("name",)
 
     def __init__(self, name: str) -> None:
-        self.name = name
+        self.name = name[:_LONGEST_NAME]
 
     def __repr__(self) -> str:
         return f"<{self.name}>"
@@ -49,57 +65,60 @@ class Global(Opaque):
 _MARK = object()
 """Stands on the stack where a container begins."""
 
-_PLAIN = (str, bytes, int, float, type(None))
-"""Types of keys and of a set's members: to hash a tuple that is nested a million deep would end the process."""
-
 
 def load(
     data: bytes | memoryview,
-    start: int = 0,
+    budget: Budget,
     *,
     functions: dict[str, Callable[..., Any]] | None = None,
     persistent_load: Callable[[Any], Any] | None = None,
 ) -> tuple[Any, int]:
-    """Interpret the pickle at `data[start:]`.
+    """Interpret the pickle with which `data` begins.
 
     Args:
         data: the bytes.
-        start: the position of the pickle's first byte.
+        budget: of the file, which pays for the operations and for what calls copy.
         functions: "module.name" of a class or function in the pickle -> what is called in its place.
         persistent_load: called with each reference to something outside the pickle, such as a storage.
 
     Returns:
-        The object, and the position after the pickle.
+        The object, and the pickle's length. Of dictionaries it has the keys that are texts; sets, and texts and numbers
+        of extreme length, are an `Opaque`: nothing of them is needed, and to hash or copy them can take hours.
 
     Raises:
-        DamagedPickle: where the bytes are no complete pickle.
+        DamagedPickle: where the bytes are no complete pickle; `ShortPickle` where they end too early.
+        T2VError: where the budget is spent.
     """
     try:
-        return _Interpreter(data, start, functions or {}, persistent_load).run()
-    except DamagedPickle:
+        return _Interpreter(data, budget, functions or {}, persistent_load).run()
+    except T2VError:
         raise
-    except (IndexError, KeyError, TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
-        raise DamagedPickle(f"its pickle is damaged ({type(error).__name__}: {error})") from error
+    except (LookupError, TypeError, ValueError, AttributeError, struct.error, ArithmeticError, RecursionError) as error:
+        raise DamagedPickle(f"its pickle is damaged ({type(error).__name__}: {quoted(error)})") from error
 
 
 class _Interpreter:
     def __init__(
         self,
         data: bytes | memoryview,
-        start: int,
+        budget: Budget,
         functions: dict[str, Callable[..., Any]],
         persistent_load: Callable[[Any], Any] | None,
     ) -> None:
-        self.data, self.at = memoryview(data), start
+        self.data, self.at, self.budget = memoryview(data), 0, budget
         self.functions, self.persistent_load = functions, persistent_load
         self.stack: list[Any] = []
         self.memo: dict[int, Any] = {}
 
     def run(self) -> tuple[Any, int]:
         data, end = self.data, len(self.data)
-        for _ in range(MAX_OPERATIONS):
+        done = 0
+        while True:
+            if done % _BATCH == 0:
+                self.budget.spend("operations", _BATCH)
+            done += 1
             if self.at >= end:
-                raise DamagedPickle("its pickle ends too early: the file is truncated")
+                raise ShortPickle
             code = data[self.at]
             self.at += 1
             if code == 0x2E:  # STOP
@@ -110,14 +129,15 @@ class _Interpreter:
                 _ACTIONS[code](self)
             else:
                 raise DamagedPickle(f"its pickle is damaged (unknown opcode {code:#04x})")
-        raise DamagedPickle("its pickle never ends")
 
     # reading the bytes
 
     def take(self, count: int) -> memoryview:
         """Read so many bytes."""
-        if count < 0 or self.at + count > len(self.data):
-            raise DamagedPickle("its pickle ends too early: the file is truncated")
+        if count < 0:
+            raise DamagedPickle("its pickle is damaged (a negative length)")
+        if self.at + count > len(self.data):
+            raise ShortPickle
         self.at += count
         return self.data[self.at - count : self.at]
 
@@ -125,27 +145,37 @@ class _Interpreter:
         """Read one number of a format of `struct`."""
         return struct.unpack(form, self.take(struct.calcsize(form)))[0]
 
-    def long(self, size: int) -> int:
+    def long(self, size: int) -> int | Opaque:
         """Read a signed integer of so many bytes."""
-        return int.from_bytes(self.take(size), "little", signed=True)
+        taken = self.take(size)
+        return Opaque("number") if size > _LONGEST_NUMBER else int.from_bytes(taken, "little", signed=True)
 
     def line(self) -> str:
         """Read up to the end of the line."""
-        rest = bytes(self.data[self.at : self.at + 65536])
-        length = rest.find(b"\n")
-        if length < 0:
-            raise DamagedPickle("its pickle is damaged (a line without an end)")
-        self.at += length + 1
-        return rest[:length].decode("utf-8")
+        for reach in (256, LONGEST_TEXT):
+            rest = bytes(self.data[self.at : self.at + reach])
+            length = rest.find(b"\n")
+            if length >= 0:
+                self.at += length + 1
+                return rest[:length].decode("utf-8")
+        raise DamagedPickle("its pickle is damaged (a line without an end)")
 
     def line_integer(self) -> int:
-        """Read an integer of protocol 0, where "00" and "01" are False and True."""
+        """Read an integer of protocol 0, where "00" and "01" are False and True; a long one ends in "L"."""
         text = self.line()
-        return {"00": False, "01": True}[text] if text in ("00", "01") else int(text)
+        if len(text) > _LONGEST_NUMBER:
+            raise DamagedPickle("its pickle is damaged (a number without an end)")
+        return text == "01" if text in ("00", "01") else int(text.rstrip("L"))
 
-    def text(self, count: int) -> str:
+    def text(self, count: int) -> str | Opaque:
         """Read a text of so many bytes."""
-        return bytes(self.take(count)).decode("utf-8", "surrogatepass")
+        taken = self.take(count)
+        return Opaque("text") if count > LONGEST_TEXT else bytes(taken).decode("utf-8", "surrogatepass")
+
+    def skip(self, count: int) -> Opaque:
+        """Pass over so many bytes, which no reader of weights needs."""
+        self.take(count)
+        return Opaque("bytes")
 
     # the stack
 
@@ -175,6 +205,8 @@ class _Interpreter:
 
     def memorise(self, index: int) -> None:
         """Note the last value, which stays on the stack, for later use."""
+        if not 0 <= index < 1 << 32:  # greater numbers could be chosen so that their hashes are equal
+            raise DamagedPickle("its pickle is damaged (an impossible number of a value)")
         self.memo[index] = self.stack[-1]
 
     # containers
@@ -191,14 +223,9 @@ class _Interpreter:
         if isinstance(self.stack[-1], list):
             self.stack[-1].extend(items)
 
-    def add_to_set(self) -> None:
-        """Add the values after the mark to the set before it."""
-        items = self.pop_to_mark()
-        if isinstance(self.stack[-1], set):
-            self.stack[-1].update(item for item in items if isinstance(item, _PLAIN))
-
-    def new_set(self) -> set[Any]:
-        return {item for item in self.pop_to_mark() if isinstance(item, _PLAIN)}
+    def new_set(self) -> Opaque:
+        self.pop_to_mark()
+        return Opaque("set")
 
     def set_item(self) -> None:
         """Set one key of the dictionary before a key and its value."""
@@ -216,12 +243,12 @@ class _Interpreter:
         return result
 
     def fill(self, target: Any, pairs: list[Any]) -> None:
-        """Set key, value, key, value … in a dictionary; anything else stays as it is."""
+        """Set key, value, key, value … in a dictionary, where the key is a text; anything else stays as it is."""
         if len(pairs) % 2:
             raise DamagedPickle("its pickle is damaged (a key without a value)")
         if isinstance(target, dict):
             for key, value in zip(pairs[::2], pairs[1::2], strict=True):
-                if isinstance(key, _PLAIN):
+                if isinstance(key, str):
                     target[key] = value
 
     def new_tuple(self, count: int) -> tuple[Any, ...]:
@@ -236,8 +263,9 @@ class _Interpreter:
         if not isinstance(function, Global):
             return Opaque(function.name if isinstance(function, Opaque) else "call")
         known = self.functions.get(function.name)
-        if known is None or not isinstance(args, tuple):
+        if known is None or not isinstance(args, tuple) or len(args) > _MOST_ARGUMENTS:
             return Opaque(function.name)
+        self.budget.spend("values", sum(len(arg) for arg in args if isinstance(arg, (str, list, tuple, dict))))
         return known(*args)
 
     def reduce(self) -> Any:
@@ -287,7 +315,7 @@ _NUMBERS: dict[bytes, Callable[[_Interpreter], Any]] = {
     b"\x88": lambda m: True,
     b"\x89": lambda m: False,
     b"I": lambda m: m.line_integer(),
-    b"L": lambda m: int(m.line().rstrip("L")),
+    b"L": lambda m: m.line_integer(),
     b"F": lambda m: float(m.line()),
     b"J": lambda m: m.number("<i"),
     b"K": lambda m: m.number("<B"),
@@ -304,15 +332,15 @@ _TEXTS: dict[bytes, Callable[[_Interpreter], Any]] = {
     b"X": lambda m: m.text(m.number("<I")),
     b"\x8c": lambda m: m.text(m.number("<B")),
     b"\x8d": lambda m: m.text(m.number("<Q")),
-    b"C": lambda m: bytes(m.take(m.number("<B"))),
-    b"B": lambda m: bytes(m.take(m.number("<I"))),
-    b"\x8e": lambda m: bytes(m.take(m.number("<Q"))),
-    b"\x96": lambda m: bytes(m.take(m.number("<Q"))),
+    b"C": lambda m: m.skip(m.number("<B")),
+    b"B": lambda m: m.skip(m.number("<I")),
+    b"\x8e": lambda m: m.skip(m.number("<Q")),
+    b"\x96": lambda m: m.skip(m.number("<Q")),
 }
 _CONTAINERS: dict[bytes, Callable[[_Interpreter], Any]] = {
     b"]": lambda m: [],
     b"}": lambda m: {},
-    b"\x8f": lambda m: set(),
+    b"\x8f": lambda m: Opaque("set"),
     b")": lambda m: (),
     b"l": lambda m: m.pop_to_mark(),
     b"d": lambda m: m.new_dictionary(),
@@ -324,7 +352,7 @@ _CONTAINERS: dict[bytes, Callable[[_Interpreter], Any]] = {
 }
 _REFERENCES: dict[bytes, Callable[[_Interpreter], Any]] = {
     b"2": lambda m: m.stack[-1],
-    b"g": lambda m: m.memo[int(m.line())],
+    b"g": lambda m: m.memo[m.line_integer()],
     b"h": lambda m: m.memo[m.number("<B")],
     b"j": lambda m: m.memo[m.number("<I")],
     b"c": lambda m: m.line_global(),
@@ -354,8 +382,8 @@ _ACTIONS = _by_code(
         b"e": lambda m: m.extend(),
         b"s": lambda m: m.set_item(),
         b"u": lambda m: m.set_items(),
-        b"\x90": lambda m: m.add_to_set(),
-        b"p": lambda m: m.memorise(int(m.line())),
+        b"\x90": lambda m: m.pop_to_mark(),  # into a set
+        b"p": lambda m: m.memorise(m.line_integer()),
         b"q": lambda m: m.memorise(m.number("<B")),
         b"r": lambda m: m.memorise(m.number("<I")),
         b"\x94": lambda m: m.memorise(len(m.memo)),

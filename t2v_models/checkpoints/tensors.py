@@ -1,18 +1,17 @@
-"""Lazy tensors: their types and shapes, and a function that reads them from a mapped file."""
+"""Lazy tensors: their types and shapes, and a function that reads them from their file."""
 
 from __future__ import annotations
 
-import mmap
+import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
 
 import torch
 
-from ..errors import T2VError
+from ..errors import AGAIN, T2VError
 
 DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 """The types of weights, by their names on the command line and in the nodes."""
@@ -20,64 +19,63 @@ DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 FLOAT8 = tuple(getattr(torch, name) for name in ("float8_e4m3fn", "float8_e5m2") if hasattr(torch, name))
 """The 8-bit types of this PyTorch in which weights are stored."""
 
+LONGEST_NAME = 1_000
+"""The most characters of a tensor's name."""
 
-class FileMap:
-    """A file mapped into memory, privately: a change of a tensor in it never reaches the disk."""
+MAX_DIMENSIONS, MAX_SIZE = 64, 1 << 48
+"""The most dimensions of a tensor, as in torch, and the greatest number that describes one."""
+
+
+class SourceFile:
+    """A weights file whose bytes are read into memory of their own.
+
+    Nothing is mapped: where a mapped file is truncated or written over while its tensors live, the system ends the process.
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.size = path.stat().st_size
-        self._map: mmap.mmap | None = None
+        state = path.stat()
+        self.size, self._changed = state.st_size, state.st_mtime_ns
 
-    @property
-    def buffer(self) -> mmap.mmap:
-        """The mapped bytes; T2VError where the file cannot be mapped, or has become shorter."""
-        if self._map is None:
-            try:
-                with self.path.open("rb") as file:
-                    mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-            except (OSError, ValueError) as error:
-                raise T2VError(f"{self.path} cannot be mapped into memory: {error}") from error
-            if len(mapped) < self.size:
-                raise T2VError(f"{self.path} was cut short while it was read: copy or download it again.")
-            self._map = mapped
-        return self._map
+    def read(self, start: int, length: int) -> torch.Tensor:
+        """Read a range of bytes, (length,) uint8.
 
-    def advise(self, advice: str, start: int, length: int) -> None:
-        """Give the system a hint on the use of a range of bytes, where it takes such hints."""
-        code = getattr(mmap, advice, None)
-        if code is not None and length > 0 and hasattr(self.buffer, "madvise"):
-            first = start - start % mmap.PAGESIZE
-            self.buffer.madvise(code, first, start + length - first)
+        Raises:
+            T2VError: where the file cannot be read, or has changed since it was opened.
+        """
+        result = torch.empty(length, dtype=torch.uint8)
+        buffer, done = result.numpy().data, 0
+        try:
+            with self.path.open("rb", buffering=0) as file:
+                state = os.fstat(file.fileno())
+                file.seek(start)
+                while done < length and (count := file.readinto(buffer[done:])):
+                    done += count
+        except OSError as error:
+            raise T2VError(
+                f"{self.path} cannot be read ({error}): check the disk and the file's permissions."
+            ) from error
+        if done < length or (state.st_size, state.st_mtime_ns) != (self.size, self._changed):
+            raise T2VError(f"{self.path} was changed or cut short while it was read: load it again. {AGAIN}")
+        return result
 
 
 @dataclass(frozen=True)
 class Stored:
     """The place of one tensor's storage in a file."""
 
-    file: FileMap
+    file: SourceFile
     start: int
     """The position of its first byte."""
     length: int
     """The number of its bytes."""
 
     def read(self, dtype: torch.dtype, shape: tuple[int, ...], offset: int, stride: tuple[int, ...]) -> torch.Tensor:
-        """Read a tensor, a view of the mapped file; a copy where its place is not aligned to its type.
-
-        `offset` and `stride` count elements.
-        """
+        """Read a tensor; `offset` and `stride` count elements."""
         if self.length < dtype.itemsize or 0 in shape:
             return torch.empty(shape, dtype=dtype)
-        buffer: Any = self.file.buffer
-        start = self.start
-        if start % dtype.itemsize:
-            buffer, start = bytearray(buffer[start : start + self.length]), 0
-        flat = torch.frombuffer(buffer, dtype=dtype, count=self.length // dtype.itemsize, offset=start)
-        return flat.as_strided(shape, stride, offset)
-
-    def release(self) -> None:
-        """Drop the mapped pages from memory; no tensor in them may have been changed."""
-        self.file.advise("MADV_DONTNEED", self.start, self.length)
+        data = self.file.read(self.start + offset * dtype.itemsize, reach(shape, stride) * dtype.itemsize)
+        return data.view(dtype).as_strided(shape, stride)
 
 
 @dataclass(frozen=True)
@@ -87,8 +85,6 @@ class LazyTensor:
     dtype: torch.dtype
     shape: tuple[int, ...]
     load: Callable[[], torch.Tensor] = field(repr=False)
-    stored: tuple[Stored, ...] = field(default=(), repr=False)
-    """The places in files from which it is read; none where it is in memory."""
 
     @classmethod
     def of(cls, tensor: torch.Tensor) -> LazyTensor:
@@ -106,7 +102,7 @@ class LazyTensor:
     ) -> LazyTensor:
         """Describe a tensor in a file; `offset` and `stride` count elements, and None is a tensor without gaps."""
         stride = contiguous_stride(shape) if stride is None else stride
-        return cls(dtype, shape, partial(stored.read, dtype, shape, offset, stride), (stored,))
+        return cls(dtype, shape, partial(stored.read, dtype, shape, offset, stride))
 
     @property
     def numel(self) -> int:
@@ -120,7 +116,7 @@ class LazyTensor:
 
     def then(self, change: Callable[[torch.Tensor], torch.Tensor], shape: tuple[int, ...]) -> LazyTensor:
         """Return this tensor with `change`, which gives it `shape`, applied when it is loaded."""
-        return LazyTensor(self.dtype, shape, lambda: change(self.load()), self.stored)
+        return LazyTensor(self.dtype, shape, lambda: change(self.load()))
 
     def reshape(self, shape: tuple[int, ...]) -> LazyTensor:
         """Return this tensor's elements in another shape."""
@@ -130,12 +126,7 @@ class LazyTensor:
         """Return this tensor, converted to `dtype` when it is loaded; integers stay, and `None` keeps the type."""
         if dtype is None or dtype == self.dtype or not (self.dtype.is_floating_point or self.dtype in FLOAT8):
             return self
-        return LazyTensor(dtype, self.shape, lambda: self.load().to(dtype), self.stored)
-
-    def release(self) -> None:
-        """Drop the mapped pages from which this tensor was read; it may not have been changed."""
-        for stored in self.stored:
-            stored.release()
+        return LazyTensor(dtype, self.shape, lambda: self.load().to(dtype))
 
 
 LazyDict = dict[str, LazyTensor]
@@ -151,6 +142,11 @@ def contiguous_stride(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(reversed(strides))
 
 
+def reach(shape: tuple[int, ...], stride: tuple[int, ...]) -> int:
+    """Return how many elements lie from the first to the last of a tensor, both counted; 0 where it has none."""
+    return 0 if 0 in shape else 1 + sum((size - 1) * step for size, step in zip(shape, stride, strict=True))
+
+
 def as_lazy(state_dict: Mapping[str, torch.Tensor | LazyTensor]) -> LazyDict:
     """Wrap the tensors of a state dict; lazy ones stay, and anything else is left out."""
     return {
@@ -161,7 +157,7 @@ def as_lazy(state_dict: Mapping[str, torch.Tensor | LazyTensor]) -> LazyDict:
 
 
 def load_all(tensors: LazyDict) -> dict[str, torch.Tensor]:
-    """Read every tensor; those of a file are views of its map."""
+    """Read every tensor."""
     return {name: tensor.load() for name, tensor in tensors.items()}
 
 

@@ -158,8 +158,7 @@ def _third(tensor: LazyTensor, i: int) -> LazyTensor:
 
 def _concatenated(parts: list[LazyTensor]) -> LazyTensor:
     shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    stored = tuple(place for part in parts for place in part.stored)
-    return LazyTensor(parts[0].dtype, shape, lambda: torch.cat([part.load() for part in parts]), stored)
+    return LazyTensor(parts[0].dtype, shape, lambda: torch.cat([part.load() for part in parts]))
 
 
 def _zeros(shape: Shape, dtype: torch.dtype) -> LazyTensor:

@@ -83,7 +83,6 @@ def _write_bytes(file: IO[bytes], name: str, tensor: LazyTensor) -> None:
     value = value.detach().cpu().contiguous()
     if value.numel():
         file.write(value.view(-1).view(torch.uint8).numpy().data)
-    tensor.release()
 
 
 def _pickled(tensors: LazyDict, wrapper: str) -> bytes:
