@@ -210,9 +210,12 @@ class Pipeline:
     def check_finite(self, x: Tensor) -> None:
         """Raise T2VError where latents hold NaN or infinity; it says their shape and the type of the weights."""
         if not torch.isfinite(x).all():
+            remedy = {
+                torch.float32: "leave LoRAs out, try another model file, or lower the guidance scale.",
+                torch.bfloat16: "load the model with dtype=torch.float32 (--dtype fp32), or leave LoRAs out.",
+            }.get(self.unet.dtype, "load the model with dtype=torch.float32 or torch.bfloat16 (--dtype fp32 or bf16).")
             raise T2VError(
-                f"The latents have become NaN or infinite (weights {self.unet.dtype}, latent {tuple(x.shape)}): "
-                "load the model with dtype=torch.float32 or torch.bfloat16 (--dtype fp32 or bf16)."
+                f"The latents have become NaN or infinite (weights {self.unet.dtype}, latent {tuple(x.shape)}): {remedy}"
             )
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:

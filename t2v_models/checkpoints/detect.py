@@ -19,6 +19,7 @@ from ..unet import UNetConfig
 from . import diffusers_layout, modelscope, native, videocrafter
 from .layouts import Layout, MissingKey, any_with, shapes_of
 from .tensors import FLOAT8, LazyDict, LazyTensor
+from .wrappers import without_wrappers
 
 LAYOUTS: dict[str, Layout] = {
     layout.name: layout for layout in (diffusers_layout.LAYOUT, modelscope.LAYOUT, videocrafter.LAYOUT, native.LAYOUT)
@@ -79,10 +80,11 @@ class Part:
 
 
 def find_parts(tensors: LazyDict) -> dict[str, Part]:
-    """Find the parts among the tensors of a file, by kind.
+    """Find the parts among the tensors of a file, by kind; wrappers within names are taken off.
 
     DynamiCrafter 256 has another name for the embedding of the frame rate; it is renamed, as in its authors' loader.
     """
+    tensors = without_wrappers(tensors)
     tensors = _dequantised({name.replace("framestride_embed.", "fps_embedding."): t for name, t in tensors.items()})
     votes: dict[tuple[str, str], Counter[str]] = {}
     for name in tensors:

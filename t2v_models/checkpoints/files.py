@@ -24,6 +24,9 @@ from .tensors import LONGEST_NAME, MAX_DIMENSIONS, MAX_SIZE, LazyDict, LazyTenso
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin", ".ckpt")
 """The endings of weights files; the content decides the format."""
 
+LONGEST_SHARD = 255
+"""The most characters of a shard's name, as on most disks."""
+
 _DTYPES: dict[str, torch.dtype | None] = {
     "F64": torch.float64,
     "F32": torch.float32,
@@ -69,7 +72,9 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
     except T2VError:
         raise
     except OSError as error:
-        raise T2VError(f"{path} cannot be read ({error}): check the disk and the file's permissions.") from error
+        raise T2VError(
+            f"{path} cannot be read ({quoted(error)}): check the disk and the file's permissions."
+        ) from error
     except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
         raise T2VError(f"{path} is damaged ({type(error).__name__}: {quoted(error)}). {AGAIN}") from error
 
@@ -204,7 +209,7 @@ def shards_of(index: Path) -> dict[str, str]:
     if not isinstance(shards, dict) or not all(isinstance(shard, str) for shard in shards.values()):
         raise T2VError(f"{index} is no index of a sharded model (it has no weight_map). {AGAIN}")
     for shard in set(shards.values()):
-        if Path(shard).name != shard:
+        if Path(shard).name != shard or len(shard) > LONGEST_SHARD:
             raise T2VError(f"{index} names a shard outside its folder: {quoted(shard)}. {AGAIN}")
         if not shard.endswith(SUFFIXES):
             raise T2VError(f"{index} names a shard that is no weights file: {quoted(shard)}. {AGAIN}")

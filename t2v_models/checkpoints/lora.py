@@ -11,6 +11,7 @@ from functools import partial
 import torch
 
 from ..errors import T2VError
+from ..foreign import quoted
 from ..unet import UNet3D, UNetConfig
 from .detect import find_parts, unet_config
 from .lora_formats import read_lora
@@ -83,7 +84,7 @@ def _apply(weights: dict[str, torch.Tensor], lora: Lora, strength: float, *, gro
         raise T2VError(_no_key(lora))
     if skipped:
         many = "%s: %d keys applied, %d do not fit this model: %s"
-        log.warning(many, lora.path, applied, len(skipped), skipped[:3])
+        log.warning(many, lora.path, applied, len(skipped), quoted(skipped[:3], 600))
     return LoraReport(lora.path, strength, applied, tuple(skipped))
 
 
@@ -134,6 +135,6 @@ def _no_key(lora: Lora) -> str:
     if lora.text_encoder and not names:
         return f"{lora.path} changes only the text encoder: apply it there."
     return (
-        f"{lora.path}: none of its {len(names)} keys fits this model (the first: {names[0] if names else 'none'}). "
+        f"{lora.path}: none of its {len(names)} keys fits this model (the first: {quoted(names[0]) if names else 'none'}). "
         "It was made for another kind of model."
     )

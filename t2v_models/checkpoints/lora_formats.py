@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import json
+import math
 import os
 import re
 from dataclasses import replace
@@ -11,12 +11,14 @@ from pathlib import Path
 import torch
 
 from ..errors import AGAIN, T2VError
+from ..foreign import parse_json, quoted, read_json_file
 from ..unet import PRESETS, UNetConfig
 from .files import file_metadata, read_file
 from .layouts import canonical_shapes
 from .lora_lists import ordered_tensors, pairs_of_list
-from .lora_pairs import Lora, LoraPair, check_halves, known_modules
+from .lora_pairs import Lora, LoraPair, check_halves, finite, known_modules
 from .tensors import LazyDict
+from .wrappers import without_wrappers
 
 _ENDINGS = (
     (re.compile(r"\.lora_A(?:\.\w+)?\.weight$"), "down", "diffusers"),
@@ -33,7 +35,7 @@ _ENDINGS = (
     (re.compile(r"\.lora_B$"), "up", "stable_lora"),
 )
 _OTHERS = {"hada_w": "LoHa", "lokr_w": "LoKr", "dora_scale": "DoRA", "lora_magnitude": "DoRA", "oft_": "OFT"}
-_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "module.", "lora_unet_")
+_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "lora_unet_")
 _TEXT_PREFIXES = ("base_model.model.", "text_encoder.", "lora_te_", "lora_te1_", "cond_stage_model.")
 
 
@@ -48,8 +50,8 @@ def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) ->
         T2VError: where the file is no LoRA, is incomplete, or fits no known model.
     """
     path = Path(path)
-    tensors = read_file(path)
-    ordered = ordered_tensors(tensors)
+    tensors = without_wrappers(read_file(path), around=True)
+    ordered = ordered_tensors(path, tensors)
     if ordered is not None:
         return Lora(str(path), "list", pairs_of_list(path, ordered, config), {})
     for ending, name in _OTHERS.items():
@@ -65,7 +67,9 @@ def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) ->
             continue
         pair = _pair(path, name, half, alpha, by_root)
         canonical = _find(name, _PREFIXES, table)
-        if canonical:
+        if canonical in unet:
+            unknown.append(name)  # averaged weights beside the others
+        elif canonical:
             shape = canonical_shapes(config or PRESETS["t2v-turbo-v2"]).get(canonical, ())
             unet[canonical] = _stable(pair, shape) if form == "stable_lora" else pair
         elif found := _find(name, _TEXT_PREFIXES, texts):
@@ -87,14 +91,14 @@ def _halves(path: Path, tensors: LazyDict) -> tuple[Halves, str, list[str]]:
     for key, tensor in tensors.items():
         for pattern, role, form in _ENDINGS:
             if pattern.search(key):
-                halves.setdefault(pattern.sub("", key), {})[role] = tensor.load()
+                halves.setdefault(pattern.sub("", key), {})[role] = finite(path, key, tensor)
                 formats.append(form)
                 break
         else:
             unknown.append(key)
     if not any({"up", "down"} & set(half) for half in halves.values()):
         raise T2VError(
-            f"{path} is no LoRA: none of its {len(tensors)} tensors is named like one ({next(iter(tensors))})."
+            f"{path} is no LoRA: none of its {len(tensors)} tensors is named like one ({quoted(next(iter(tensors)))})."
         )
     return halves, max(set(formats) - {"kohya"} or {"kohya"}, key=formats.count), unknown
 
@@ -102,7 +106,7 @@ def _halves(path: Path, tensors: LazyDict) -> tuple[Halves, str, list[str]]:
 def _pair(path: Path, name: str, half: dict[str, torch.Tensor], alpha: float | None, by_root: bool) -> LoraPair:
     """Make the pair of one module; its own alpha overrides the file's, which rsLoRA divides by the rank's root."""
     if "up" not in half or "down" not in half:
-        raise T2VError(f"{path} is incomplete: {name} has only one of its two halves. {AGAIN}")
+        raise T2VError(f"{path} is incomplete: {quoted(name)} has only one of its two halves. {AGAIN}")
     if "alpha" in half and half["alpha"].numel():
         alpha = float(half["alpha"].flatten()[0])
     elif by_root and alpha is not None:
@@ -145,27 +149,22 @@ def _common_alpha(path: Path) -> tuple[float | None, bool]:
     The second value says whether alpha is divided by the root of the rank instead of the rank: rsLoRA, Kalajdzievski
     2023 (arXiv:2312.03732).
     """
-    metadata = file_metadata(path)
-    for source in (metadata.get("lora_adapter_metadata"), _text(path.parent / "adapter_config.json")):
-        try:
-            values = json.loads(source) if source else {}
-        except (ValueError, RecursionError):
-            continue
+    beside = path.parent / "adapter_config.json"
+    stored = file_metadata(path).get("lora_adapter_metadata")
+    for values in (
+        parse_json(stored, path) if stored else {},
+        read_json_file(beside) if beside.is_file() else {},
+    ):
         values = values if isinstance(values, dict) else {}
         for root in ("", "unet."):
             if values.get(f"{root}alpha_pattern"):
                 raise T2VError(f"{path} has alphas of its own for some modules (alpha_pattern): merge it with peft.")
-            if isinstance(values.get(f"{root}lora_alpha"), (int, float)):
-                return float(values[f"{root}lora_alpha"]), bool(values.get(f"{root}use_rslora"))
+            alpha = values.get(f"{root}lora_alpha")
+            if alpha is not None:
+                if not isinstance(alpha, (int, float)) or not math.isfinite(alpha):
+                    raise T2VError(f"{path} has a lora_alpha that is no number: {quoted(alpha)}. {AGAIN}")
+                return float(alpha), bool(values.get(f"{root}use_rslora"))
     return None, False
-
-
-def _text(path: Path) -> str | None:
-    """Read a text file; None where it is missing or no text."""
-    try:
-        return path.read_text("utf-8") if path.is_file() else None
-    except (OSError, ValueError):
-        return None
 
 
 def _stable(pair: LoraPair, shape: tuple[int, ...]) -> LoraPair:

@@ -10,23 +10,28 @@ from pathlib import Path
 import torch
 
 from ..errors import AGAIN, T2VError
+from ..foreign import quoted
 from ..unet import PRESETS, UNetConfig
 from .diffusers_layout import LAYOUT as DIFFUSERS
 from .layouts import Shape, canonical_shapes
-from .lora_pairs import LoraPair, check_halves
+from .lora_pairs import LoraPair, check_halves, finite
 from .tensors import LazyDict
 from .videocrafter import LAYOUT as VIDEOCRAFTER
 
 
-def ordered_tensors(tensors: LazyDict) -> list[torch.Tensor] | None:
-    """Read up, down, up, down … of a list, or of cloneofsimo's safetensors ("unet:0:up"); None for named tensors."""
+def ordered_tensors(path: Path, tensors: LazyDict) -> list[torch.Tensor] | None:
+    """Read up, down, up, down … of a list, or of cloneofsimo's safetensors ("unet:0:up"); None for named tensors.
+
+    Raises:
+        T2VError: where one holds NaN or infinity.
+    """
     if all(key.isdecimal() for key in tensors):
         keys = sorted(tensors, key=int)
     elif all(re.fullmatch(r"unet:\d+:(up|down)", key) for key in tensors):
         keys = sorted(tensors, key=lambda key: (int(key.split(":")[1]), key.endswith("down")))
     else:
         return None
-    return [tensors[key].load() for key in keys]
+    return [finite(path, f"tensor {key}", tensors[key]) for key in keys]
 
 
 def pairs_of_list(path: Path, tensors: list[torch.Tensor], config: UNetConfig | None) -> dict[str, LoraPair]:
@@ -52,7 +57,8 @@ def pairs_of_list(path: Path, tensors: list[torch.Tensor], config: UNetConfig | 
                 return matched
     raise T2VError(
         f"{path} is a list of {len(pairs)} pairs without names, and fits the modules of no known network in their "
-        f"order (the first: {list(pairs[0].up.shape)} and {list(pairs[0].down.shape)}). It was made for another model."
+        f"order (the first: {quoted(list(pairs[0].up.shape))} and {quoted(list(pairs[0].down.shape))}). It was made for "
+        "another model."
     )
 
 
@@ -139,6 +145,15 @@ def _orders(config: UNetConfig) -> Iterator[Order]:
             yield [(name, shape) for name, shape in whole if wanted(names[name])]
 
 
+def _is_temporal(name: str) -> bool:
+    return ".temp_attentions." in name or name.startswith("transformer_in.")
+
+
+def _is_in(name: str, *parts: str) -> bool:
+    """Whether a layer lies in one of these parts of a transformer block."""
+    return any(f".{part}." in name for part in parts)
+
+
 _SUBSETS: tuple[Callable[[str], bool], ...] = (
     lambda name: True,  # UNet3DConditionModel
     lambda name: ".attn1." in name or ".attn2." in name or ".ff.net.0." in name,  # CrossAttention, Attention, GEGLU
@@ -146,11 +161,18 @@ _SUBSETS: tuple[Callable[[str], bool], ...] = (
     lambda name: ".attn1." in name or ".attn2." in name,
     lambda name: ".attentions." in name,  # Transformer2DModel
     lambda name: ".attentions." in name or ".resnets." in name,
-    lambda name: ".temp_attentions." in name or name.startswith("transformer_in."),  # TransformerTemporalModel
+    lambda name: _is_temporal(name),  # TransformerTemporalModel
     lambda name: "attentions." in name or name.startswith("transformer_in."),
     lambda name: "attentions." in name or name.startswith("transformer_in.") or ".resnets." in name,
+    lambda name: ".attentions." in name and _is_in(name, "attn1", "ff"),  # MotionDirector, spatial
+    lambda name: _is_temporal(name) and _is_in(name, "attn1", "attn2", "ff"),  # MotionDirector, temporal
+    lambda name: ".temp_attentions." in name and _is_in(name, "attn1", "attn2", "ff"),  # without the first transformer
 )
-"""The choices of modules in cloneofsimo's trainers, by the classes that they name; each takes diffusers' names."""
+"""The choices of modules in cloneofsimo's trainers, by the classes that they name; each takes diffusers' names.
+
+MotionDirector (Zhao et al. 2023, arXiv:2310.08465) leaves the projections around the transformers out, and the spatial
+attention to the text.
+"""
 
 
 def _match(order: Order, pairs: list[LoraPair]) -> dict[str, LoraPair] | None:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 import torch
 
 from ..errors import AGAIN, T2VError
+from ..foreign import quoted
 from ..unet import PRESETS, UNetConfig
 from .detect import LAYOUTS
+from .tensors import FLOAT8, LazyTensor
 
 
 @dataclass(frozen=True)
@@ -48,13 +51,13 @@ class LoraPair:
         Raises:
             ValueError: where it does not fit that shape.
         """
+        columns = prod(self.down.shape[1:]) * (1 if self.mid is None else prod(self.mid.shape[2:]))
+        if self.up.shape[0] * columns != prod(shape) or self.up.shape[0] != shape[0]:
+            raise ValueError(f"it is {quoted(self.shape)} and the weight is {tuple(shape)}")
         up, down = self.up.float().flatten(1), self.down.float()
         if self.mid is not None:
             down = torch.einsum("rs...,si->ri...", self.mid.float(), down.flatten(1))
-        change = up @ down.flatten(1)
-        if change.numel() != torch.Size(shape).numel() or change.shape[0] != shape[0]:
-            raise ValueError(f"it is {tuple(self.shape)} and the weight is {tuple(shape)}")
-        return (change * self.scale).reshape(tuple(shape))
+        return (up @ down.flatten(1) * self.scale).reshape(tuple(shape))
 
 
 @dataclass(frozen=True)
@@ -80,9 +83,20 @@ def check_halves(path: Path, name: str, pair: LoraPair) -> None:
         rank = pair.down.shape[0] if pair.down.ndim > 1 else -2
     if inner != rank:
         raise T2VError(
-            f"{path} is damaged: the halves of {name} do not fit each other, {list(pair.up.shape)} and "
-            f"{list(pair.down.shape)}. {AGAIN}"
+            f"{path} is damaged: the halves of {quoted(name)} do not fit each other, {quoted(list(pair.up.shape))} and "
+            f"{quoted(list(pair.down.shape))}. {AGAIN}"
         )
+
+
+def finite(path: Path, name: str, tensor: LazyTensor) -> torch.Tensor:
+    """Read a tensor of a LoRA; T2VError where it holds NaN or infinity."""
+    value = tensor.load()
+    if not (value.float() if value.dtype in FLOAT8 else value).isfinite().all():
+        raise T2VError(
+            f"{path} holds values that are no numbers (NaN or infinity, the first in {quoted(name)}): its training "
+            "failed. Choose another LoRA, or an earlier save of this one."
+        )
+    return value
 
 
 def known_modules(config: UNetConfig | None) -> dict[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 import comfy.model_base
 import comfy.model_management
 import comfy.patcher_extension
+import torch
 from torch import Tensor
 
 from ....t2v_models.errors import T2VError
@@ -69,7 +70,11 @@ def check_finite(inner: comfy.model_base.BaseModel, samples: Tensor) -> None:
     broken = int((~samples.isfinite()).sum())
     if broken:
         dtype = inner.manual_cast_dtype or inner.get_dtype()
+        remedy = {
+            torch.float32: "take LoRAs and other patches away one by one, try another model file",
+            torch.bfloat16: "set weight_dtype to fp32 in T2VModelLoader, take LoRAs away",
+        }.get(dtype, "set weight_dtype to bf16 or fp32 in T2VModelLoader")
         raise T2VError(
             f"{100 * broken / samples.numel():.0f} % of the sampled latent {tuple(samples.shape)} is not a number, "
-            f"computed in {str(dtype).removeprefix('torch.')}: set weight_dtype to bf16 or fp32 in T2VModelLoader, or lower cfg."
+            f"computed in {str(dtype).removeprefix('torch.')}: {remedy}, or lower cfg."
         )
