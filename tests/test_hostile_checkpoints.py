@@ -70,7 +70,7 @@ def _written(folder: Path, files: dict[str, Callable[[Path], None]], suffix: str
     return [folder / f"{kind}{suffix}" for kind in files]
 
 
-@pytest.mark.parametrize("form", [torch_zip, legacy])
+@pytest.mark.parametrize("form", [torch_zip, pytest.param(legacy, marks=pytest.mark.slow)])
 def test_a_pickle_that_costs_much_is_refused_or_read_within_seconds(tmp_path: Path, form: Callable) -> None:
     sound = b"}" + text("a") + TENSOR + b"s"
     writers = {
