@@ -17,6 +17,27 @@ from .errors import T2VError
 
 PREFIX = ".t2v-unfinished-"
 _LOCK = "lock"
+_LONGEST_NAME = 4096
+"""Characters of a name that are passed to the system, which names a closer limit itself."""
+
+
+def checked_path(path: object) -> Path:
+    """Return the absolute path that a caller names.
+
+    Raises:
+        T2VError: where it is no path, or no file can have this name.
+    """
+    if not isinstance(path, (str, os.PathLike)) or isinstance(name := os.fspath(path), bytes):
+        raise T2VError(f"A path is wanted, not {type(path).__name__}: give a text or a pathlib.Path.")
+    try:
+        os.fsencode(name)
+    except UnicodeEncodeError as error:
+        raise T2VError(f"The name {ascii(name)[:80]} holds half of a surrogate pair: no file can have it.") from error
+    if "\0" in name:
+        raise T2VError(f"The name {name[:80]!r} holds a NUL character: no file can have it.")
+    if len(os.path.basename(name)) > _LONGEST_NAME:
+        raise T2VError(f"The name {name[:40]!r}… is too long ({len(name)} characters): choose a shorter one.")
+    return Path(os.path.abspath(name))
 
 
 class AtomicOutput:
@@ -36,7 +57,7 @@ class AtomicOutput:
     """
 
     def __init__(self, path: Path, *, overwrite: bool = False):
-        self.path = path
+        self.path = path = checked_path(path)
         self.overwrite = overwrite
         parent = path.parent
         try:

@@ -29,6 +29,8 @@ from t2v_models.video.ffmpeg import SAFE_INPUT, ffmpeg_exe, file_url
 FOLDER = Path(__file__).parent / "fixtures" / "ffmpeg"
 HEADING = "#### "
 METADATA = {"prompt": "a cat; x = 1 # \\\nsecond line", "workflow": '{"nodes": []}'}
+PICTURE, SOUND = "showinfo@recorded", "ashowinfo@recorded"
+"""Names of the filters in the recordings; the library draws new ones for every call."""
 NAMED = {"webp_anim", "gif", "matroska,webm", *(name for form in FORMATS.values() for name in form.encoders)}
 """Names in ffmpeg's tables that the library looks for."""
 
@@ -83,22 +85,23 @@ def record(exe: str, folder: Path) -> dict[str, str]:
     texts = {}
     for clip in sorted(folder.iterdir()):
         source = (*SAFE_INPUT, "-i", file_url(clip))
-        texts[f"{clip.name} metadata"], texts[f"{clip.name} streams"] = run(*source, "-f", "ffmetadata", "-")
+        texts[f"{clip.name} metadata"] = run("-v", "error", *source, "-f", "ffmetadata", "-")[0]
         code = ("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-")
         texts[f"{clip.name} packets"] = run("-v", "error", *source, *code)[0]
-        if clip.name != "late.mkv":
-            continue
-        for kind, track, *filters in (("picture", "0:v:0", "-vf", "showinfo"), ("sound", "0:a:0", "-af", "ashowinfo")):
+        texts[f"{clip.name} errors"] = run("-v", "error", *source, "-map", "0:v:0", "-f", "null", "-")[1]
+        for kind, track, *filters in (("picture", "0:v:0", "-vf", PICTURE), ("sound", "0:a:0", "-af", SOUND)):
             code = ("-map", track, *filters, "-frames", "1", "-f", "null", "-")
             texts[f"{clip.name} {kind}"] = run("-v", "info", "-copyts", *source, *code)[1]
+    texts["ffmpeg version"] = run("-version")[0]
     for kind in ("encoders", "demuxers"):
         texts[f"ffmpeg {kind}"] = cut_table(run(f"-{kind}")[0])
     return texts
 
 
 def scrubbed(text: str, folder: Path) -> str:
-    """Replace the folder and the addresses in memory."""
-    return re.sub(r"0x[0-9a-f]{6,}\b(?=\])", "0x1", text.replace(str(folder), "/clips"))
+    """Replace the folder and the addresses in memory; cut what an encoder writes about itself."""
+    text = re.sub(r"User Data=[0-9a-f]+", "User Data=", text.replace(str(folder), "/clips"))
+    return re.sub(r"^(\s*configuration:).*", r"\1", re.sub(r"0x[0-9a-f]{6,}\b(?=\])", "0x1", text), flags=re.MULTILINE)
 
 
 def cut_table(text: str) -> str:

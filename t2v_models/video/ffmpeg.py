@@ -1,4 +1,4 @@
-"""The ffmpeg program: find it, ask what it can do, run it."""
+"""The ffmpeg program: find it, ask for its version and what it can do, run it."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import os
 import shutil
 import subprocess
 import tempfile
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor, wait
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, TypeVar, cast
 
 from ..errors import T2VError
 from . import ffmpeg_text
@@ -24,8 +26,22 @@ CONTAINERS = (
 )  # fmt: skip
 """Demuxers that may open an unknown file. Playlists are left out: they would open other files and addresses."""
 
-SAFE_INPUT = ("-protocol_whitelist", "file,pipe,fd", "-format_whitelist", ",".join(CONTAINERS))
+SAFE_INPUT = ("-protocol_whitelist", "file,pipe,fd,subfile", "-format_whitelist", ",".join(CONTAINERS))
 """Options before an input: local files only, of the formats in `CONTAINERS`."""
+
+SINGLE_INPUT = (*SAFE_INPUT[:3], ",".join(name for name in CONTAINERS if name != "image2"))
+"""`SAFE_INPUT` without the demuxer that takes a file's name for a pattern of many names."""
+
+Cancelled = Callable[[], object]
+"""Asked while ffmpeg works; it raises to cancel, and ffmpeg is killed."""
+
+_ASKED_EVERY = 0.25
+"""Seconds between two questions whether the user has cancelled."""
+
+_OLDEST, _FPS_MODE, _STATS_PERIOD = (58, 54), (59, 37), (58, 134)
+"""Versions of libavcodec: of ffmpeg 4.2, and of the first ffmpeg with -fps_mode (5.1) and with -stats_period (4.4)."""
+
+_T = TypeVar("_T")
 
 
 def ffmpeg_exe() -> str:
@@ -48,6 +64,32 @@ def ffmpeg_exe() -> str:
     )
 
 
+def version(exe: str) -> tuple[int, int]:
+    """Return (major, minor) of the libavcodec in the ffmpeg at exe; builds between two releases have a number, too.
+
+    Raises:
+        T2VError: where it cannot be started, or is older than 4.2.
+    """
+    found = ffmpeg_text.library_version(_asked(exe, "-version"))
+    if found and found < _OLDEST:
+        raise T2VError(
+            f"The ffmpeg at {exe} is too old (libavcodec {found[0]}.{found[1]}; ffmpeg 4.2 or newer is wanted): "
+            "pip install --upgrade imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to a newer one."
+        )
+    return found or (1000, 0)  # a build that names no libraries is taken for a new one
+
+
+def every_frame() -> list[str]:
+    """Return the options that keep every frame of an output, none dropped and none repeated."""
+    return ["-fps_mode" if version(ffmpeg_exe()) >= _FPS_MODE else "-vsync", "passthrough"]
+
+
+def statistics() -> list[str]:
+    """Return the options that print errors, and at the end how many frames were written."""
+    rarely = ["-stats_period", "60"] if version(ffmpeg_exe()) >= _STATS_PERIOD else []
+    return ["-v", "error", "-stats", *rarely]
+
+
 def abilities(kind: str) -> frozenset[str]:
     """Return the names of the "encoders", "decoders", "muxers" or "demuxers" of the ffmpeg in use."""
     return _abilities(ffmpeg_exe(), kind)
@@ -55,15 +97,20 @@ def abilities(kind: str) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=16)
 def _abilities(exe: str, kind: str) -> frozenset[str]:
+    version(exe)
+    return ffmpeg_text.names(_asked(exe, f"-{kind}"))
+
+
+@functools.lru_cache(maxsize=16)
+def _asked(exe: str, option: str) -> str:
+    """Return what an option such as -version prints."""
     try:
-        done = subprocess.run(
-            [exe, "-hide_banner", f"-{kind}"], capture_output=True, stdin=subprocess.DEVNULL, check=False
-        )
+        done = subprocess.run([exe, "-hide_banner", option], capture_output=True, stdin=subprocess.DEVNULL, check=False)
     except OSError as error:
         raise T2VError(
             f"ffmpeg at {exe} could not be started ({error}): set IMAGEIO_FFMPEG_EXE to one that runs."
         ) from error
-    return ffmpeg_text.names(done.stdout.decode("utf-8", "replace"))
+    return done.stdout.decode("utf-8", "replace")
 
 
 def file_url(path: Path | str) -> str:
@@ -75,9 +122,14 @@ class Process:
     """A running ffmpeg; its error output goes to a temporary file, so that a full pipe never blocks it.
 
     stdin, stdout: open a pipe to its input, and from its output.
+    cancelled: asked four times a second by `wait`; it raises to cancel.
     """
 
-    def __init__(self, arguments: list[str], *, stdin: bool = False, stdout: bool = False):
+    def __init__(
+        self, arguments: list[str], *, stdin: bool = False, stdout: bool = False, cancelled: Cancelled | None = None
+    ):
+        self._cancelled = cancelled
+        self._threads: ThreadPoolExecutor | None = None
         self._log: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         command = [ffmpeg_exe(), "-hide_banner", "-nostdin", "-y", *arguments]
         log.debug("%s", command)
@@ -100,6 +152,24 @@ class Process:
     def stdout(self) -> io.FileIO:
         """The pipe from ffmpeg's output, of a process that was started with stdout=True."""
         return cast(io.FileIO, self.popen.stdout)  # bufsize is 0
+
+    def wait(self, job: Callable[[], _T]) -> _T:
+        """Return what job() returns, such as a read of ffmpeg's output.
+
+        Where the user may cancel, it runs in a thread, and an exception of `cancelled` kills ffmpeg, which ends the job.
+        """
+        if self._cancelled is None:
+            return job()
+        self._threads = self._threads or ThreadPoolExecutor(1)
+        future = self._threads.submit(job)
+        try:
+            self._cancelled()
+            while not wait([future], _ASKED_EVERY).done:
+                self._cancelled()
+        except BaseException:
+            self.popen.kill()
+            raise
+        return future.result()
 
     def write(self, data: memoryview) -> None:
         """Write all bytes to ffmpeg's input; blocks while ffmpeg is busy. OSError where ffmpeg has ended."""
@@ -126,6 +196,8 @@ class Process:
         """Kill ffmpeg where it still runs, and free its pipes and its error output."""
         if self.popen.poll() is None:
             self.popen.kill()
+        if self._threads:
+            self._threads.shutdown()  # a killed ffmpeg's pipe has an end, so no thread reads on
         for pipe in self._pipes:
             with contextlib.suppress(OSError):
                 pipe.close()
@@ -141,11 +213,23 @@ def _widen(pipe: IO[bytes]) -> None:
         fcntl.fcntl(pipe.fileno(), fcntl.F_SETPIPE_SZ, 1 << 20)
 
 
-def run(arguments: list[str]) -> tuple[int, bytes, str]:
-    """Run ffmpeg to its end; returns (exit status, standard output, error output)."""
-    process = Process(arguments, stdout=True)
+def run(arguments: list[str], *, most: int | None = None, cancelled: Cancelled | None = None) -> tuple[int, bytes, str]:
+    """Run ffmpeg to its end; returns (exit status, standard output, error output).
+
+    most: bytes of standard output after which ffmpeg is ended; the output then has one byte more.
+    """
+    process = Process(arguments, stdout=True, cancelled=cancelled)
     try:
-        output = process.stdout.read()
-        return process.finish(), output, process.stderr()
+        output = process.wait(lambda: _read(process.stdout, most))
+        if most is not None and len(output) > most:
+            process.popen.kill()
+        status = process.wait(process.finish)
+        return status, output, process.stderr()
     finally:
         process.close()
+
+
+def _read(pipe: io.FileIO, most: int | None) -> bytes:
+    """Read a pipe to its end, or one byte more than `most`."""
+    with io.BufferedReader(pipe) as reader:
+        return reader.read() if most is None else reader.read(most + 1)

@@ -1,33 +1,35 @@
-"""Facts from the text that ffmpeg prints: streams, packets, time stamps, names of encoders.
+"""Facts from the text that ffmpeg prints: pictures, sound, packets, names of encoders.
 
-imageio-ffmpeg brings no ffprobe, so the facts come from text meant for people. Everything here is a pure function of that
-text; tests/fixtures/ffmpeg holds what four versions print (tests/record_ffmpeg.py), and all of it must be understood.
+imageio-ffmpeg brings no ffprobe. ffmpeg prints the tags of a file among its facts, and a tag may hold any text, so facts are
+taken only from what no tag can write: the output of framecrc, and the lines of the filters showinfo and ashowinfo under a
+name that is drawn anew for every call (`secret_name`). Everything here is a pure function of that text; tests/fixtures/ffmpeg
+holds what four versions print (tests/record_ffmpeg.py), and all of it must be understood.
 """
 
 from __future__ import annotations
 
 import re
+import secrets
+from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 
-_VIDEO = re.compile(r"^ {2,4}Stream #0:\d+[^:]*(?:\([^)]*\))?: Video: (.*)$", re.MULTILINE)
-_AUDIO = re.compile(r"^ {2,4}Stream #0:\d+[^:]*(?:\([^)]*\))?: Audio: \w+.*?, (\d+) Hz, ([^,\n]+)", re.MULTILINE)
-_SIZE = re.compile(r", (\d{1,6})x(\d{1,6})(?=[, \n\[]|$)")
-_PIXELS = re.compile(r", (\w+)(?:\(([^)]*)\))?, \d+x\d+")
-_MATRIX = re.compile(r"(?:^|, )(bt709|smpte170m|bt470bg|fcc|bt2020nc|bt2020c|smpte240m|gbr)(?=[/,]|$)")
-_RATE = re.compile(r"([\d.]+) (?:fps|tbr)")
-_ROTATION = re.compile(r"(?i)^ +display ?matrix: rotation of (-?\d+)", re.MULTILINE)
-_STAMP = re.compile(r"^\[Parsed_a?showinfo_\d+ @ [^\]]*\].* pts_time: *(-?[\d.]+)", re.MULTILINE)
-
-_CHANNELS = {"mono": 1, "stereo": 2, "downmix": 2, "quad": 4, "quad(side)": 4, "hexagonal": 6, "octagonal": 8}
-"""Channels of the layouts whose names do not count them, as "5.1" and "7 channels" do."""
+_FRAME = re.compile(r"n: *\d+ pts: *\S+ pts_time: *(?P<time>\S+) .*?fmt:(?P<format>\w+) (?P<rest>.*)")
+_PICTURE = re.compile(r"(?:cl:\S+ )?sar:(\d{1,10})/(\d{1,10}) s:(\d{1,6})x(\d{1,6}) i:(.)")
+_COLOUR = re.compile(r"color_range:(\S+) color_space:(\S+) color_primaries:(\S+) color_trc:(\S+)")
+_RATE = re.compile(r"config in time_base: \S+, frame_rate: (\d{1,10})/(\d{1,10})")
+_SOUND = re.compile(r"channels:(\d{1,4}) chlayout:.* rate:(\d{1,9}) nb_samples:")
+_NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,2})?")
 
 _NO_STAMP = -(2**63)
 """The time stamp of a packet that has none."""
 
 _DISCARD = 4
 """The flag of a packet that is decoded and not shown, because an edit list has cut it off."""
+
+_MOST_STAMPS = 2_000_000
+"""Time stamps that are compared to find out whether a clip's rate varies; a day of 24 frames a second."""
 
 
 @dataclass(frozen=True)
@@ -40,17 +42,34 @@ class AudioInfo:
 
 
 @dataclass(frozen=True)
-class VideoStream:
-    """The first video stream, as ffmpeg describes it when it opens a file."""
+class Picture:
+    """The first decoded frame."""
 
     size: tuple[int, int]
-    """(width, height) of the decoded frames, after the rotation that the file asks for."""
+    """(width, height), after the rotation that the file asks for."""
     pixels: str
-    """ffmpeg's name of the stored pixel format; "" where it prints none."""
-    matrix: str | None
-    """The colour matrix that the file names, such as "bt709"; None where it names none."""
-    rate: float
-    """Frames a second as printed, which is rounded; 0 where none is printed."""
+    """ffmpeg's name of the pixel format."""
+    matrix: str | None = None
+    """The colour matrix that the file names, such as "bt709"; None where it names none. So are the next three."""
+    transfer: str | None = None
+    primaries: str | None = None
+    range: str | None = None
+    aspect: Fraction = Fraction(1)
+    """Width of a pixel in heights of it."""
+    interlaced: bool = False
+    rate: Fraction | None = None
+    """Frames a second as the container says, or as ffmpeg guesses."""
+    begin: Fraction | None = None
+    """Seconds of the file's own time at which it is shown."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """The first decoded samples of a track."""
+
+    info: AudioInfo
+    begin: Fraction | None
+    """Seconds of the file's own time at which they are heard."""
 
 
 @dataclass(frozen=True)
@@ -64,47 +83,81 @@ class Packets:
     """Seconds of the container's unit of time."""
     uniform: Fraction | None
     """Seconds that every frame lasts; None where durations differ or are unknown."""
+    stamps: array[int] = field(default_factory=lambda: array("q"), repr=False)
+    """Every frame's time in ticks, in the file's order; empty where one has none, or they are too many."""
 
 
-def video_stream(stderr: str) -> VideoStream | None:
-    """Parse the first video stream from the error output of `ffmpeg -i FILE`; None where there is none with a size."""
-    stream = _VIDEO.search(stderr)
-    size = _SIZE.search(stream[1]) if stream else None
-    if not stream or not size or not int(size[1]) or not int(size[2]):
+def secret_name(filter: str) -> str:
+    """Name an instance of a filter as no file can foresee: its lines in ffmpeg's output begin with this name."""
+    return f"{filter}@{secrets.token_hex(8)}"
+
+
+def _lines_of(name: str, stderr: str) -> Iterable[str]:
+    """Yield what the filter of that name printed, line by line."""
+    begin = f"[{name} @ "
+    return (line.split("] ", 1)[-1] for line in stderr.split("\n") if line.startswith(begin))
+
+
+def picture(stderr: str, name: str) -> Picture | None:
+    """Parse the first frame from what the filter showinfo of that name printed; None where no frame was decoded."""
+    rate: Fraction | None = None
+    frame: re.Match[str] | None = None
+    facts: re.Match[str] | None = None
+    colour: re.Match[str] | None = None
+    for line in _lines_of(name, stderr):
+        if frame is None and (found := _RATE.match(line)):
+            rate = Fraction(int(found[1]), int(found[2])) if int(found[1]) and int(found[2]) else None
+        elif frame is None and (frame := _FRAME.match(line)):
+            facts = _PICTURE.match(frame["rest"])
+        elif frame and (colour := _COLOUR.match(line)):
+            break
+    if frame is None or facts is None:
         return None
-    width, height = int(size[1]), int(size[2])
-    rotation = _ROTATION.search(stderr)
-    if rotation and round(int(rotation[1]) / 90) % 2:
-        width, height = height, width
-    pixels, rate = _PIXELS.search(stream[1]), _RATE.search(stream[1])
-    matrix = _MATRIX.search(pixels[2] or "") if pixels else None
-    return VideoStream(
-        (width, height),
-        pixels[1] if pixels else "",
-        matrix[1] if matrix else None,
-        float(rate[1]) if rate else 0.0,
+    across, down, width, height = (int(facts[i]) for i in range(1, 5))
+    span, matrix, primaries, transfer = (_named(part) for part in (colour.groups() if colour else ["unknown"] * 4))
+    return Picture(
+        size=(width, height),
+        pixels=frame["format"],
+        matrix=None if matrix == "gbr" and not frame["format"].startswith("gb") else matrix,  # RGB has no matrix
+        transfer=transfer,
+        primaries=primaries,
+        range=span,
+        aspect=Fraction(across, down) if across and down else Fraction(1),
+        interlaced=facts[5] in "TB",
+        rate=rate,
+        begin=_seconds(frame["time"]),
     )
 
 
-def audio_stream(stderr: str) -> AudioInfo | None:
-    """Parse the first sound track from the error output of `ffmpeg -i FILE`; None where there is none."""
-    stream = _AUDIO.search(stderr)
-    return AudioInfo(int(stream[1]), _channels(stream[2].strip())) if stream else None
+def _named(value: str) -> str | None:
+    return None if value in ("unknown", "unspecified", "reserved", "nil", "(null)") else value
 
 
-def _channels(layout: str) -> int:
-    """Count the channels of a layout: "stereo", "5.1(side)", "7 channels"; 2 where its name has no number."""
-    if layout in _CHANNELS:
-        return _CHANNELS[layout]
-    if counted := re.match(r"(\d+) channels", layout):
-        return int(counted[1])
-    dotted = re.match(r"(\d)\.(\d)(?:\.(\d))?", layout)
-    return sum(int(part or 0) for part in dotted.groups()) if dotted else 2
+def _seconds(text: str) -> Fraction | None:
+    return Fraction(text) if _NUMBER.fullmatch(text) else None
+
+
+def sound(stderr: str, name: str) -> Sound | None:
+    """Parse the first samples from what the filter ashowinfo of that name printed; None where none were decoded."""
+    for line in _lines_of(name, stderr):
+        frame = _FRAME.match(line)
+        if frame and (facts := _SOUND.match(frame["rest"])):
+            return Sound(AudioInfo(int(facts[2]), int(facts[1])), _seconds(frame["time"]))
+    return None
+
+
+def sound_codec(stderr: str, track: int) -> str:
+    """Return the names of a sound track's codec, for a message; a tag of the file may forge them."""
+    tracks = re.findall(
+        r"^ *Stream #0:\d+.{0,40}?: Audio: ([\w.-]{1,40}).{0,40}?(?: \((\w{4}) / 0x|,|$)", stderr, re.MULTILINE
+    )
+    codec, tag = tracks[track] if track < len(tracks) else ("unknown codec", "")
+    return f"{codec}, {tag}" if tag else codec
 
 
 def packets(lines: Iterable[bytes]) -> Packets:
     """Parse the lines of ffmpeg's framecrc output, a packet each: "stream, dts, pts, duration, size, checksum[, flags]"."""
-    tick, count, durations = Fraction(1), 0, set[int]()
+    tick, count, durations, stamps = Fraction(1), 0, set[int](), array("q")
     first = last = None
     for line in lines:
         if line.startswith(b"#tb 0:"):
@@ -120,17 +173,13 @@ def packets(lines: Iterable[bytes]) -> Packets:
         if stamp != _NO_STAMP:
             first = stamp if first is None else min(first, stamp)
             last = stamp if last is None else max(last, stamp)
+            if len(stamps) < _MOST_STAMPS:
+                stamps.append(stamp)
         if len(durations) < 3:
             durations.add(duration)
     span = Fraction(0) if first is None or last is None else (last - first) * tick
     uniform = durations.pop() * tick if len(durations) == 1 else None
-    return Packets(count, span, tick, uniform or None)
-
-
-def first_stamp(stderr: str) -> Fraction | None:
-    """Parse the time of the first frame, in seconds, from the output of the filters showinfo and ashowinfo."""
-    stamp = _STAMP.search(stderr)
-    return Fraction(stamp[1]) if stamp else None
+    return Packets(count, span, tick, uniform or None, stamps if len(stamps) == count else array("q"))
 
 
 def written_frames(stderr: str) -> int | None:
@@ -147,27 +196,42 @@ def names(table: str) -> frozenset[str]:
     return frozenset(fields[1] for line in lines[head + 1 :] if len(fields := line.split()) > 1)
 
 
-_NOISE = (
-    "Last message repeated",
-    "Conversion failed",
-    "Task finished",
-    "Terminating thread",
-    "Error opening input file",
-)
-"""Parts of lines that ffmpeg prints after the one that names the cause."""
+def library_version(text: str) -> tuple[int, int] | None:
+    """Parse (major, minor) of libavcodec from the output of `ffmpeg -version`; None where it is not there."""
+    found = re.search(r"^libavcodec +(\d{1,4})\. *(\d{1,4})\.", text, re.MULTILINE)
+    return (int(found[1]), int(found[2])) if found else None
+
+
+_FOLLOWS = (
+    "Last message repeated", "Conversion failed", "Task finished", "Terminating thread", "Error opening input file",
+    "Error opening output file", "Error parsing options", "Error while opening encoder", "Error while opening decoder",
+    "Error initializing output stream", "Error sending frames to consumers", "Error submitting", "Error while decoding",
+    "Error while processing", "Error while filtering", "Error encoding a frame", "Error muxing", "Error writing trailer",
+    "Error closing file", "Error marking filters", "Error processing packet in decoder", "Decoding error:",
+    "Decode error rate", "Nothing was written", "Cannot determine format of input", "Could not open encoder before EOF",
+    "Failed to set value", "To ignore this, add", "misdetection possible", "av_interleaved_write_frame",
+    "Error initializing a simple filtergraph", "Error reinitializing filters", "Failed to inject frame",
+    "incorrect codec parameters", "Could not write header",
+)  # fmt: skip
+"""Parts of lines that follow from a cause which ffmpeg has printed before them."""
+
+
+_PREFIX = re.compile(r"(?:\[[^\]\n]{1,200} @ (?:0x)?[0-9A-Fa-f]+\] ?)+")
+"""Names of the parts of ffmpeg that print a line."""
 
 
 def error_message(stderr: str, status: int = 0) -> str:
-    """Choose the line of ffmpeg's error output that says why it failed, at most 300 characters.
+    """Choose the first lines of ffmpeg's error output that name a cause, at most 300 characters.
 
     status: ffmpeg's exit status; less than 0 is the signal that ended it.
     """
     if status < 0:
         return f"ffmpeg was ended from outside (signal {-status})"
-    lines = [line.strip() for line in stderr.splitlines() if line.strip()]
-    lines = [line for line in lines if not any(noise in line for noise in _NOISE)]
-    if any("No space left" in line for line in lines):
+    lines = [_PREFIX.sub("", line).strip() for line in re.split(r"[\r\n]+", stderr[:1_000_000])]
+    lines = [line for line in lines if line]
+    if "No space left" in stderr:
         return "no space left on the disk"
-    errors = [line for line in lines if "rror" in line or "nvalid" in line]
-    line = (errors or lines or ["no reason"])[-1]
-    return line.split("] ", 1)[-1][:300]
+    causes = [line for line in lines if line and not any(text in line for text in _FOLLOWS)]
+    telling = list(dict.fromkeys(causes))[:2] or lines[-1:] or ["no reason"]
+    text = "; ".join(telling).rstrip(".")
+    return "".join(letter if letter.isprintable() else " " for letter in text)[:300]

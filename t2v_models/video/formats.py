@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..errors import T2VError
 from . import ffmpeg
+from .colours import SCALER
 from .frame_rate import frame_rate
 
 log = logging.getLogger(__name__)
@@ -21,9 +22,6 @@ DEFAULT_QUALITY = 80
 
 BEST = 95
 """From this quality on, a format that has `best_pixels` stores them."""
-
-SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+lanczos"
-"""Flags with which swscale converts between RGB and YUV without a drift; lanczos keeps the most of 4:2:0 colour."""
 
 
 @dataclass(frozen=True)

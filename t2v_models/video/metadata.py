@@ -7,7 +7,8 @@ Pillow would encode the frames again.
 
 from __future__ import annotations
 
-import json
+import itertools
+import logging
 import os
 import re
 import struct
@@ -17,14 +18,48 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ..errors import T2VError
+from ..foreign import parse_json
 from ..texts import strict_json
+
+log = logging.getLogger(__name__)
 
 PRIVATE = "t2v_"
 """The prefix of keys for what the container cannot store: the exact frame rate, the size before padding."""
 
 _CONTAINERS_OWN = {"major_brand", "minor_version", "compatible_brands", "encoder", "creation_time", "duration"}
 _KEY = re.compile(r"[a-z][a-z0-9_]{0,63}")
-_LIMIT = 512 << 20
+
+MOST_TEXT = 64 << 20
+"""Bytes of all texts of one file that are unpacked, kept or written."""
+_MOST_PARTS = 100_000
+"""Chunks and entries of one file that are looked at for texts."""
+
+
+class _TooMuch(ValueError):
+    """The texts of a file are beyond `MOST_TEXT` or `_MOST_PARTS`."""
+
+
+class _Room:
+    """Counts what the texts of one file take, of all its parts together."""
+
+    def __init__(self) -> None:
+        self.left, self.parts = MOST_TEXT, _MOST_PARTS
+
+    def visit(self) -> None:
+        self.parts -= 1
+        if self.parts < 0:
+            raise _TooMuch
+
+    def take(self, size: int) -> None:
+        self.left -= size
+        if self.left < 0:
+            raise _TooMuch
+
+    def unpack(self, packed: bytes) -> bytes:
+        """Return zlib's unpacked bytes, of which no more are made than there is room for."""
+        text = zlib.decompressobj().decompress(packed, self.left + 1)
+        self.take(len(text))
+        return text
 
 
 def checked(metadata: Mapping[str, Any] | None) -> dict[str, str]:
@@ -47,6 +82,8 @@ def checked(metadata: Mapping[str, Any] | None) -> dict[str, str]:
         if "\0" in text:
             raise T2VError(f"The metadata {key!r} holds a NUL character, which no container can store.")
         texts[key] = text
+    if sum(len(text.encode()) for text in texts.values()) > MOST_TEXT:
+        raise T2VError(f"The metadata is longer than {MOST_TEXT >> 20} MB: leave out its largest texts.")
     return texts
 
 
@@ -70,24 +107,32 @@ def ffmetadata(texts: Mapping[str, str]) -> bytes:
 
 
 def parse_ffmetadata(data: bytes) -> dict[str, str]:
-    """Parse a container's tags from what ffmpeg prints: keys in small letters, without those that every container has."""
+    """Parse a container's tags from what ffmpeg prints: keys in small letters, without those that every container has.
+
+    A stream's or a chapter's section ends the tags; tags after the first 100,000 are left out.
+    """
     texts: dict[str, str] = {}
-    for line in _logical_lines(data):
-        if line.startswith(b"["):  # a stream's or a chapter's section: the container's tags are over
+    for line in itertools.islice(_logical_lines(data), _MOST_PARTS):
+        if line.startswith(b"["):
             break
-        if match := re.match(rb"((?:[^\\=;#]|\\.)+)=", line, re.DOTALL):
+        if match := re.match(rb"((?:[^\\=;#]|\\.){1,256})=", line, re.DOTALL):
             texts[_unescaped(match[1]).lower()] = _unescaped(line[match.end() :])
     return {key: text for key, text in texts.items() if key not in _CONTAINERS_OWN}
 
 
 def _logical_lines(data: bytes) -> Iterator[bytes]:
     """Split into lines, where a newline behind a backslash belongs to the text."""
-    parts: list[bytes] = []
-    for line in data.split(b"\n"):
-        parts.append(line)
-        if (len(line) - len(line.rstrip(b"\\"))) % 2 == 0:
-            yield b"\n".join(parts)
-            parts = []
+    begin = end = 0
+    while end < len(data):
+        end = data.find(b"\n", end)
+        end = len(data) if end < 0 else end
+        guards = end
+        while guards > begin and data[guards - 1] == 0x5C:  # a backslash
+            guards -= 1
+        if (end - guards) % 2 == 0 or end == len(data):
+            yield data[begin:end]
+            begin = end + 1
+        end += 1
 
 
 def _unescaped(data: bytes) -> str:
@@ -118,15 +163,18 @@ def read_embedded(path: Path) -> dict[str, str]:
     """Read the texts that `embed`, ComfyUI or Pillow have written into a PNG, WebP or GIF file; {} for any other file."""
     with open(path, "rb") as file:
         head = file.read(16)
+        room = _Room()
         try:
             if head.startswith(b"\x89PNG"):
-                return dict(_read_png(file))
+                return dict(_read_png(file, room))
             if head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-                return _read_webp(file)
+                return _read_webp(file, room)
             if head.startswith(b"GIF8"):
                 return _read_gif(file)
+        except _TooMuch:
+            log.warning("%s holds more than %d MB of texts: they are not read.", path.name, MOST_TEXT >> 20)
         except (struct.error, IndexError, ValueError, OSError, zlib.error):
-            return {}
+            pass
     return {}
 
 
@@ -151,21 +199,23 @@ def _embed_png(file: BinaryIO, texts: Mapping[str, str]) -> None:
     file.write(_png_text_chunks(texts) + rest)
 
 
-def _read_png(file: BinaryIO) -> Iterator[tuple[str, str]]:
+def _read_png(file: BinaryIO, room: _Room) -> Iterator[tuple[str, str]]:
     file.seek(8)
     while len(head := file.read(8)) == 8:
+        room.visit()
         size, kind = struct.unpack(">I4s", head)
-        if size > _LIMIT or kind == b"IEND":
+        if kind == b"IEND":
             return
         if kind not in (b"tEXt", b"iTXt", b"zTXt"):
             file.seek(size + 4, os.SEEK_CUR)
             continue
+        room.take(size)
         key, _, text = file.read(size + 4)[:-4].partition(b"\0")
         if kind == b"zTXt":
-            text = zlib.decompressobj().decompress(text[1:], _LIMIT)
+            text = room.unpack(text[1:])
         if kind == b"iTXt":
             packed, text = text[0], text[2:].split(b"\0", 2)[2]
-            text = zlib.decompressobj().decompress(text, _LIMIT) if packed else text
+            text = room.unpack(text) if packed else text
         yield key.decode("latin-1"), text.decode("utf-8", "replace")
 
 
@@ -219,24 +269,27 @@ def _exif(texts: Mapping[str, str]) -> bytes:
     return b"II*\0" + struct.pack("<I", 8) + table + struct.pack("<I", 0) + values
 
 
-def _read_webp(file: BinaryIO) -> dict[str, str]:
+def _read_webp(file: BinaryIO, room: _Room) -> dict[str, str]:
     file.seek(12)
     while len(head := file.read(8)) == 8:
         kind, size = struct.unpack("<4sI", head)
-        if kind == b"EXIF" and size < _LIMIT:
-            return _read_exif(file.read(size).removeprefix(b"Exif\0\0"))
+        if kind == b"EXIF":
+            room.take(size)
+            return _read_exif(file.read(size).removeprefix(b"Exif\0\0"), room)
         file.seek(size + size % 2, os.SEEK_CUR)
     return {}
 
 
-def _read_exif(exif: bytes) -> dict[str, str]:
+def _read_exif(exif: bytes, room: _Room) -> dict[str, str]:
     order = "<" if exif[:2] == b"II" else ">"
     start = struct.unpack_from(order + "I", exif, 4)[0]
     texts = {}
     for index in range(struct.unpack_from(order + "H", exif, start)[0]):
         _, kind, size, place = struct.unpack_from(order + "HHII", exif, start + 2 + 12 * index)
         if kind == 2 and size > 4:
-            key, colon, text = exif[place : place + size].rstrip(b"\0").decode("utf-8", "replace").partition(":")
+            value = exif[place : place + size]
+            room.take(len(value))  # entries may name one place many times
+            key, colon, text = value.rstrip(b"\0").decode("utf-8", "replace").partition(":")
             if colon:
                 texts[key.lower()] = text
     return texts
@@ -256,16 +309,24 @@ def _embed_gif(file: BinaryIO, texts: Mapping[str, str]) -> None:
 
 
 def _read_gif(file: BinaryIO) -> dict[str, str]:
-    comments = [data for kind, data in gif_blocks(file) if kind == 0xFE and data.startswith(_GIF_MARK)]
-    return json.loads(comments[-1])["t2v"] if comments else {}
+    """Read the texts of our own comment; {} where there is none, or it has another form."""
+    comments = [data for kind, data in gif_blocks(file) if kind == 0xFE and data]
+    try:
+        texts = parse_json(comments[-1], "the comment")["t2v"] if comments else {}
+    except (T2VError, KeyError, TypeError):
+        return {}
+    if not isinstance(texts, dict) or not all(isinstance(text, str) for text in texts.values()):
+        return {}
+    return texts
 
 
 def gif_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield (label, data) of every block of a GIF, with the data of comments only; the end mark is (0x3B, b"").
+    """Yield (label, data) of every block of a GIF, with the data of our own comments only; the end mark is (0x3B, b"").
 
     Raises:
-        IndexError: where the file ends inside a block.
+        IndexError: where the file ends inside a block, or consists of blocks of a few bytes.
     """
+    room, parts = MOST_TEXT, _MOST_PARTS + (os.fstat(file.fileno()).st_size >> 6)
     file.seek(10)
     flags = file.read(3)[0]
     file.seek(3 << (flags & 7) + 1 if flags & 0x80 else 0, os.SEEK_CUR)
@@ -284,6 +345,8 @@ def gif_blocks(file: BinaryIO) -> Iterator[tuple[int, bytes]]:
         data = bytearray()
         while size := file.read(1)[0]:
             block = file.read(size)
-            if label == 0xFE:
+            if len(block) < size or (parts := parts - 1) < 0:
+                raise IndexError
+            if label == 0xFE and (data or block.startswith(_GIF_MARK)) and (room := room - size) >= 0:
                 data += block
         yield label, bytes(data)

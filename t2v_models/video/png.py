@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..atomic_output import AtomicOutput
+from ..atomic_output import AtomicOutput, checked_path
 from .frames import quantize, to_array
 
 
@@ -33,7 +33,7 @@ def still_png(path: str | os.PathLike[str], frame: Any, texts: Mapping[str, str]
     for key, text in texts.items():
         add = info.add_text if text.isascii() else info.add_itxt  # tEXt, which every reader has, cannot hold the rest
         add(key, text)
-    output = AtomicOutput(Path(os.path.abspath(path)), overwrite=overwrite)
+    output = AtomicOutput(checked_path(path), overwrite=overwrite)
     try:
         Image.fromarray(quantize(to_array(frame), 8)).save(output.folder / "still.png", pnginfo=info)
         return output.publish("still.png")

@@ -1,29 +1,43 @@
-"""What a file holds, without decoding it: size, frame rate, frame count, sound, metadata."""
+"""What a file holds, found with one decoded frame: size, frame rate, frame count, colours, sound, metadata."""
 
 from __future__ import annotations
 
+import logging
+import math
 import re
 from dataclasses import dataclass, field
 from fractions import Fraction
-from pathlib import Path
 
 from ..errors import T2VError
 from . import ffmpeg, ffmpeg_text
-from .ffmpeg_text import AudioInfo
-from .frame_rate import frame_rate, measured_rate
-from .metadata import PRIVATE, parse_ffmetadata, read_embedded
-from .truncation import check_whole, count_gif_pictures
+from .ffmpeg import Cancelled
+from .ffmpeg_text import AudioInfo, Picture
+from .frame_rate import frame_rate, measured_rate, stored_rate, usual_rate
+from .metadata import MOST_TEXT, PRIVATE, parse_ffmetadata, read_embedded
+from .source import Source
+
+log = logging.getLogger(__name__)
+
+MOST_TRACKS = 16
+"""Sound tracks that are tried."""
+
+MOST_REPEATED = 1_000_000
+"""Frames up to which a clip of variable rate is filled up to its usual rate."""
+
+LARGEST_SIDE = 65_535
+"""Pixels of the longest side to which a clip of pixels that are not square is scaled."""
 
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """Facts about a clip that need no decoded frame."""
+    """Facts about a clip."""
 
     width: int
     height: int
     fps: Fraction
-    """Frames a second."""
+    """Frames a second; where the file's rate varies, its usual one."""
     frame_count: int
+    """Frames of the file; where its rate varies, those at its usual rate, some of them repeated."""
     pixels: str
     """ffmpeg's name of the stored pixel format."""
     colour: str | None
@@ -33,6 +47,18 @@ class VideoInfo:
     """The texts in the file, such as the workflow, by key."""
     stored_size: tuple[int, int] = (0, 0)
     """(width, height) with the rows and columns that were added to make them even."""
+    cropped_size: tuple[int, int] = (0, 0)
+    """(width, height) without them; other than (width, height) where the file's pixels are not square."""
+    transfer: str | None = None
+    """The transfer curve that the file names, such as "smpte2084" for PQ; None where it names none."""
+    interlaced: bool = False
+    """Two fields a frame."""
+    variable: bool = False
+    """The frames come at no steady rate, and are repeated up to the usual one."""
+    audio_track: int = 0
+    """The number, among the sound tracks, of the one that is read."""
+    picture_delay: Fraction = Fraction(0)
+    """Seconds after the sound at which the picture begins; less than 0 where it begins before."""
 
     @property
     def duration(self) -> float:
@@ -40,108 +66,135 @@ class VideoInfo:
         return float(self.frame_count / self.fps)
 
 
-@dataclass(frozen=True)
-class Source:
-    """A file, or a folder of numbered PNG frames, with ffmpeg's options to read it."""
+def probe(source: Source, cancelled: Cancelled | None = None) -> VideoInfo:
+    """Decode the first frame and the first sound, and count the frames without decoding them.
 
-    path: Path
-    input: tuple[str, ...]
-    """ffmpeg's options, "-i" and the file's URL included."""
-    first: Path
-    """The file that holds the metadata: the first frame of a folder."""
-    count: int | None = None
-    """Frames of a folder or a GIF, for which ffmpeg need not be asked; None for any other file."""
-
-
-def open_source(path: Path, *, strict: bool = True) -> Source:
-    """Find out what a path is: a video file or a folder of numbered PNG frames.
-
-    strict: refuse a file that is cut off.
+    cancelled: asked four times a second; it raises to cancel.
 
     Raises:
-        FileNotFoundError, PermissionError: with one sentence.
-        T2VError: where the path is no video, is cut off, or the ffmpeg in use cannot read its format.
+        T2VError: where ffmpeg can decode no frame.
     """
-    try:
-        if path.is_dir():
-            return _folder(path)
-        with open(path, "rb") as file:
-            head = file.read(16)
-    except FileNotFoundError as error:
-        raise FileNotFoundError(error.errno, "There is no such video file", str(path)) from error
-    except PermissionError as error:
-        raise PermissionError(error.errno, "There is no permission to read this video file", str(path)) from error
-    if not head:
-        raise T2VError(f"{path.name} is empty (0 bytes): it is no video.")
-    if strict:
-        check_whole(path)
-    if head.startswith(b"RIFF") and head[8:12] == b"WEBP" and "webp_anim" not in ffmpeg.abilities("demuxers"):
-        raise T2VError(f"This ffmpeg cannot read animated WebP ({path.name}): pip install --upgrade imageio-ffmpeg.")
-    count = count_gif_pictures(path)
-    return Source(path, (*ffmpeg.SAFE_INPUT, "-i", ffmpeg.file_url(path)), path, count)
-
-
-def _folder(path: Path) -> Source:
-    names = [child.name for child in path.iterdir() if child.suffix.lower() == ".png"]
-    numbers = [match for name in names if (match := re.fullmatch(r"(.*?)(\d+)\.(png|PNG)", name))]
-    if not names or len(numbers) < len(names):
-        raise T2VError(f"{path} is a folder without numbered PNG frames: they must be named 00000.png, 00001.png, …")
-    head, digits, ending = min(numbers, key=lambda match: int(match[2])).groups()
-    first = int(digits)
-    wanted = [f"{head}{first + i:0{len(digits)}d}.{ending}" for i in range(len(names))]
-    if missing := sorted(set(wanted) - set(names)):
-        raise T2VError(f"{path} lacks {missing[0]}: PNG frames must be numbered without a gap.")
-    pattern = str(path.absolute()).replace("%", "%%") + f"/{head.replace('%', '%%')}%0{len(digits)}d.{ending}"
-    texts = read_embedded(path / wanted[0])
-    rate = texts.get(PRIVATE + "frame_rate", "24")
-    options = ("-f", "image2", "-framerate", str(_rate(rate) or 24), "-start_number", str(first))
-    return Source(path, (*ffmpeg.SAFE_INPUT, *options, "-i", "file:" + pattern), path / wanted[0], len(names))
-
-
-def probe(source: Source) -> VideoInfo:
-    """Read the headers, and count the frames without decoding them.
-
-    Raises:
-        T2VError: where ffmpeg finds no video stream, or no frame in it.
-    """
-    status, output, stderr = ffmpeg.run([*source.input, "-f", "ffmetadata", "-"])
-    stream = ffmpeg_text.video_stream(stderr)
-    if stream is None:
-        raise T2VError(f"{source.path.name} is no video that ffmpeg can read: {_input_error(stderr, status)}.")
-    embedded = read_embedded(source.first)  # of files in which ffmpeg finds no tags
-    texts = embedded or parse_ffmetadata(output)
-    count, rate = _count(source)
-    stored_rate = _rate(texts.get(PRIVATE + "frame_rate"))
-    if stored_rate and (rate is None or count < 30 or abs(stored_rate / rate - 1) < Fraction(1, 10)):
-        rate = stored_rate
+    picture, texts = _first_frame(source, cancelled)
+    packets = _packets(source, cancelled)
+    # ffmpeg counts a GIF's comments as packets
+    count = packets.count if source.count is None else source.count
+    rate = None if source.path.is_dir() else measured_rate(count, packets.span, packets.tick, packets.uniform)
+    tagged = stored_rate(texts.get(PRIVATE + "frame_rate"))
+    usual = None
+    if tagged and (rate is None or count < 30 or abs(tagged / rate - 1) < Fraction(1, 10)):
+        rate = tagged
+    elif not source.path.is_dir():
+        usual = _usual_rate(source, packets, rate)
     if rate is None:
-        rate = frame_rate(stream.rate) if stream.rate else Fraction(24)
-    width, height = _shown_size(texts.get(PRIVATE + "size"), stream.size)
+        rate = frame_rate(picture.rate) if picture.rate and picture.rate <= 1000 else Fraction(24)
+    rate, shown = usual or (rate, count)
+    track, sound = _sound(source, cancelled)
+    begins = None if sound is None or sound.begin is None or picture.begin is None else picture.begin - sound.begin
+    cropped = _shown_size(texts.get(PRIVATE + "size"), picture.size)
+    width, height = _square(source, cropped, picture.aspect)
     return VideoInfo(
         width=width,
         height=height,
         fps=rate,
-        frame_count=count,
-        pixels=stream.pixels,
-        colour=stream.matrix,
-        audio=ffmpeg_text.audio_stream(stderr),
+        frame_count=shown,
+        pixels=picture.pixels,
+        colour=picture.matrix,
+        audio=sound.info if sound else None,
         metadata={key: text for key, text in texts.items() if not key.startswith(PRIVATE)},
-        stored_size=stream.size,
+        stored_size=picture.size,
+        cropped_size=cropped,
+        transfer=picture.transfer,
+        interlaced=picture.interlaced,
+        variable=usual is not None,
+        audio_track=track,
+        picture_delay=begins or Fraction(0),
     )
 
 
-def _input_error(stderr: str, status: int) -> str:
-    """Return ffmpeg's error message about the input, and pass over those about the output, which `probe` never reads."""
-    lines = [line for line in stderr.splitlines() if "utput" not in line]
-    return ffmpeg_text.error_message("\n".join(lines), status).rstrip(".")
+def _first_frame(source: Source, cancelled: Cancelled | None) -> tuple[Picture, dict[str, str]]:
+    """Return the facts of the first frame that can be decoded, and the texts in the file."""
+    name = ffmpeg_text.secret_name("showinfo")
+    code = ["-map", "0:v:0", "-vf", name, "-frames:v", "1", *ffmpeg.every_frame(), "-f", "null", "-"]
+    facts = ["-v", "info", "-nostats", "-copyts", *source.input, *code]
+    _, output, stderr = ffmpeg.run([*facts, "-f", "ffmetadata", "-"], most=MOST_TEXT, cancelled=cancelled)
+    if len(output) > MOST_TEXT:
+        log.warning("%s holds more than %d MB of texts: they are not read.", source.path.name, MOST_TEXT >> 20)
+        _, output, stderr = ffmpeg.run(facts, cancelled=cancelled)
+    picture = ffmpeg_text.picture(stderr, name)
+    if picture is None:
+        status, _, stderr = ffmpeg.run(["-v", "error", *source.input, *code], cancelled=cancelled)
+        why = ffmpeg_text.error_message(stderr, status)
+        raise T2VError(f"{source.path.name} is no video that ffmpeg can read: {why}.")
+    embedded = read_embedded(source.first)  # of files in which ffmpeg finds no tags
+    return picture, embedded or parse_ffmetadata(output)
 
 
-def _rate(text: str | None) -> Fraction | None:
-    """Parse a stored frame rate; None where there is none, or no possible one."""
+def _packets(source: Source, cancelled: Cancelled | None) -> ffmpeg_text.Packets:
+    """Count the frames and read their times, without decoding them."""
+    if source.count is not None and source.path.is_dir():
+        return ffmpeg_text.Packets(source.count, Fraction(0), Fraction(1), None)
+    code = ["-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"]
+    process = ffmpeg.Process(["-v", "error", *source.input, *code], stdout=True, cancelled=cancelled)
     try:
-        return frame_rate(text) if text else None
-    except T2VError:
+        with open(process.stdout.fileno(), "rb", closefd=False) as lines:
+            packets = process.wait(lambda: ffmpeg_text.packets(lines))
+        status, stderr = process.finish(), process.stderr()
+    finally:
+        process.close()
+    if not packets.count:
+        message = ffmpeg_text.error_message(stderr, status)
+        raise T2VError(f"{source.path.name} holds no frame that ffmpeg can read: {message}.")
+    return packets
+
+
+def _usual_rate(source: Source, packets: ffmpeg_text.Packets, steady: Fraction | None) -> tuple[Fraction, int] | None:
+    """Return (rate, frames) of a clip of variable rate at its usual rate; None where it is steady, or cannot be filled."""
+    usual = usual_rate(packets.stamps, packets.tick, steady)
+    if usual is None:
         return None
+    rate, count = usual
+    if count > MOST_REPEATED:
+        log.warning(
+            "%s has a variable frame rate, and %d frames at its usual %.6g a second: picture and sound are not in step. "
+            "Set fps to a lower rate.", source.path.name, count, rate,
+        )  # fmt: skip
+        return None
+    log.warning(
+        "%s has a variable frame rate: its %d frames are read as %d at its usual %.6g a second, some of them repeated, so "
+        "that picture and sound stay in step.", source.path.name, packets.count, count, rate,
+    )  # fmt: skip
+    return usual
+
+
+def _sound(source: Source, cancelled: Cancelled | None) -> tuple[int, ffmpeg_text.Sound | None]:
+    """Return (number, first sound) of the first sound track that can be decoded; the sound is None where there is none."""
+    if source.count is not None:  # a GIF or a folder
+        return 0, None
+    for track in range(MOST_TRACKS):
+        name = ffmpeg_text.secret_name("ashowinfo")
+        code = ["-map", f"0:a:{track}", "-af", name, "-frames:a", "1", "-f", "null", "-"]
+        command = ["-v", "info", "-nostats", "-copyts", *source.input, *code]
+        _, _, stderr = ffmpeg.run(command, cancelled=cancelled)
+        sound = ffmpeg_text.sound(stderr, name)
+        if sound or "matches no streams" in stderr:
+            return track, sound
+        codec = ffmpeg_text.sound_codec(stderr, track)
+        log.warning("%s: sound track %d (%s) cannot be decoded by this ffmpeg: it is left out.",
+                    source.path.name, track + 1, codec)  # fmt: skip
+    return 0, None
+
+
+def _square(source: Source, size: tuple[int, int], aspect: Fraction) -> tuple[int, int]:
+    """Return the (width, height) at which the pixels of a frame are square."""
+    width = max(1, math.floor(size[0] * aspect + Fraction(1, 2)))
+    if width == size[0]:
+        return size
+    if not Fraction(1, 16) <= aspect <= 16 or width > LARGEST_SIDE:
+        log.warning("%s says that its pixels are %s times as wide as high, which is ignored: set width and height.",
+                    source.path.name, aspect)  # fmt: skip
+        return size
+    log.info("%s has pixels that are not square: %dx%d is shown as %dx%d.", source.path.name, *size, width, size[1])
+    return width, size[1]
 
 
 def _shown_size(text: str | None, stored: tuple[int, int]) -> tuple[int, int]:
@@ -152,37 +205,3 @@ def _shown_size(text: str | None, stored: tuple[int, int]) -> tuple[int, int]:
     size = (int(match[1]), int(match[2]))
     fits = all(0 < a <= b and (b - a <= 1 or b <= 64) for a, b in zip(size, stored, strict=True))
     return size if fits else stored
-
-
-def _count(source: Source) -> tuple[int, Fraction | None]:
-    """Return (frames, frame rate) from the packets' time stamps; the rate is None where they do not give one."""
-    if source.count is not None and source.path.is_dir():
-        return source.count, None
-    process = ffmpeg.Process(
-        ["-v", "error", *source.input, "-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"], stdout=True
-    )
-    try:
-        with open(process.stdout.fileno(), "rb", closefd=False) as lines:
-            packets = ffmpeg_text.packets(lines)
-        status, stderr = process.finish(), process.stderr()
-    finally:
-        process.close()
-    if not packets.count:
-        message = ffmpeg_text.error_message(stderr, status)
-        raise T2VError(f"{source.path.name} holds no frame that ffmpeg can read: {message}.")
-    # ffmpeg counts a GIF's comments as packets
-    count = packets.count if source.count is None else source.count
-    return count, measured_rate(count, packets.span, packets.tick, packets.uniform)
-
-
-def delay(source: Source) -> Fraction:
-    """Return how many seconds after the sound the picture begins; less than 0 where it begins before."""
-    picture, sound = _begin(source, "0:v:0", "-vf", "showinfo"), _begin(source, "0:a:0", "-af", "ashowinfo")
-    return Fraction(0) if picture is None or sound is None else picture - sound
-
-
-def _begin(source: Source, track: str, *filters: str) -> Fraction | None:
-    """Return when the first decoded frame of a track is shown or heard, in seconds of the file's own time."""
-    code = ["-map", track, *filters, "-frames", "1", "-fps_mode", "passthrough", "-f", "null", "-"]
-    _, _, stderr = ffmpeg.run(["-v", "info", "-copyts", *source.input, *code])
-    return ffmpeg_text.first_stamp(stderr)

@@ -6,20 +6,21 @@ import io
 import logging
 import math
 import os
-import struct
 from collections.abc import Iterator
 from fractions import Fraction
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
+from ..atomic_output import checked_path
 from ..errors import T2VError
 from . import ffmpeg, ffmpeg_text
-from .audio import Audio
-from .formats import SCALER
+from .audio import Audio, read_wav
+from .colours import SCALER, colour_filters, report, tone_mapping
+from .ffmpeg import Cancelled
 from .frame_rate import frame_rate
-from .probe import VideoInfo, delay, open_source, probe
+from .probe import VideoInfo, probe
+from .source import open_source
 
 log = logging.getLogger(__name__)
 
@@ -31,7 +32,7 @@ class VideoReader:
     ...     print(frame.shape)
 
     Args:
-        path: a video file, or a folder of numbered PNG frames.
+        path: a video file, or a folder of numbered PNG, JPEG or WebP pictures.
         fps: drop or repeat frames to reach this many frames a second; None keeps the file's rate.
         start: frames to skip, at the rate `fps`.
         count: the most frames to return; None returns all.
@@ -39,6 +40,7 @@ class VideoReader:
         size: (width, height) to scale to; where one of them is 0, it follows from the other and the clip's shape.
         depth: 16 returns uint16 frames.
         strict: raise T2VError after the last good frame of a damaged file; False returns what can be read.
+        cancelled: called four times a second while ffmpeg works; it raises to cancel, and ffmpeg is killed.
 
     Raises:
         FileNotFoundError, PermissionError: where the file cannot be opened.
@@ -56,22 +58,25 @@ class VideoReader:
         size: tuple[int, int] | None = None,
         depth: int = 8,
         strict: bool = True,
+        cancelled: Cancelled | None = None,
     ):
         for name, value, least in (("start", start, 0), ("every", every, 1), ("count", count, 1), ("depth", depth, 8)):
             if value is not None and value < least:
                 raise T2VError(f"{name} is {value}: {least} is the least that is possible.")
         if size is not None and (len(size) != 2 or min(size) < 0 or not any(size)):
             raise T2VError(f"size is {size}: it must be (width, height), where one of them may be 0 to keep the shape.")
-        self.path = Path(os.path.abspath(path))
+        self.path = checked_path(path)
         self.fps = None if fps is None else frame_rate(fps)
         self.start, self.count, self.every, self.depth, self.strict = start, count, every, depth, strict
-        self._size = size
+        self._size, self._cancelled = size, cancelled
         self._source = open_source(self.path, strict=strict)
 
     @cached_property
     def info(self) -> VideoInfo:
         """The file's size, rate, frame count, sound and metadata, whatever fps, start, every, count and size are."""
-        return probe(self._source)
+        info = probe(self._source, self._cancelled)
+        report(self.path, info)
+        return info
 
     @property
     def size(self) -> tuple[int, int]:
@@ -99,17 +104,24 @@ class VideoReader:
         return self._frames()
 
     def _frames(self) -> Iterator[np.ndarray]:
-        code = ["-map", "0:v:0", "-vf", self._filters(), "-fps_mode", "passthrough"]
-        code += [] if self.count is None else ["-frames:v", str(self.count)]
+        code = ["-map", "0:v:0", "-vf", self._filters(), *ffmpeg.every_frame()]
+        most = len(self) if self.info.variable else self.count
+        code += [] if most is None else ["-frames:v", str(most)]
         code += ["-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24" if self.depth == 8 else "rgb48be", "pipe:1"]
-        process = ffmpeg.Process(["-v", "error", *self._source.input, *code], stdout=True)
-        given = 0
+        command = ["-v", "error", *self._source.input, *code]
+        process = ffmpeg.Process(command, stdout=True, cancelled=self._cancelled)
+        given, (width, height) = 0, self.size
         try:
             with io.BufferedReader(process.stdout, 1 << 16) as pipe:
-                while (frame := self._read(pipe)) is not None:
+                while (frame := process.wait(lambda: self._read(pipe))) is not None:
+                    if frame.shape[:2] != (height, width):
+                        raise T2VError(
+                            f"Frame {given} of {self.path.name} has {frame.shape[1]}x{frame.shape[0]} pixels, the first "
+                            f"{width}x{height}: set a width and a height for all."
+                        )
                     given += 1
                     yield frame
-                self._check(process.finish(), process.stderr(), given)
+                self._check(process.wait(process.finish), process.stderr(), given)
         finally:
             process.close()
 
@@ -128,7 +140,9 @@ class VideoReader:
         """Raise T2VError, or log a warning, where ffmpeg reported an error or returned no frame."""
         failed = bool(status or stderr.strip())
         if not failed and (given or self.fps is not None or not len(self)):
-            if self.fps is None and given != len(self):  # such as frames whose key frame was cut off
+            if (
+                self.fps is None and not self.info.variable and given != len(self)
+            ):  # such as frames whose key frame was cut off
                 log.warning("%s: %d frames were announced and %d are there.", self.path.name, len(self), given)
             return
         why = ffmpeg_text.error_message(stderr, status) if failed else f"{len(self)} were announced"
@@ -137,50 +151,58 @@ class VideoReader:
         log.warning("%s is damaged: %s; %d frames were read.", self.path.name, why, given)
 
     def _filters(self) -> str:
-        info, chain = self.info, []
-        if info.colour is None and info.pixels.startswith("yuv") and info.height >= 720:
-            chain.append("setparams=colorspace=bt709")  # as in players, where a file names no matrix
-        if self.fps:
-            chain.append(f"fps={self.fps}:round=near")
+        info = self.info
+        chain = colour_filters(info)
+        if self.fps or info.variable:
+            chain.append(f"fps={self.fps or info.fps}:round=near")
         if self.start or self.every > 1:
             chain.append(f"select='gte(n,{self.start})*not(mod(n-{self.start},{self.every}))'")
+        chain += tone_mapping(info)
         chain += [f"scale=flags={SCALER}", f"format={'rgb24' if self.depth == 8 else 'rgb48be'}"]
-        if (info.width, info.height) != info.stored_size:
-            chain.append(f"crop={info.width}:{info.height}:0:0:exact=1")
-        if self.size != (info.width, info.height):
+        if info.cropped_size != info.stored_size:
+            chain.append("crop={}:{}:0:0:exact=1".format(*info.cropped_size))
+        if self.size != info.cropped_size:
             chain.append("scale={}:{}:flags=lanczos+accurate_rnd+full_chroma_int".format(*self.size))
         return ",".join(chain)
 
+    @property
+    def audio_bytes(self) -> int:
+        """Bytes of the samples that `audio` returns; 0 where the file has no sound."""
+        info = self.info.audio
+        return 4 * info.channels * math.ceil(self._seconds * info.rate) if info else 0
+
+    @property
+    def _seconds(self) -> Fraction:
+        """Seconds of the frames that are returned."""
+        return len(self) * self.every / (self.fps or self.info.fps)
+
     def audio(self) -> Audio | None:
-        """Read the sound that belongs to the frames that are returned; None where the file has none.
+        """Read the sound that belongs to the frames that are returned; None where the file has none that can be decoded.
+
+        Errors in the sound are logged, and what could be decoded is returned: they do not cost the pictures.
 
         Raises:
-            T2VError: where the sound cannot be read.
+            T2VError: where the memory does not hold the samples.
         """
-        if self.info.audio is None:
+        info = self.info
+        if info.audio is None:
             return None
-        source_rate = self.fps or self.info.fps
-        begin, length = self.start / source_rate, len(self) * self.every / source_rate
-        begin += delay(self._source)
-        silence = min(max(-begin, Fraction(0)), length)  # where the picture begins before the sound
-        span = f"start={float(max(begin, Fraction(0))):.6f}:duration={float(length - silence):.6f}"
+        begin = self.start / (self.fps or info.fps) + info.picture_delay
+        silence = min(max(-begin, Fraction(0)), self._seconds)  # where the picture begins before the sound
+        span = f"start={float(max(begin, Fraction(0))):.6f}:duration={float(self._seconds - silence):.6f}"
         cut = f"asetpts=PTS-STARTPTS,aresample=async=1:first_pts=0,atrim={span}"
         # without the file's tags: a WAV has them before its samples
-        code = ["-map", "0:a:0", "-map_metadata", "-1", "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-        status, data, stderr = ffmpeg.run(["-v", "error", *self._source.input, *code])
-        if status or (self.strict and stderr.strip()):
-            raise T2VError(
-                f"The sound of {self.path.name} could not be read: {ffmpeg_text.error_message(stderr, status)}."
-            )
-        audio = _wav(data)
-        padded = np.pad(audio.samples, ((0, 0), (round(silence * audio.rate), 0)))
-        return Audio(padded, audio.rate)
-
-
-def _wav(data: bytes) -> Audio:
-    """Parse a WAV file of float32 samples."""
-    at = data.index(b"fmt ") + 8
-    channels, rate = struct.unpack_from("<HI", data, at + 2)
-    begin = data.index(b"data", at) + 8  # the chunk's name and its length
-    count = (len(data) - begin) // (4 * channels)
-    return Audio(np.frombuffer(data, "<f4", count * channels, begin).reshape(count, channels).T.copy(), rate)
+        track = ["-map", f"0:a:{info.audio_track}", "-map_metadata", "-1"]
+        code = [*track, "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
+        command = ["-v", "error", *self._source.input, *code]
+        process = ffmpeg.Process(command, stdout=True, cancelled=self._cancelled)
+        try:
+            with io.BufferedReader(process.stdout, 1 << 16) as pipe:
+                audio = read_wav(pipe, self._seconds, silence, process.wait, self.path.name)
+            status, stderr = process.wait(process.finish), process.stderr()
+        finally:
+            process.close()
+        if status or stderr.strip():
+            why = ffmpeg_text.error_message(stderr, status)
+            log.warning("The sound of %s is damaged (%s): what could be decoded is used.", self.path.name, why)
+        return audio

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ..atomic_output import AtomicOutput
+from ..atomic_output import AtomicOutput, checked_path
 from ..errors import T2VError
 from . import ffmpeg, ffmpeg_text
 from .audio import Audio, to_audio
@@ -76,7 +76,7 @@ class VideoWriter:
         loop: int = 0,
         overwrite: bool = False,
     ):
-        self.path = Path(os.path.abspath(path))
+        self.path = checked_path(path)
         self.fps = frame_rate(fps)
         self.format = choose_format(self.path, format)
         self.frames = 0
@@ -181,8 +181,7 @@ class VideoWriter:
         feed += ["-video_size", f"{stored[0]}x{stored[1]}", "-framerate", str(self.fps), "-i", "pipe:0"]
         tags = [] if self._audio else self._tags(1)
         target = self._target(final=not self._audio)
-        statistics = ["-v", "error", "-stats", "-stats_period", "60"]
-        process = ffmpeg.Process([*statistics, *feed, *tags, *self._encoder_options(), *target], stdin=True)
+        process = ffmpeg.Process([*ffmpeg.statistics(), *feed, *tags, *self._encoder_options(), *target], stdin=True)
         weakref.finalize(self, ffmpeg.Process.close, process)
         self._encoding = _Encoding(size, stored, depth, process)
         return self._encoding
@@ -190,7 +189,7 @@ class VideoWriter:
     def _encoder_options(self) -> list[str]:
         form, quality = self.format, int(self._quality)
         encoder = form.encoder()
-        options = ["-c:v", encoder, *form.arguments(encoder, quality), "-fps_mode", "passthrough"]
+        options = ["-c:v", encoder, *form.arguments(encoder, quality), *ffmpeg.every_frame()]
         if form.muxer == "gif":  # a complex filter maps its own output
             options += ["-filter_complex", self._filters(quality)]
         else:
