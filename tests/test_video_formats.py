@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -308,3 +309,105 @@ def test_a_wrong_frame_is_refused_and_nothing_is_left(tmp_path, frame, sentence)
 )
 def test_rates_are_fractions(value, rate):
     assert frame_rate(value) == rate
+
+
+LIMITS = [
+    ("gif", {"fps": 60}, "too many"),
+    ("gif", {"fps": 100}, "too many"),
+    ("gif", {"fps": Fraction(1, 1000)}, "too few"),
+    ("webp", {"fps": 120}, "too many"),
+    ("av1-webm", {"fps": 300}, "too many"),
+    ("webp", {"metadata": {f"k{n}": "x" for n in range(9)}}, "at most 8 texts"),
+    ("gif", {"metadata": {"workflow": "x" * (17 << 20)}}, "leave out its largest"),
+    ("h264-mp4", {"metadata": {"workflow": "x" * (65 << 20)}}, "leave out its largest"),
+]
+
+
+@pytest.mark.parametrize(("name", "options", "sentence"), LIMITS)
+def test_what_a_format_cannot_hold_is_refused_before_the_first_frame(tmp_path, name, options, sentence):
+    with pytest.raises(T2VError, match=sentence):
+        VideoWriter(target(tmp_path, name), options.pop("fps", 8), format=name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("name", "width", "height"),
+    [("h264-mp4", 16_400, 16), ("webp", 16, 16_384), ("gif", 65_536, 1), ("av1-webm", 64, 8_706), ("png", 1, 65_536)],
+)
+def test_frames_that_are_too_large_for_a_format_are_refused_before_ffmpeg_starts(
+    tmp_path, monkeypatch, name, width, height
+):
+    monkeypatch.setattr(ffmpeg_module, "Process", None)
+    with pytest.raises(T2VError, match="too large"):
+        write(target(tmp_path, name), [np.zeros((height, width, 3), np.uint8)], 8, format=name)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("fps", [50, Fraction(100, 3), 24, 10, "1/600"])
+def test_browsers_show_a_gif_as_long_as_it_lasts(tmp_path, fps):
+    """They show a frame of one hundredth of a second or less for ten."""
+    image = pytest.importorskip("PIL.Image")
+    sequence = pytest.importorskip("PIL.ImageSequence")
+    with image.open(write(tmp_path / "a.gif", natural(6, 16, 16), fps)) as gif:
+        delays = [frame.info["duration"] for frame in sequence.Iterator(gif)]
+    shown = sum(100 if delay <= 10 else delay for delay in delays) / 1000
+    assert shown == pytest.approx(6 / frame_rate(fps), abs=0.02)
+
+
+@pytest.mark.parametrize(
+    "name", [name for name in WITH_SOUND if FORMATS[name].plays or name in ("ffv1-mkv", "prores-mov")]
+)
+@pytest.mark.parametrize("channels", [1, 3, 4, 7, 8])
+def test_every_number_of_channels_comes_back(tmp_path, name, channels):
+    audio = tone(0.5, channels=channels)
+    audio["waveform"] = audio["waveform"] / 8  # below full scale
+    path = write(target(tmp_path, name), natural(4, 64, 64), 8, format=name, audio=audio)
+    sound = VideoReader(path).audio()
+    assert sound.samples.shape == (channels, 24_000)
+    if name in ("ffv1-mkv", "prores-mov"):
+        assert np.abs(sound.samples - audio["waveform"][0][:, :24_000]).max() < 2**-22
+
+
+@pytest.mark.parametrize(("name", "rate", "stored"), [("h264-mp4", 192_000, 96_000), ("h264-mp4", 4_000, 7_350),
+                                                      ("ffv1-mkv", 768_000, 655_350), ("vp9-webm", 44_100, 48_000)])  # fmt: skip
+def test_sound_of_a_rate_that_the_codec_lacks_is_resampled(tmp_path, name, rate, stored):
+    path = write(target(tmp_path, name), natural(4, 64, 64), 8, format=name, audio=tone(0.5, rate=rate))
+    sound = VideoReader(path).audio()
+    assert sound.rate == stored
+    assert sound.samples.shape[1] == pytest.approx(stored / 2, abs=2)
+
+
+def test_sound_that_the_ffmpeg_cannot_encode_is_refused_before_the_first_frame(tmp_path, monkeypatch):
+    everything = ffmpeg_module.abilities("encoders")
+    monkeypatch.setattr(ffmpeg_module, "abilities", lambda kind: everything - {"libopus"})
+    with pytest.raises(T2VError, match="libopus"):
+        VideoWriter(tmp_path / "a.webm", 8, audio=tone(1))
+    monkeypatch.undo()
+    monkeypatch.setattr(ffmpeg_module, "run", lambda *_, **__: (1, b"", "[aac @ 0x1] Unsupported channel layout"))
+    with pytest.raises(T2VError, match="Unsupported channel layout"):
+        VideoWriter(tmp_path / "a.mp4", 8, audio=tone(1))
+    assert not list(tmp_path.iterdir())
+
+
+class Lazy(Mapping):
+    """AUDIO that another pack reads from a file when it is asked."""
+
+    def __init__(self, error):
+        self.error = error
+
+    def __getitem__(self, key):
+        raise self.error
+
+    def __iter__(self):
+        raise self.error
+
+    def __len__(self):
+        raise self.error
+
+
+@pytest.mark.parametrize("error", [Exception("no stream in x.mp4"), RuntimeError("no ffmpeg"), KeyError("waveform")])
+@pytest.mark.parametrize("ending", [".mp4", ".gif"])
+def test_audio_that_raises_leaves_the_clip_without_sound(tmp_path, caplog, error, ending):
+    path = write(tmp_path / f"a{ending}", natural(2, 16, 16), 8, audio=Lazy(error))
+    assert VideoReader(path).info.audio is None
+    assert "no sound" in caplog.text

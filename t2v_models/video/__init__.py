@@ -2,7 +2,7 @@
 
 from .audio import Audio, to_audio
 from .ffmpeg_text import AudioInfo
-from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, format_of
+from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, check_size, format_of
 from .frame_rate import frame_rate
 from .metadata import embed, json_text, read_embedded
 from .png import still_png
@@ -21,6 +21,7 @@ __all__ = [
     "VideoWriter",
     "available_formats",
     "check_rate",
+    "check_size",
     "embed",
     "format_of",
     "frame_rate",

@@ -228,7 +228,7 @@ def error_message(stderr: str, status: int = 0) -> str:
     if status < 0:
         return f"ffmpeg was ended from outside (signal {-status})"
     lines = [_PREFIX.sub("", line).strip() for line in re.split(r"[\r\n]+", stderr[:1_000_000])]
-    lines = [line for line in lines if line]
+    lines = [line for line in lines if line and not line.startswith(("frame=", "size=", "Svt[info]"))]
     if "No space left" in stderr:
         return "no space left on the disk"
     causes = [line for line in lines if line and not any(text in line for text in _FOLLOWS)]

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import functools
+import json
 import logging
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 
 from ..errors import T2VError
+from ..foreign import MOST_JSON
 from . import ffmpeg
 from .colours import SCALER
 from .frame_rate import frame_rate
+from .metadata import MOST_TEXT, MOST_WEBP_TEXTS
 
 log = logging.getLogger(__name__)
 
@@ -22,6 +25,23 @@ DEFAULT_QUALITY = 80
 
 BEST = 95
 """From this quality on, a format that has `best_pixels` stores them."""
+
+
+MOST_PIXELS = (1 << 28) - 1
+"""Pixels of a frame that ffmpeg takes, with 128 columns and rows more (libavutil's av_image_check_size)."""
+
+
+@dataclass(frozen=True)
+class Sound:
+    """One way to store sound."""
+
+    encoder: str
+    options: tuple[str, ...]
+    """ffmpeg's options, of the encoder."""
+    rates: tuple[int, int] = (1, 768_000)
+    """The least and the most samples a second; sound of another rate is resampled."""
+    layouts: tuple[tuple[int, str], ...] = ()
+    """Channels whose usual layout the encoder lacks, and ffmpeg's name of the layout that is used."""
 
 
 @dataclass(frozen=True)
@@ -42,8 +62,20 @@ class Format:
     """ffmpeg's name of the container."""
     depth: int = 8
     """Bits a channel that are stored."""
-    audio: tuple[str, ...] = ()
-    """Options of the audio encoder; empty where the format holds no sound."""
+    audio: Sound | None = None
+    """How sound is stored; None where the format holds none."""
+    largest: tuple[int, int] = (65_535, 65_535)
+    """The most columns and rows."""
+    slowest: Fraction = Fraction(1, 1000)
+    """The fewest frames a second."""
+    fastest: Fraction = Fraction(1000)
+    """The most frames a second."""
+    why_rate: str = ""
+    """The reason of `slowest` and `fastest`, for a message."""
+    most_texts: int = 1000
+    """The most texts, such as workflow and prompt."""
+    text_bytes: int = MOST_TEXT
+    """The most bytes of all texts."""
     even: bool = False
     """Width and height must be even (4:2:0)."""
     smallest: int = 1
@@ -135,16 +167,21 @@ def _nothing(encoder: str, quality: int) -> list[str]:
     return []
 
 
-_AAC = ("-c:a", "aac", "-b:a", "256k")
-_OPUS = ("-c:a", "libopus", "-b:a", "192k")
-_FLAC = ("-c:a", "flac", "-sample_fmt", "s32")
-_PCM = ("-c:a", "pcm_s24le")
+_AAC = Sound("aac", ("-b:a", "256k"), rates=(7_350, 96_000))
+_OPUS = Sound("libopus", ("-b:a", "192k"), layouts=((3, "3.0"), (4, "quad")))
+_FLAC = Sound("flac", ("-sample_fmt", "s32"), rates=(1, 655_350))
+_PCM = Sound("pcm_s24le", ())
+
+_HUNDREDTHS = "a GIF counts time in hundredths of a second, 65535 at most, and browsers show a frame of one for ten"
+_THOUSANDTHS = "browsers show a frame of a WebP that lasts 10 ms or less ten times as long"
+_SVT = "its encoder takes no more"
 
 _X264, _X265, _AV1 = ("libx264",), ("libx265",), ("libsvtav1", "libaom-av1")
 
-_mp4 = functools.partial(Format, extension=".mp4", muxer="mp4", audio=_AAC, even=True, drop=True)
+_SIDE = (16_384, 16_384)
+_mp4 = functools.partial(Format, extension=".mp4", muxer="mp4", audio=_AAC, even=True, drop=True, largest=_SIDE)
 _webm = functools.partial(Format, extension=".webm", muxer="webm", audio=_OPUS, even=True, drop=True)
-_mov = functools.partial(Format, extension=".mov", muxer="mov", audio=_PCM, even=True, drop=True)
+_mov = functools.partial(Format, extension=".mov", muxer="mov", audio=_PCM, even=True, drop=True, largest=_SIDE)
 _mkv = functools.partial(Format, extension=".mkv", muxer="matroska", audio=_FLAC)
 _png = functools.partial(Format, extension="", muxer="image2", drop=True)
 
@@ -154,15 +191,24 @@ _ALL = (
     _mp4("h265-mp4", "H.265 mp4", _X265, "yuv420p", _x265, smallest=64),
     _mp4("h265-10bit-mp4", "H.265 mp4, 10 bit", _X265, "yuv420p10le", _x265, depth=10, smallest=64),
     _webm("vp9-webm", "VP9 webm", ("libvpx-vp9",), "yuv420p", _vp9, smallest=16, plays=True),
-    _webm("av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1, depth=10, smallest=64, plays=True),
+    _webm(
+        "av1-webm", "AV1 webm, 10 bit", _AV1, "yuv420p10le", _av1,
+        depth=10, smallest=64, plays=True, largest=(16_384, 8_704), fastest=Fraction(240), why_rate=_SVT,
+    ),
     _mov(
         "prores-mov", "ProRes mov", ("prores_ks",), "yuv422p10le", _prores,
         depth=10, smallest=16, best_pixels="yuv444p10le",
     ),
     _mkv("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1),
     _mkv("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16),
-    Format("gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True),
-    Format("webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True, plays=True),
+    Format(
+        "gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True,
+        slowest=Fraction(100, 65_535), fastest=Fraction(50), why_rate=_HUNDREDTHS, text_bytes=MOST_JSON,
+    ),
+    Format(
+        "webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True, plays=True,
+        largest=(16_383, 16_383), fastest=Fraction(90), why_rate=_THOUSANDTHS, most_texts=MOST_WEBP_TEXTS,
+    ),
     _png("png", "PNG sequence", ("png",), "rgb24", _nothing),
     _png("png-16bit", "PNG sequence, 16 bit", ("png",), "rgb48be", _nothing, depth=16),
 )  # fmt: skip
@@ -189,13 +235,52 @@ def format_of(path: str | os.PathLike[str]) -> Format:
     return choose_format(Path(path), None)
 
 
-def check_rate(format: Format, fps: float | Fraction | None) -> None:
-    """Raise T2VError where the format cannot hold so many frames a second."""
-    if fps is not None and format.muxer == "gif" and frame_rate(fps) > 100:
+def check_rate(format: Format, fps: float | str | Fraction | None) -> None:
+    """Raise T2VError where the format cannot hold so many frames a second, or so few."""
+    if fps is None or format.slowest <= (rate := frame_rate(fps)) <= format.fastest:
+        return
+    few = rate < format.slowest
+    raise T2VError(
+        f"{float(rate):g} frames a second are too {'few' if few else 'many'} for {format.name}, because {format.why_rate}: give "
+        f"at {'least' if few else 'most'} {float(format.slowest if few else format.fastest):.4g}, or choose another format."
+    )
+
+
+def check_size(format: Format, width: int, height: int) -> None:
+    """Raise T2VError where the format cannot hold frames of that size."""
+    columns, rows = format.largest
+    if width > columns or height > rows:
         raise T2VError(
-            f"A GIF counts time in hundredths of a second, so {float(fps):g} frames a second are too many: give at most "
-            "100, or choose another format."
+            f"Frames of {width}x{height} are too large for {format.name}, which holds {columns}x{rows} at most: make them "
+            "smaller, or choose another format, such as png."
         )
+    if (width + 128) * (height + 128) > MOST_PIXELS:
+        raise T2VError(f"Frames of {width}x{height} have more pixels than ffmpeg can write: make them smaller.")
+
+
+def check_texts(format: Format, texts: Mapping[str, str]) -> None:
+    """Raise T2VError where the format cannot hold so many texts, or texts of that length."""
+    if len(texts) > format.most_texts:
+        raise T2VError(
+            f"A {format.title} file holds at most {format.most_texts} texts, not {len(texts)}: leave some out."
+        )
+    size = len(json.dumps(dict(texts))) if format.muxer == "gif" else sum(len(text.encode()) for text in texts.values())
+    if size > format.text_bytes:
+        raise T2VError(
+            f"The metadata has {size} bytes, and a {format.title} file holds {format.text_bytes}: leave out its largest texts."
+        )
+
+
+def check_sound(format: Format) -> Sound:
+    """Return how the format stores sound; T2VError where it holds none, or the ffmpeg in use cannot write it."""
+    if format.audio is None:
+        raise T2VError(f"A {format.title} file holds no sound: leave the audio out, or choose mp4, webm, mov or mkv.")
+    if format.audio.encoder not in ffmpeg.abilities("encoders"):
+        raise T2VError(
+            f"The ffmpeg at {ffmpeg.ffmpeg_exe()} cannot write the sound of {format.name} (no {format.audio.encoder}): leave "
+            "the audio out, choose another format, or pip install --upgrade imageio-ffmpeg."
+        )
+    return format.audio
 
 
 def choose_format(path: Path, name: str | None) -> Format:

@@ -82,8 +82,6 @@ def checked(metadata: Mapping[str, Any] | None) -> dict[str, str]:
         if "\0" in text:
             raise T2VError(f"The metadata {key!r} holds a NUL character, which no container can store.")
         texts[key] = text
-    if sum(len(text.encode()) for text in texts.values()) > MOST_TEXT:
-        raise T2VError(f"The metadata is longer than {MOST_TEXT >> 20} MB: leave out its largest texts.")
     return texts
 
 
@@ -255,11 +253,12 @@ def _animate(file: BinaryIO) -> None:
 _EXIF_TAGS = (0x0110, 0x010F, 0x010E, 0x010D, 0x013B, 0x8298, 0x0131, 0x013C)
 """EXIF tags in the order in which they are used; ComfyUI's own come first: Model holds the prompt, Make the workflow."""
 
+MOST_WEBP_TEXTS = len(_EXIF_TAGS)
+"""The most texts that a WebP file holds."""
+
 
 def _exif(texts: Mapping[str, str]) -> bytes:
     order = sorted(texts, key=lambda key: {"prompt": 0, "workflow": 1}.get(key, 2))
-    if len(order) > len(_EXIF_TAGS):
-        raise T2VError(f"A WebP file holds at most {len(_EXIF_TAGS)} texts, not {len(order)}.")
     entries = sorted((tag, f"{key}:{texts[key]}".encode() + b"\0") for tag, key in zip(_EXIF_TAGS, order, strict=False))
     place = 8 + 2 + 12 * len(entries) + 4
     table, values = struct.pack("<H", len(entries)), b""

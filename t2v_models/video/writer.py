@@ -17,7 +17,7 @@ from ..atomic_output import AtomicOutput, checked_path
 from ..errors import T2VError
 from . import ffmpeg, ffmpeg_text
 from .audio import Audio, to_audio
-from .formats import DEFAULT_QUALITY, check_rate, choose_format
+from .formats import DEFAULT_QUALITY, Sound, check_rate, check_size, check_sound, check_texts, choose_format
 from .frame_rate import frame_rate
 from .frames import pad_to, quantize, to_array
 from .metadata import PRIVATE, checked, embed, ffmetadata
@@ -85,17 +85,19 @@ class VideoWriter:
             raise T2VError(f"The quality is {quality}: from 0 (smallest file) to 100 (best) is possible.")
         check_rate(self.format, self.fps)
         self._audio = None if audio is None else to_audio(audio)
-        if self._audio and not self.format.audio:
-            raise T2VError(
-                f"A {self.format.title} file holds no sound: leave the audio out, or choose mp4, webm, mov or mkv."
-            )
+        sound = check_sound(self.format) if self._audio else None
         self._texts = checked(metadata)
         self._texts[PRIVATE + "frame_rate"] = str(self.fps)
+        check_texts(self.format, self._texts)
         self._loop = loop
         self._encoding: _Encoding | None = None
         self._open = True
         self._output = AtomicOutput(self.path, overwrite=overwrite)
         self._remove = weakref.finalize(self, AtomicOutput.remove, self._output)  # if it is neither closed nor aborted
+        self._sound: list[str] = []
+        if self._audio and sound:
+            self._sound = self._sound_options(self._audio, sound)
+            self._try_sound(self._audio)
 
     def write(self, frame: Any) -> None:
         """Add one frame, (h, w, 3) uint8, uint16 or float 0..1, NumPy or torch; blocks while ffmpeg is busy.
@@ -170,6 +172,7 @@ class VideoWriter:
     def _start(self, width: int, height: int, dtype: np.dtype) -> _Encoding:
         """Start ffmpeg for frames of that size and type."""
         form, size = self.format, (width, height)
+        check_size(form, width, height)
         depth = 16 if form.depth > 8 and dtype != np.uint8 else 8
         even = (width + width % 2, height + height % 2) if form.even else size
         stored = max(form.smallest, even[0]), max(form.smallest, even[1])
@@ -234,17 +237,46 @@ class VideoWriter:
         if count not in (None, self.frames):
             raise T2VError(f"{self.path.name}: ffmpeg stored {count} of {self.frames} frames; nothing was saved.")
 
+    def _sound_options(self, audio: Audio, sound: Sound) -> list[str]:
+        """Return the options of the sound's encoder, with a layout and a rate that it takes."""
+        options = ["-c:a", sound.encoder, *sound.options]
+        if layout := dict(sound.layouts).get(audio.channels):
+            same = "|".join(f"c{index}=c{index}" for index in range(audio.channels))
+            options += ["-af", f"pan={layout}|{same}"]
+        lowest, highest = sound.rates
+        if not lowest <= audio.rate <= highest:
+            rate = min(max(audio.rate, lowest), highest)
+            log.warning("%s: the sound's %d samples a second are stored as %d, which %s takes.", self.path.name,
+                        audio.rate, rate, sound.encoder)  # fmt: skip
+            options += ["-ar", str(rate)]
+        return options
+
+    def _try_sound(self, audio: Audio) -> None:
+        """Encode a moment of silence as the sound will be, so that an impossible sound is found before the first frame."""
+        silence = Audio(np.zeros((audio.channels, audio.rate // 10), np.float32), audio.rate)
+        code = [*self._raw(silence), "-map", "0:a", *self._sound, "-f", "null", "-"]
+        status, _, stderr = ffmpeg.run(["-v", "error", *code])
+        if status:
+            self._remove()
+            raise T2VError(
+                f"{self.path.name}: ffmpeg cannot store {audio.channels} channels of {audio.rate} samples a second in "
+                f"{self.format.name} ({ffmpeg_text.error_message(stderr, status)}): choose another format, or stereo sound."
+            )
+
+    def _raw(self, audio: Audio) -> list[str]:
+        """Write the samples to a file in the private folder; returns the options that read it as ffmpeg's input."""
+        path = self._output.folder / "audio.raw"
+        with open(path, "wb") as file:
+            file.write(np.ascontiguousarray(audio.samples.T, dtype="<f4").data)
+        return ["-f", "f32le", "-ar", str(audio.rate), "-ac", str(audio.channels), "-i", ffmpeg.file_url(path)]
+
     def _add_audio(self, audio: Audio) -> None:
         """Write sound and tags into the container, and copy the pictures as they are."""
         audio = audio.exactly(round(self.frames / self.fps * audio.rate))
-        raw = self._output.folder / "audio.raw"
-        with open(raw, "wb") as file:
-            file.write(np.ascontiguousarray(audio.samples.T, dtype="<f4").data)
         silent = ffmpeg.file_url(self._output.folder / ("silent" + self.format.extension))
-        sound = ["-f", "f32le", "-ar", str(audio.rate), "-ac", str(audio.channels), "-i", ffmpeg.file_url(raw)]
-        code = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", *self.format.audio]
+        code = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", *self._sound]
         status, _, stderr = ffmpeg.run(
-            ["-v", "error", "-i", silent, *sound, *self._tags(2), *code, *self._target(final=True)]
+            ["-v", "error", "-i", silent, *self._raw(audio), *self._tags(2), *code, *self._target(final=True)]
         )
         if status:
             why = ffmpeg_text.error_message(stderr, status)
