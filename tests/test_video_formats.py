@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Mapping
 from fractions import Fraction
 
 import numpy as np
@@ -387,27 +386,3 @@ def test_sound_that_the_ffmpeg_cannot_encode_is_refused_before_the_first_frame(t
     with pytest.raises(T2VError, match="Unsupported channel layout"):
         VideoWriter(tmp_path / "a.mp4", 8, audio=tone(1))
     assert not list(tmp_path.iterdir())
-
-
-class Lazy(Mapping):
-    """AUDIO that another pack reads from a file when it is asked."""
-
-    def __init__(self, error):
-        self.error = error
-
-    def __getitem__(self, key):
-        raise self.error
-
-    def __iter__(self):
-        raise self.error
-
-    def __len__(self):
-        raise self.error
-
-
-@pytest.mark.parametrize("error", [Exception("no stream in x.mp4"), RuntimeError("no ffmpeg"), KeyError("waveform")])
-@pytest.mark.parametrize("ending", [".mp4", ".gif"])
-def test_audio_that_raises_leaves_the_clip_without_sound(tmp_path, caplog, error, ending):
-    path = write(tmp_path / f"a{ending}", natural(2, 16, 16), 8, audio=Lazy(error))
-    assert VideoReader(path).info.audio is None
-    assert "no sound" in caplog.text
