@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import json
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -13,6 +12,7 @@ from pathlib import Path
 
 from ..errors import T2VError
 from ..foreign import MOST_JSON
+from ..texts import strict_json
 from . import ffmpeg
 from .colours import SCALER
 from .frame_rate import frame_rate
@@ -264,7 +264,7 @@ def check_texts(format: Format, texts: Mapping[str, str]) -> None:
         raise T2VError(
             f"A {format.title} file holds at most {format.most_texts} texts, not {len(texts)}: leave some out."
         )
-    size = len(json.dumps(dict(texts))) if format.muxer == "gif" else sum(len(text.encode()) for text in texts.values())
+    size = len(strict_json(dict(texts))) if format.muxer == "gif" else sum(len(text.encode()) for text in texts.values())
     if size > format.text_bytes:
         raise T2VError(
             f"The metadata has {size} bytes, and a {format.title} file holds {format.text_bytes}: leave out its largest texts."
