@@ -264,7 +264,9 @@ def check_texts(format: Format, texts: Mapping[str, str]) -> None:
         raise T2VError(
             f"A {format.title} file holds at most {format.most_texts} texts, not {len(texts)}: leave some out."
         )
-    size = len(strict_json(dict(texts))) if format.muxer == "gif" else sum(len(text.encode()) for text in texts.values())
+    size = (
+        len(strict_json(dict(texts))) if format.muxer == "gif" else sum(len(text.encode()) for text in texts.values())
+    )
     if size > format.text_bytes:
         raise T2VError(
             f"The metadata has {size} bytes, and a {format.title} file holds {format.text_bytes}: leave out its largest texts."
