@@ -7,7 +7,7 @@ import hashlib
 import logging
 import math
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -201,13 +201,7 @@ def make(
     pipeline = HostPipeline(model, clip)
     resume = resume and _resumable(pipeline)
     folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
-    bar, look = comfy.utils.ProgressBar(1), preview.sheets(model)
-
-    def show(latents: Tensor) -> None:
-        image = look(latents)
-        if image is not None:
-            bar.update_absolute(bar.current, preview=image)
-
+    bar = comfy.utils.ProgressBar(1)
     asked = {name: value for name, value in settings.items() if value or name not in ("width", "height")}
     film = Film(
         pipeline,
@@ -217,7 +211,7 @@ def make(
         fps_condition=pipeline.unet.overrides.get("fps"),
         resume=folder,
         progress=bar.update_absolute,
-        preview=show,
+        preview=_shower(bar, model),
         **asked,
     )
     _check_latents(film.shape)
@@ -226,12 +220,29 @@ def make(
     check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
     latents = _filled(film)
     if folder is not None:
-        for mark in folder.parent.glob(f"*/{FINISHED}"):  # a film before this one is saved by now, or not wanted
-            if mark.parent != folder:
-                shutil.rmtree(mark.parent, ignore_errors=True)
-        with contextlib.suppress(OSError):  # the film is whole
-            (folder / FINISHED).touch()
+        _finish(folder)
     return _latent(pipeline, latents), film.fps
+
+
+def _shower(bar: Any, model: Any) -> Callable[[Tensor], None]:
+    """What shows latents beside the progress bar, where previews are switched on."""
+    look = preview.sheets(model)
+
+    def show(latents: Tensor) -> None:
+        image = look(latents)
+        if image is not None:
+            bar.update_absolute(bar.current, preview=image)
+
+    return show
+
+
+def _finish(folder: Path) -> None:
+    """Mark a film's folder as finished, and remove those of films that were finished before: they are saved by now."""
+    for mark in folder.parent.glob(f"*/{FINISHED}"):
+        if mark.parent != folder:
+            shutil.rmtree(mark.parent, ignore_errors=True)
+    with contextlib.suppress(OSError):  # the film is whole
+        (folder / FINISHED).touch()
 
 
 def _check_latents(shape: Sequence[int]) -> None:

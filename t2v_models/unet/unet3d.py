@@ -85,49 +85,21 @@ class UNet3D(nn.Module):
         self.motion_cond_proj = make.linear(config.motion_dim, width, bias=False) if config.motion_dim else None
         self.combine_proj = make.linear(2 * width, width, bias=False) if config.motion_dim else None
 
-        def res(in_channels: int, out_channels: int) -> ResBlock:
-            norm = (config.norm_groups, config.norm_eps)
-            return ResBlock(in_channels, out_channels, embed, *norm, config.temporal_convolution, make)
-
-        def transformers(channels: int) -> dict[str, nn.Module]:
-            parts: dict[str, nn.Module] = {"1": SpatialTransformer(config, channels, make)}
-            if config.temporal_attention:
-                parts["temporal"] = TemporalTransformer(config, channels, make)
-            return parts
-
         # 2. down
         first = make.convolution(config.in_channels, width, 3, padding=1)
         self.input_blocks = nn.ModuleList([nn.ModuleDict({"0": first})])
         self.init_attn = TemporalTransformer(config, width, make, config.init_heads) if config.init_attention else None
-        skips, channels = [width], width
-        for level, out_channels in enumerate(config.channels):
-            for _ in range(config.num_res_blocks):
-                block = nn.ModuleDict({"0": res(channels, out_channels)})
-                channels = out_channels
-                if config.attention_levels[level]:
-                    block.update(transformers(channels))
-                self.input_blocks.append(block)
-                skips.append(channels)
-            if level < len(config.channels) - 1:
-                self.input_blocks.append(nn.ModuleDict({"0": Downsample(channels, make)}))
-                skips.append(channels)
+        skips = [width, *self._add_input_blocks(make)]
 
         # 3. middle
-        self.middle_block = nn.ModuleDict({"0": res(channels, channels)})
-        self.middle_block.update(transformers(channels))
-        self.middle_block["2"] = res(channels, channels)
+        channels = config.channels[-1]
+        self.middle_block = nn.ModuleDict({"0": self._res(channels, channels, make)})
+        self.middle_block.update(self._transformers(channels, make))
+        self.middle_block["2"] = self._res(channels, channels, make)
 
         # 4. up
         self.output_blocks = nn.ModuleList()
-        for level in reversed(range(len(config.channels))):
-            for i in range(config.num_res_blocks + 1):
-                block = nn.ModuleDict({"0": res(channels + skips.pop(), config.channels[level])})
-                channels = config.channels[level]
-                if config.attention_levels[level]:
-                    block.update(transformers(channels))
-                if level and i == config.num_res_blocks:
-                    block["2" if "1" in block else "1"] = Upsample(channels, make)
-                self.output_blocks.append(block)
+        self._add_output_blocks(skips, make)
 
         # 5. out
         self.out = nn.Sequential(
@@ -135,6 +107,46 @@ class UNet3D(nn.Module):
             nn.SiLU(),
             make.convolution(width, config.out_channels, 3, padding=1),
         )
+
+    def _res(self, in_channels: int, out_channels: int, make: Factory) -> ResBlock:
+        config = self.config
+        norm = (config.norm_groups, config.norm_eps)
+        return ResBlock(in_channels, out_channels, config.embed_dim, *norm, config.temporal_convolution, make)
+
+    def _transformers(self, channels: int, make: Factory) -> dict[str, nn.Module]:
+        parts: dict[str, nn.Module] = {"1": SpatialTransformer(self.config, channels, make)}
+        if self.config.temporal_attention:
+            parts["temporal"] = TemporalTransformer(self.config, channels, make)
+        return parts
+
+    def _add_input_blocks(self, make: Factory) -> list[int]:
+        """The blocks from full size to the smallest; returns the channels that each leaves for its skip."""
+        skips, channels = [], self.config.channels[0]
+        for level, out_channels in enumerate(self.config.channels):
+            for _ in range(self.config.num_res_blocks):
+                block = nn.ModuleDict({"0": self._res(channels, out_channels, make)})
+                channels = out_channels
+                if self.config.attention_levels[level]:
+                    block.update(self._transformers(channels, make))
+                self.input_blocks.append(block)
+                skips.append(channels)
+            if level < len(self.config.channels) - 1:
+                self.input_blocks.append(nn.ModuleDict({"0": Downsample(channels, make)}))
+                skips.append(channels)
+        return skips
+
+    def _add_output_blocks(self, skips: list[int], make: Factory) -> None:
+        """The blocks from the smallest size to full size. skips: channels that join each, the last one first."""
+        channels = self.config.channels[-1]
+        for level in reversed(range(len(self.config.channels))):
+            for i in range(self.config.num_res_blocks + 1):
+                block = nn.ModuleDict({"0": self._res(channels + skips.pop(), self.config.channels[level], make)})
+                channels = self.config.channels[level]
+                if self.config.attention_levels[level]:
+                    block.update(self._transformers(channels, make))
+                if level and i == self.config.num_res_blocks:
+                    block["2" if "1" in block else "1"] = Upsample(channels, make)
+                self.output_blocks.append(block)
 
     def forward(
         self,

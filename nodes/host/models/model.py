@@ -164,6 +164,15 @@ class VideoModel(comfy.model_base.BaseModel):
         return out
 
 
+def _usual_dtype(state_dict: dict[str, Tensor], model_config: ModelConfig) -> torch.dtype:
+    """The type in which the host would store these weights."""
+    return comfy.model_management.unet_dtype(
+        model_params=comfy.utils.calculate_parameters(state_dict),
+        supported_dtypes=model_config.supported_inference_dtypes,
+        weight_dtype=comfy.utils.weight_dtype(state_dict),
+    )
+
+
 def load_model(
     state_dict: dict[str, Tensor],
     config: UNetConfig,
@@ -193,15 +202,9 @@ def load_model(
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     model_config = ModelConfig(config, info, scheduler, scale_factor)
+    stored = dtype or _usual_dtype(state_dict, model_config)
     supported = model_config.supported_inference_dtypes
-    if dtype is None:
-        dtype = comfy.model_management.unet_dtype(
-            model_params=comfy.utils.calculate_parameters(state_dict),
-            supported_dtypes=supported,
-            weight_dtype=comfy.utils.weight_dtype(state_dict),
-        )
-    computing = comfy.model_management.unet_manual_cast(dtype, load_device, supported)
-    model_config.set_inference_dtype(dtype, computing)
+    model_config.set_inference_dtype(stored, comfy.model_management.unet_manual_cast(stored, load_device, supported))
     model = model_config.get_model(device=offload_device)
     _check_names(model.diffusion_model.config, state_dict)
     patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)
