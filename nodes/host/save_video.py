@@ -219,6 +219,7 @@ def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
     try:
         os.makedirs(root, exist_ok=True)
         prefix = re.sub("%date:([^%]*)%", lambda match: _date(match[1]), settings.prefix)
+        _check_inside(prefix, root)
         folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root, width, height)
     except OSError as error:
         option = "--output-directory" if settings.save_output else "--temp-directory"
@@ -227,8 +228,16 @@ def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
             f"make the folder writable, give a shorter name, or start ComfyUI with another {option}."
         ) from error
     except Exception as error:
-        raise T2VError(f"The name {settings.prefix!r} leads out of {root}: give one that stays inside.") from error
+        raise T2VError(f"The name {settings.prefix[:80]!r} leads out of {root}: give one that stays inside.") from error
     return Path(folder) / f"{name}_{counter:05}_{form.extension}"
+
+
+def _check_inside(prefix: str, root: str) -> None:
+    """Raise ValueError where a name leads out of a folder; the host would print lines of its own before it raises."""
+    top = os.path.abspath(root)
+    folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
+    if os.path.commonpath((top, folder)) != top:
+        raise ValueError(prefix)
 
 
 def _date(form: str) -> str:

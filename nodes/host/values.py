@@ -74,13 +74,19 @@ def _images(given: Any, value: Any) -> Tensor:
         return as_float / top
     if not kind.startswith(("float", "bfloat")):
         raise T2VError(f"{given.id} holds {kind}: an IMAGE holds float numbers from 0 to 1, or uint8.")
-    return torch.from_numpy(np.ascontiguousarray(value)) if array else value
+    return _tensor(value) if array else value
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """An array as a tensor: the same memory, or a copy where torch cannot write to it."""
+    array = np.ascontiguousarray(array)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _latent(given: Any, value: Any) -> dict[str, Any]:
     samples = value.get("samples") if isinstance(value, Mapping) else None
     if isinstance(samples, np.ndarray) and samples.dtype.kind == "f":
-        return {**value, "samples": torch.from_numpy(np.ascontiguousarray(samples))}
+        return {**value, "samples": _tensor(samples)}
     if not isinstance(samples, Tensor) and not getattr(samples, "is_nested", False):
         raise T2VError(
             f"{given.id} holds no samples: wire the LATENT of T2VEmptyLatent, a sampler or T2VVAEEncodeFrames."

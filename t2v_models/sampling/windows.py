@@ -31,6 +31,10 @@ def together(frames: int, height: int, width: int, device: torch.device) -> int:
     return max(1, filled // (frames * height * width))
 
 
+MOST_ENTRIES = 20_000_000
+"""The most frames of all windows together; a list of more would take gigabytes and minutes."""
+
+
 def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shift: int = 0) -> list[list[int]]:
     """List the frames of each window: `length` neighbours, the last `overlap` of them also in the next window.
 
@@ -58,6 +62,11 @@ def windows(frames: int, length: int, overlap: int, *, looped: bool = False, shi
             f"most {frames} frames with an overlap of {frames // 2}, for one."
         )
     stride = length - overlap
+    if length * frames > MOST_ENTRIES * stride:
+        raise T2VError(
+            f"{frames // stride} windows of {length} frames over {frames} are too many: make the overlap smaller, "
+            f"{length // 2} for one."
+        )
     if looped:
         return [[(start + shift + i) % frames for i in range(length)] for start in range(0, frames, stride)]
     if frames == length:

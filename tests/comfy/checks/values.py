@@ -160,3 +160,54 @@ def check_sizes_that_no_memory_holds_are_a_sentence(host):
     said = [refused(call) for call in huge]
     assert all("GB of memory" in text and "are free:" in text for text in said), said
     return said
+
+
+def check_only_the_pack_itself_speaks_on_the_terminal(host):
+    """No warning, print or log line of numpy, torch, transformers or the host, whatever odd value a node is given."""
+    import contextlib
+    import io
+    import logging
+    import warnings
+
+    import numpy as np
+    import torch
+
+    _, clip, vae = host.tiny()
+    frozen = np.zeros((2, 32, 32, 3), np.float32)
+    frozen.flags.writeable = False
+    black = torch.full((2, 32, 32, 3), math.nan)
+    settings = host.module("nodes.host.save_video").Settings
+    save = host.module("nodes.host.save_video").save
+    calls = [
+        lambda: host.run("T2VTextEncode", clip, "a red circle " * 200),
+        lambda: host.run("T2VTextEncode", clip, "redcircle" * 300),
+        lambda: host.run("T2VStory", clip, "0-2: " + "red " * 200, 2, 8.0),
+        lambda: host.run("T2VVAEEncodeFrames", frozen, vae, 0, 0),
+        lambda: save((2, black), settings(8.0, "h264-mp4", 80, "quiet", 0, False, True), None, {}),
+        lambda: save((2, black.nan_to_num()), settings(8.0, "h264-mp4", 80, "../quiet", 0, False, True), None, {}),
+    ]
+    spoken: list[str] = []
+    handler = logging.Handler()
+    handler.emit = lambda record: spoken.append(f"{record.pathname}: {record.getMessage()}")
+    printed, pack = io.StringIO(), str(host.pack.resolve())
+    logging.getLogger().addHandler(handler)
+    try:
+        with warnings.catch_warnings(record=True) as warned, contextlib.redirect_stdout(printed):
+            warnings.simplefilter("always")
+            for call in calls:
+                with contextlib.suppress(ValueError):
+                    call()
+    finally:
+        logging.getLogger().removeHandler(handler)
+    others = [line for line in spoken if pack not in line and "custom_nodes" not in line]
+    others += [str(each.message) for each in warned]
+    others += [printed.getvalue()] if printed.getvalue() else []
+    assert not others, others
+    return len(spoken)
+
+
+def check_windows_without_number_are_refused_at_once(host):
+    for length, overlap in ((4096, 4095), (1024, 1023), (4096, 4094)):
+        said = refused(lambda how=(length, overlap): host.run("T2VDrawWindows", 65536, 8.0, *how, "pyramid", False))
+        assert "too many" in said
+    assert host.run("T2VDrawWindows", 65536, 8.0, 16, 8, "pyramid", False)[0].ndim == 4
