@@ -8,6 +8,7 @@ import comfy.utils
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
+from .memory import check_images
 from .models import chunked_vae
 from .models.vae import VideoVAE
 
@@ -35,6 +36,7 @@ def encode(vae: Any, images: Tensor, width: int = 0, height: int = 0) -> Tensor:
             f"example to {'x'.join(map(str, nearest))}."
         )
     if (images.shape[2], images.shape[1]) != (width, height):
+        check_images(2 * len(images), height, width, "encode fewer frames at once, or set a smaller width and height")
         images = comfy.utils.common_upscale(images.movedim(-1, 1), width, height, "lanczos", "center").movedim(1, -1)
     return chunked_vae.encode(vae, images[..., :3])
 

@@ -31,7 +31,8 @@ def clip_names() -> list[str]:
     for folder, folders, files in os.walk(root, followlinks=True):
         inside = Path(folder).relative_to(root)
         deep = len(inside.parts) >= 3  # links may lead in circles
-        names = [name for name in folders if not name.startswith(".") and _allowed(Path(folder) / name, inside / name)]
+        names = [name for name in folders if not name.startswith(".") and _text(name)]
+        names = [name for name in names if _allowed(Path(folder) / name, inside / name)]
         folders[:] = [] if deep else sorted(names)
         clips = [name for name in files if name.lower().endswith(ENDINGS) and _text(name)]
         found += [(inside / name).as_posix() for name in clips if _allowed(Path(folder) / name, inside / name)]

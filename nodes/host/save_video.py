@@ -313,11 +313,15 @@ def result_of(path: Path, folder: str) -> dict[str, str]:
     return {"filename": path.name, "subfolder": "" if subfolder == "." else subfolder, "type": folder}
 
 
-def workflow_texts(prompt: Any, extra: dict | None) -> dict[str, str]:
-    """Return the texts from which the editor restores the graph, by key; {} under --disable-metadata."""
+def workflow_texts(prompt: Any, extra: Any) -> dict[str, str]:
+    """Return the texts from which the editor restores the graph, by key; {} under --disable-metadata.
+
+    extra: what the client sent beside the prompt; anything but a dictionary is left out.
+    """
     if args.disable_metadata:
         return {}
-    texts = {key.lower(): json_text(value) for key, value in (extra or {}).items() if key.isascii() and key.isalpha()}
+    extra = extra if isinstance(extra, dict) else {}
+    texts = {key.lower(): json_text(value) for key, value in extra.items() if key.isascii() and key.isalpha()}
     return texts | ({"prompt": json_text(prompt)} if prompt is not None else {})
 
 

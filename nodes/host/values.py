@@ -17,6 +17,7 @@ from torch import Tensor
 from ...t2v_models.errors import T2VError
 from ...t2v_models.foreign import quoted
 from ...t2v_models.texts import MOST_STORY, checked_text
+from .memory import check_bytes
 
 FILES = frozenset({"lora_name", "model", "text_encoder", "vae", "video"})
 """Inputs whose choices are files. The functions that open these say what is wrong with a name."""
@@ -70,6 +71,7 @@ def _images(given: Any, value: Any) -> Tensor:
     kind = str(value.dtype).removeprefix("torch.")
     if kind in ("uint8", "uint16"):
         top = 255 if kind == "uint8" else 65535
+        check_bytes(8 * math.prod(value.shape), f"{given.id} as float numbers", "give fewer or smaller images")
         as_float = torch.from_numpy(value.astype(np.float32)) if array else value.float()
         return as_float / top
     if not kind.startswith(("float", "bfloat")):

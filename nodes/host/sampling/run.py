@@ -128,14 +128,15 @@ def _sampler(settings: Settings) -> Any:
 
 
 def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
-    """A noise mask with one picture per frame of several clips, (b t, 1, h, w), as (b, 1, t, h, w); others unchanged.
+    """A noise mask with one picture per frame of several clips, (b t, 1, h, w) or (b t, h, w), as (b, 1, t, h, w).
 
-    RepeatLatentBatch makes such a mask of one clip's masks, and the host takes it for one clip of so many frames.
+    RepeatLatentBatch makes such a mask of one clip's masks, and the host takes it for one clip of so many frames. Other
+    masks stay as they are.
     """
-    if mask is None or samples.ndim != 5 or mask.ndim != 4:
-        return mask
     clips, frames = samples.shape[0], samples.shape[2]
-    return mask.unflatten(0, (clips, frames)).movedim(1, 2) if clips > 1 and len(mask) == clips * frames else mask
+    if mask is None or samples.ndim != 5 or mask.ndim not in (3, 4) or clips == 1 or len(mask) != clips * frames:
+        return mask
+    return mask.reshape(clips, 1, frames, *mask.shape[-2:])
 
 
 def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise: float) -> Tensor:
