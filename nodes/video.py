@@ -6,7 +6,7 @@ from typing import Any
 
 from comfy_api.latest import io
 
-from ..t2v_models.video import DEFAULT_QUALITY, VideoReader
+from ..t2v_models.video import DEFAULT_QUALITY
 from . import inputs
 from .host import load_video, save_video
 from .host.compat import newer
@@ -216,13 +216,13 @@ class LoadVideo(io.ComfyNode):
         height: int,
         strict: bool = True,
     ) -> io.NodeOutput:
-        reader = VideoReader(
-            load_video.clip_path(video),
-            fps=fps or None,
+        reader = load_video.opened(
+            video,
+            fps=fps,
             start=start_frame,
             every=every_nth,
-            count=frame_cap or None,
-            size=(width, height) if width or height else None,
+            count=frame_cap,
+            size=(width, height),
             strict=strict,
         )
         images = load_video.load(reader)

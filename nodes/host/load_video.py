@@ -1,4 +1,4 @@
-"""Video files, and folders of numbered PNG frames, to images and sound."""
+"""Video files, and folders of numbered pictures, to images and sound."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from ...t2v_models.errors import T2VError
 from ...t2v_models.foreign import quoted
-from ...t2v_models.video import Audio, VideoReader
+from ...t2v_models.video import Audio, VideoReader, holds_pictures
 from .memory import check_bytes, check_images, images_that_fit
 
 ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".apng", ".mpg", ".mpeg", ".ts", ".flv")
@@ -22,7 +22,7 @@ ENDINGS = (".mp4", ".m4v", ".mov", ".webm", ".mkv", ".avi", ".gif", ".webp", ".a
 
 
 def clip_names() -> list[str]:
-    """List the clips in the host's input folder and its subfolders, and the folders of PNG frames, with a / at their end.
+    """List the clips in the host's input folder and its subfolders, and the folders of pictures, with a / at their end.
 
     A link that the host refuses, since it leads out of the folder, is left out.
     """
@@ -36,7 +36,7 @@ def clip_names() -> list[str]:
         folders[:] = [] if deep else sorted(names)
         clips = [name for name in files if name.lower().endswith(ENDINGS) and _text(name)]
         found += [(inside / name).as_posix() for name in clips if _allowed(Path(folder) / name, inside / name)]
-        if inside.parts and any(name.lower().endswith(".png") and name[:-4][-1:].isdigit() for name in files):
+        if inside.parts and holds_pictures(files):
             found.append(inside.as_posix() + "/")
     return sorted(found, key=str.casefold)
 
@@ -127,6 +127,33 @@ def fingerprint(name: Any) -> str:
     return repr([(name, stat.st_mtime_ns, stat.st_size) for name, stat in stats])
 
 
+def opened(
+    name: Any,
+    *,
+    fps: float,
+    start: int,
+    every: int,
+    count: int,
+    size: tuple[int, int],
+    strict: bool,
+) -> VideoReader:
+    """Open a listed clip, whose reading hears the host's cancel; 0 for fps, count or a side is the clip's own.
+
+    Raises:
+        T2VError: where there is no such clip, or it is damaged and `strict`.
+    """
+    return VideoReader(
+        clip_path(name),
+        fps=fps or None,
+        start=start,
+        every=every,
+        count=count or None,
+        size=size if any(size) else None,
+        strict=strict,
+        cancelled=comfy.model_management.throw_exception_if_processing_interrupted,
+    )
+
+
 def check_fits(reader: VideoReader) -> None:
     """Raise T2VError, before anything is read, where the settings leave no frame, or the frames do not fit the memory."""
     count, (width, height) = len(reader), reader.size
@@ -136,16 +163,10 @@ def check_fits(reader: VideoReader) -> None:
     every_nth = -(-count // max(1, fits))
     remedy = f"set frame_cap to {fits} or less, or every_nth to {every_nth}, or a smaller width and height"
     check_images(count, height, width, remedy)
-    images, sound = 12 * count * height * width, sound_bytes(reader)
+    images, sound = 12 * count * height * width, reader.audio_bytes
     if sound:
         what = f"The clip of {count} frames with {sound / 1e9:.1f} GB of sound ({reader.info.audio.channels} channels)"
         check_bytes(images + sound, what, "set a smaller frame_cap, or a smaller width and height")
-
-
-def sound_bytes(reader: VideoReader) -> int:
-    """Return the bytes of the reader's sound as samples; 0 where there is none."""
-    audio = reader.info.audio
-    return int(4 * audio.channels * audio.rate * len(reader) / reader.rate) if audio else 0
 
 
 def load(reader: VideoReader) -> Tensor:

@@ -180,15 +180,7 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
             if writer is None:
                 first = frame
                 place = _place(settings, form, frame)
-                writer = VideoWriter(
-                    place,
-                    settings.fps,
-                    format=form.name,
-                    quality=settings.quality,
-                    audio=audio,
-                    metadata=metadata,
-                    loop=settings.loop_count,
-                )
+                writer = _writer(place, form, settings, audio, metadata)
                 preview = None if form.plays else _Preview(settings)
             writer.write(frame)
             if preview:
@@ -210,6 +202,21 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
     stored = result_of(path, "output" if settings.save_output else "temp")
     shown_result = result_of(proxy, "temp") if proxy else stored
     return Saved(path, shown_result, stored, _video(path, proxy, form, frames, audio, settings))
+
+
+def _writer(
+    place: Path, form: Format, settings: Settings, audio: Audio | None, metadata: dict[str, str]
+) -> VideoWriter:
+    """The clip's writer; without the sound, and with a line in the log, where that alone cannot be stored."""
+    about = {"format": form.name, "quality": settings.quality, "metadata": metadata, "loop": settings.loop_count}
+    try:
+        return VideoWriter(place, settings.fps, audio=audio, **about)
+    except T2VError as error:
+        if audio is None:
+            raise
+        writer = VideoWriter(place, settings.fps, **about)
+        log.warning("The clip is saved without sound: %s", error)
+        return writer
 
 
 def _place(settings: Settings, form: Format, frame: Tensor) -> Path:

@@ -8,6 +8,7 @@ from .metadata import embed, json_text, read_embedded
 from .png import still_png
 from .probe import VideoInfo
 from .reader import VideoReader
+from .source import holds_pictures
 from .writer import VideoWriter
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "embed",
     "format_of",
     "frame_rate",
+    "holds_pictures",
     "json_text",
     "read_embedded",
     "still_png",

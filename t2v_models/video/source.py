@@ -10,6 +10,7 @@ import stat
 import tempfile
 import weakref
 from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -143,6 +144,14 @@ def _pictures(path: Path) -> list[str]:
     if count < len(kinds):
         log.warning("%s holds pictures of several kinds: only the %d %s files are read.", path, count, kind)
     return [name for name, ending in kinds.items() if ending == kind]
+
+
+def holds_pictures(names: Iterable[str]) -> bool:
+    """Whether a folder with files of these names is a clip: one is a picture with a number that is not hidden."""
+    return any(
+        Path(name).suffix.lower() in PICTURES and not name.startswith(".") and _last_number(name) is not None
+        for name in names
+    )
 
 
 def _last_number(name: str) -> str | None:

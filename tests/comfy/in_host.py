@@ -18,6 +18,8 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import clip_files  # noqa: F401  (for the checks: this folder is on the path only now)
+
 
 def boot(host: Path, base: Path) -> None:
     """Everything that main.py sets up before it serves, as far as nodes need it."""
