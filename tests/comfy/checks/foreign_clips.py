@@ -256,7 +256,8 @@ def check_folders_of_pictures_of_any_numbering_are_listed_and_read(host):
     for folder, name in (("text", "1.txt"), ("hidden", ".00001.png"), ("unnumbered", "a.png")):
         os.makedirs(os.path.join(inputs, folder))
         Image.new("RGB", (8, 8)).save(os.path.join(inputs, folder, name), "PNG")
-    assert host.module("nodes.host.load_video").clip_names() == sorted(f"sub/{name}/" for name in names)
+    listed = [name for name in host.module("nodes.host.load_video").clip_names() if name.endswith("/")]
+    assert listed == sorted(f"sub/{name}/" for name in names)
     for folder in names:
         images, audio, _, count = load(host, f"sub/{folder}/")
         assert (count, audio) == (11, None), folder
