@@ -208,7 +208,13 @@ def _writer(
     place: Path, form: Format, settings: Settings, audio: Audio | None, metadata: dict[str, str]
 ) -> VideoWriter:
     """The clip's writer; without the sound, and with a line in the log, where that alone cannot be stored."""
-    about = {"format": form.name, "quality": settings.quality, "metadata": metadata, "loop": settings.loop_count}
+    about = {
+        "format": form.name,
+        "quality": settings.quality,
+        "metadata": metadata,
+        "loop": settings.loop_count,
+        "cancelled": comfy.model_management.throw_exception_if_processing_interrupted,
+    }
     try:
         return VideoWriter(place, settings.fps, audio=audio, **about)
     except T2VError as error:

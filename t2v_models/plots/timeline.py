@@ -46,7 +46,10 @@ def draw_windows(settings: Windows, frames: int, fps: float) -> Tensor:
     shown = spans[:_MOST_ROWS]
     weights = window_weights(len(spans[0]), settings.fusion, settings.overlap)
     total = torch.zeros(frames)
+    last = frames - 1 if settings.looped else max(span[-1] for span in shown)
     for span in spans:
+        if span[0] > last:  # it has no frame in the picture
+            break
         total[span] += weights
     canvas, axes = _timeline(len(shown), frames, fps)
     for i, span in enumerate(shown):

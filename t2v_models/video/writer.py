@@ -57,6 +57,7 @@ class VideoWriter:
         metadata: texts by key; a value that is no text is stored as JSON.
         loop: for GIF and WebP, how often the clip is repeated after its first showing; 0 repeats it for ever.
         overwrite: replace an older file at the end. An older folder stays, and the new frames go beside it.
+        cancelled: called four times a second while ffmpeg ends the file; it raises to cancel, and no file is left.
 
     Raises:
         FileExistsError: where the file exists, without `overwrite`.
@@ -75,7 +76,9 @@ class VideoWriter:
         metadata: Mapping[str, Any] | None = None,
         loop: int = 0,
         overwrite: bool = False,
+        cancelled: ffmpeg.Cancelled | None = None,
     ):
+        self._cancelled = cancelled
         self.path = checked_path(path)
         self.fps = frame_rate(fps)
         self.format = choose_format(self.path, format)
@@ -184,7 +187,11 @@ class VideoWriter:
         feed += ["-video_size", f"{stored[0]}x{stored[1]}", "-framerate", str(self.fps), "-i", "pipe:0"]
         tags = [] if self._audio else self._tags(1)
         target = self._target(final=not self._audio)
-        process = ffmpeg.Process([*ffmpeg.statistics(), *feed, *tags, *self._encoder_options(), *target], stdin=True)
+        process = ffmpeg.Process(
+            [*ffmpeg.statistics(), *feed, *tags, *self._encoder_options(), *target],
+            stdin=True,
+            cancelled=self._cancelled,
+        )
         weakref.finalize(self, ffmpeg.Process.close, process)
         self._encoding = _Encoding(size, stored, depth, process)
         return self._encoding
@@ -230,7 +237,7 @@ class VideoWriter:
         return [*movflags, "-f", self.format.muxer, ffmpeg.file_url(path)]
 
     def _finish(self, process: ffmpeg.Process) -> None:
-        status = process.finish()
+        status = process.wait(process.finish)
         if status:
             raise self._failure(status, process)
         count = ffmpeg_text.written_frames(process.stderr())
@@ -275,9 +282,8 @@ class VideoWriter:
         audio = audio.exactly(round(self.frames / self.fps * audio.rate))
         silent = ffmpeg.file_url(self._output.folder / ("silent" + self.format.extension))
         code = ["-map", "0:v", "-map", "1:a", "-c:v", "copy", *self._sound]
-        status, _, stderr = ffmpeg.run(
-            ["-v", "error", "-i", silent, *self._raw(audio), *self._tags(2), *code, *self._target(final=True)]
-        )
+        command = ["-v", "error", "-i", silent, *self._raw(audio), *self._tags(2), *code, *self._target(final=True)]
+        status, _, stderr = ffmpeg.run(command, cancelled=self._cancelled)
         if status:
             why = ffmpeg_text.error_message(stderr, status)
             raise T2VError(f"{self.path.name}: the sound could not be added: {why}; nothing was saved.")

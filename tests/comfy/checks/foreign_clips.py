@@ -275,7 +275,7 @@ def check_a_cancel_is_heard_while_frames_are_skipped_and_sound_is_read(host):
     import folder_paths
 
     path = os.path.join(folder_paths.get_input_directory(), "long.mp4")
-    source = ["-f", "lavfi", "-i", "testsrc=s=1280x720:r=30:d=90", "-f", "lavfi", "-i", "sine=d=90"]
+    source = ["-f", "lavfi", "-i", "testsrc=s=1280x720:r=30:d=30", "-f", "lavfi", "-i", "sine=d=30"]
     ffmpeg = host.module("t2v_models.video.ffmpeg")
     status, _, said = ffmpeg.run([*source, "-c:v", "libx264", "-preset", "ultrafast", path])
     assert not status, said
@@ -284,13 +284,34 @@ def check_a_cancel_is_heard_while_frames_are_skipped_and_sound_is_read(host):
         timer = threading.Timer(after, mm.interrupt_current_processing, (True,))
         timer.start()
         begin = time.monotonic()
-        said = raises(lambda: load(host, "long.mp4", start_frame=2690, width=64, height=64))
+        said = raises(lambda: load(host, "long.mp4", start_frame=890, width=64, height=64))
         waits.append(time.monotonic() - begin - after)
         timer.join()
         mm.interrupt_current_processing(False)
         assert "Interrupt" in said, said
     assert max(waits) < 1.5, waits
     return [round(wait, 2) for wait in waits]
+
+
+def check_a_cancel_is_heard_while_the_file_is_ended(host):
+    import comfy.model_management as mm
+    import psutil
+    import torch
+
+    output, module = fresh(host), host.module("nodes.host.save_video")
+
+    def frames():
+        yield from clip(8)
+        mm.interrupt_current_processing(True)
+
+    sound = {"waveform": torch.zeros(1, 2, 8000), "sample_rate": 8000}
+    for name, audio in (("h264-mp4", None), ("h264-mp4", sound), ("vp9-webm", sound), ("gif", None), ("png", None)):
+        settings = module.Settings(8.0, name, 80, "cut/x", 0, False, True)
+        said = raises(lambda settings=settings, audio=audio: module.save((8, frames()), settings, audio, {}))
+        mm.interrupt_current_processing(False)
+        assert "Interrupt" in said, (name, said)
+        assert not [f for _, _, files in os.walk(output) for f in files], name
+    assert not [p for p in psutil.Process().children() if "ffmpeg" in p.name()]
 
 
 def check_sound_that_a_format_cannot_hold_costs_no_picture(host):
