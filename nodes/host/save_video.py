@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
 import logging
 import math
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -41,6 +39,7 @@ from ...t2v_models.video import (
 from .decoding import checked_vae
 from .load_video import as_audio, check_fits, load
 from .models import chunked_vae
+from .output_names import clip_place
 
 log = logging.getLogger(__name__)
 
@@ -179,7 +178,7 @@ def save(clip: tuple[int, Iterable[Tensor]], settings: Settings, audio: Any, met
             comfy.model_management.throw_exception_if_processing_interrupted()
             if writer is None:
                 first = frame
-                place = _place(settings, form, frame)
+                place = clip_place(settings.prefix, form.extension, frame, save_output=settings.save_output)
                 writer = _writer(place, form, settings, audio, metadata)
                 preview = None if form.plays else _Preview(settings)
             writer.write(frame)
@@ -223,48 +222,6 @@ def _writer(
         writer = VideoWriter(place, settings.fps, **about)
         log.warning("The clip is saved without sound: %s", error)
         return writer
-
-
-def _place(settings: Settings, form: Format, frame: Tensor) -> Path:
-    """The clip's path, by the host's patterns and counter; T2VError where the name leads out of the host's folder."""
-    root = folder_paths.get_output_directory() if settings.save_output else folder_paths.get_temp_directory()
-    height, width = frame.shape[:2]
-    try:
-        os.makedirs(root, exist_ok=True)
-        prefix = re.sub("%date:([^%]*)%", lambda match: _date(match[1]), settings.prefix)
-        _check_inside(prefix, root)
-        folder, name, counter, _, _ = folder_paths.get_save_image_path(prefix, root, width, height)
-    except OSError as error:
-        option = "--output-directory" if settings.save_output else "--temp-directory"
-        raise T2VError(
-            f"The clip cannot be written to {root} under the name {settings.prefix[:80]!r} ({error.strerror}): make room or "
-            f"make the folder writable, give a shorter name, or start ComfyUI with another {option}."
-        ) from error
-    except Exception as error:
-        raise T2VError(f"The name {settings.prefix[:80]!r} leads out of {root}: give one that stays inside.") from error
-    return Path(folder) / f"{name}_{counter:05}_{form.extension}"
-
-
-def _check_inside(prefix: str, root: str) -> None:
-    """Raise ValueError where a name leads out of a folder; the host would print lines of its own before it raises."""
-    top = os.path.abspath(root)
-    folder = os.path.abspath(os.path.join(root, os.path.dirname(os.path.normpath(prefix))))
-    if os.path.commonpath((top, folder)) != top:
-        raise ValueError(prefix)
-
-
-def _date(form: str) -> str:
-    """The present time in the editor's patterns: yyyy, yy, and M, d, h, m, s, single or double."""
-    now = datetime.datetime.now()
-    parts = {"d": now.day, "M": now.month, "h": now.hour, "m": now.minute, "s": now.second}
-
-    def part(match: re.Match[str]) -> str:
-        name = match[0]
-        if name[0] == "y":
-            return {"yy": f"{now.year % 100:02}", "yyyy": str(now.year)}.get(name, name)
-        return str(parts[name[0]]).zfill(len(name))
-
-    return re.sub("dd?|MM?|hh?|mm?|ss?|yyy?y?", part, form)
 
 
 class _Preview:

@@ -274,17 +274,21 @@ def check_a_cancel_is_heard_while_frames_are_skipped_and_sound_is_read(host):
     fresh(host)
     import folder_paths
 
-    path = os.path.join(folder_paths.get_input_directory(), "long.mp4")
-    source = ["-f", "lavfi", "-i", "testsrc=s=1280x720:r=30:d=30", "-f", "lavfi", "-i", "sine=d=30"]
-    ffmpeg = host.module("t2v_models.video.ffmpeg")
-    status, _, said = ffmpeg.run([*source, "-c:v", "libx264", "-preset", "ultrafast", path])
-    assert not status, said
+    folder, ffmpeg = folder_paths.get_input_directory(), host.module("t2v_models.video.ffmpeg")
+    short, path = os.path.join(folder, "short.mp4"), os.path.join(folder, "long.mp4")
+    source = ["-f", "lavfi", "-i", "testsrc=s=1280x720:r=30:d=5", "-f", "lavfi", "-i", "sine=d=5"]
+    for command in (
+        [*source, "-c:v", "libx264", "-preset", "ultrafast", short],
+        ["-stream_loop", "17", "-i", short, "-c", "copy", path],
+    ):
+        status, _, said = ffmpeg.run(command)
+        assert not status, said
     waits = []
     for after in (0.0, 0.2, 0.6):
         timer = threading.Timer(after, mm.interrupt_current_processing, (True,))
         timer.start()
         begin = time.monotonic()
-        said = raises(lambda: load(host, "long.mp4", start_frame=890, width=64, height=64))
+        said = raises(lambda: load(host, "long.mp4", start_frame=2690, width=64, height=64))
         waits.append(time.monotonic() - begin - after)
         timer.join()
         mm.interrupt_current_processing(False)
