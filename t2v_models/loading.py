@@ -99,6 +99,10 @@ def load_tokenizer(path: Path | None, width: int = 0) -> Any:
     """
     from transformers import CLIPTokenizer
 
+    from .checkpoints.tokenizer_files import check_tokenizer
+
+    if path is not None:
+        check_tokenizer(path)
     fault = None
     try:
         tokenizer = CLIPTokenizer.from_pretrained(path or CLIP)

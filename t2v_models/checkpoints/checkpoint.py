@@ -12,17 +12,18 @@ from typing import Any
 
 import torch
 
-from ..errors import T2VError
+from ..errors import AGAIN, T2VError
 from ..families import FAMILIES, Defaults, Family, family_for
 from ..unet import UNet3D, UNetConfig
-from . import diffusers_layout, native, text_encoder, vae
+from . import configs, diffusers_layout, native, text_encoder, vae
+from .configs import checked, checked_scheduler
 from .detect import Part, unet_config
-from .files import file_metadata, read_file
+from .files import file_metadata, read_file, reading
 from .hints import family_hints
 from .info import CheckpointInfo, PartInfo, dtype_name
 from .layouts import Layout
 from .locate import Found, add_parts, find
-from .tensors import FLOAT8, LazyDict, LazyTensor, as_lazy, load_all, main_dtype
+from .tensors import FLOAT8, LazyDict, LazyTensor, as_lazy, is_finite, load_all, main_dtype
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ class Checkpoint:
             found.configs["unet"] = native.unet_json(self.saved) or found.configs.get("unet", {})
             scheduler = self.saved.get("scheduler")
             if scheduler and isinstance(scheduler, dict):
-                found.configs.setdefault("scheduler", scheduler)
+                found.configs.setdefault("scheduler", checked_scheduler(scheduler, f"{path}: its saved scheduler"))
             hints = diffusers_layout.config_hints(found.configs["unet"])
             self._unet = _UNet(found.parts["unet"], *unet_config(found.parts["unet"], path, hints))
 
@@ -69,7 +70,8 @@ class Checkpoint:
         This property, `config` and `layout` raise T2VError where there is no UNet.
         """
         unet = self._recognised()
-        hints = family_hints(self._found, unet.part, unet.layout, self.path)
+        with reading(self.path):
+            hints = family_hints(self._found, unet.part, unet.layout, self.path)
         return family_for(unet.config, hints | ({"family": self._named_family} if self._named_family else {}))
 
     @property
@@ -131,7 +133,8 @@ class Checkpoint:
         if part is None:
             return None
         convert = vae.from_ldm if part.layout == "ldm" else vae.from_diffusers
-        return convert(part.tensors, self.path)
+        with reading(self.path):
+            return convert(part.tensors, self.path)
 
     def lazy_text_encoder(self) -> LazyDict | None:
         """The text encoder under the names of transformers' CLIPTextModel ("text_model.…"), unread."""
@@ -139,7 +142,8 @@ class Checkpoint:
         if part is None:
             return None
         convert = text_encoder.from_openclip if part.layout == "openclip" else text_encoder.from_transformers
-        return convert(part.tensors, self.path)
+        with reading(self.path):
+            return convert(part.tensors, self.path)
 
     def lazy_parts(self) -> dict[str, LazyDict]:
         """All parts by kind, under the names of their classes, unread; image parts keep their own names."""
@@ -155,8 +159,14 @@ class Checkpoint:
         return dict(settings) if isinstance(settings, dict) else {}
 
     def unet(self) -> StateDict:
-        """Read the UNet's weights, under the names of `UNet3D`; they are views of the mapped file."""
-        return load_all(self.lazy_unet())
+        """Read the UNet's weights, under the names of `UNet3D`; T2VError where one holds NaN or infinity."""
+        return {name: self.finite(name, tensor.load()) for name, tensor in self.lazy_unet().items()}
+
+    def finite(self, name: str, weight: torch.Tensor) -> torch.Tensor:
+        """Return a weight; T2VError, which names the checkpoint, where it holds NaN or infinity."""
+        if not is_finite(weight):
+            raise T2VError(f"{self.path} holds values that are no numbers (NaN or infinity) in {name}. {AGAIN}")
+        return weight
 
     def vae(self) -> StateDict | None:
         """Read the VAE's weights, under the names of diffusers' AutoencoderKL; None where there is no VAE."""
@@ -185,14 +195,27 @@ class Checkpoint:
         if tensors is None:
             raise self._missing("VAE")
         scale = self.family.vae_scale if self._unet else 0.18215
-        return vae.config_of(tensors, scale) | self._found.configs.get("vae", {})
+        return vae.config_of(tensors, scale) | checked(
+            self._found.configs.get("vae", {}), configs.VAE, f"{self.path}: its VAE's config.json"
+        )
 
     def text_encoder_config(self) -> dict[str, Any]:
         """Return the configuration of transformers' CLIPTextModel; T2VError where there is no text encoder."""
         tensors = self.lazy_text_encoder()
         if tensors is None:
             raise self._missing("text encoder")
-        return text_encoder.config_of(tensors) | self._found.configs.get("text_encoder", {})
+        computed = text_encoder.config_of(tensors)
+        given = checked(
+            self._found.configs.get("text_encoder", {}),
+            configs.TEXT_ENCODER,
+            f"{self.path}: its text encoder's config.json",
+        )
+        heads = given.get("num_attention_heads", 1)
+        if computed["hidden_size"] % heads:
+            raise T2VError(
+                f"{self.path} has a text encoder {computed['hidden_size']} wide, and {heads} heads do not fit it."
+            )
+        return computed | given
 
     def scheduler_config(self) -> dict[str, Any]:
         """Return the noise schedule as the configuration of a diffusers scheduler.
@@ -239,9 +262,12 @@ def open_checkpoint(path: Source | Checkpoint, *, family: str | None = None) -> 
         raise T2VError(f"Family {family!r} is not known: choose one of {', '.join(FAMILIES)}.")
     if isinstance(path, Mapping):
         source, found = "the state dict", Found()
-        add_parts(found, as_lazy(path), None)
+        with reading(source):
+            add_parts(found, as_lazy(path), None)
     else:
-        source, found = str(Path(path)), find(Path(path))
+        source = str(Path(path))
+        with reading(source):
+            found = find(Path(path))
     if not found.parts:
         if found.problems:
             raise found.problems[0]
@@ -250,7 +276,8 @@ def open_checkpoint(path: Source | Checkpoint, *, family: str | None = None) -> 
         raise found.problems[0]
     for problem in found.problems:
         log.warning("%s", problem)
-    return Checkpoint(source, found, family)
+    with reading(source):
+        return Checkpoint(source, found, family)
 
 
 def inspect(path: Source) -> CheckpointInfo:
@@ -274,7 +301,7 @@ def load_unet(
     Args:
         path: any of the layouts in `LAYOUTS`, or an open checkpoint.
         dtype: of the weights. None keeps the file's; float8 becomes bfloat16, which holds it exactly.
-        device: of the weights. On a CPU they are views of the mapped file, unless the type changes.
+        device: of the weights. None of them is a view of the file.
         operations: the layer classes of `UNet3D`; with a host's, float8 weights stay as they are.
 
     Raises:
@@ -288,13 +315,13 @@ def load_unet(
             dtype = torch.bfloat16 if operations is None else None
     options = {} if operations is None else {"operations": operations}
     unet = UNet3D(checkpoint.config, device="meta", **options)
-    state_dict = {name: tensor.to(dtype).load().to(device) for name, tensor in tensors.items()}
+    state_dict = {name: checkpoint.finite(name, tensor.to(dtype).load()).to(device) for name, tensor in tensors.items()}
     unet.load_state_dict(state_dict, assign=True)
     return unet.eval().requires_grad_(False)
 
 
 def load_state_dict(path: str | os.PathLike[str]) -> StateDict:
-    """Read every tensor of a file by its own name, without running code in it; they are views of the mapped file.
+    """Read every tensor of a file by its own name, without running code in it.
 
     Raises:
         T2VError: where the file is damaged, or holds no tensors.

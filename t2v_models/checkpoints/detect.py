@@ -17,7 +17,7 @@ import torch
 from ..errors import T2VError
 from ..unet import UNetConfig
 from . import diffusers_layout, modelscope, native, videocrafter
-from .layouts import Layout, MissingKey, any_with, shapes_of
+from .layouts import MOST_BLOCKS, WIDEST, Layout, MissingKey, any_with, shapes_of
 from .tensors import FLOAT8, LazyDict, LazyTensor
 from .wrappers import without_wrappers
 
@@ -226,6 +226,9 @@ REMEDY = "Download it again, and compare its size with its source's; a model wit
 
 def _complete(fields: dict[str, Any], hints: Mapping[str, Any], source: str) -> UNetConfig:
     """Complete the fields that follow from shapes with a config.json's hints and the values of all published models."""
+    if fields["num_res_blocks"] > MOST_BLOCKS or max(fields["channels"]) > WIDEST:
+        blocks, widest = fields["num_res_blocks"], max(fields["channels"])
+        raise T2VError(f"{source} makes no UNet: {blocks} blocks a level of up to {widest} channels. {REMEDY}")
     init_width = fields.pop("init_width", None)
     fields = dict(hints) | fields
     transformed = [c for c, has in zip(fields["channels"], fields["attention_levels"], strict=True) if has]

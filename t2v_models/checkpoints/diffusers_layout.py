@@ -10,7 +10,8 @@ import re
 from typing import Any
 
 from ..unet import UNetConfig
-from .layouts import Layout, MissingKey, Shape, Shapes, any_with, size_of
+from .configs import is_number
+from .layouts import MOST_BLOCKS, Layout, MissingKey, Shape, Shapes, any_with, size_of
 
 _ROOTS = {
     "time_embed.0": "time_embedding.linear_1",
@@ -83,6 +84,8 @@ def infer(shapes: Shapes) -> dict[str, Any]:
         MissingKey: where a tensor is missing that a field needs.
     """
     levels = 1 + max((int(m[1]) for n in shapes if (m := re.match(r"down_blocks\.(\d{1,3})\.", n))), default=-1)
+    if levels > MOST_BLOCKS:
+        raise MissingKey(f"{levels} levels, and {MOST_BLOCKS} are possible")
     if not levels:
         raise MissingKey("missing: down_blocks.0.resnets.0.conv1.weight")
     resnets = {int(m[1]) for n in shapes if (m := re.match(r"down_blocks\.0\.resnets\.(\d{1,3})\.", n))}
@@ -137,7 +140,7 @@ def config_hints(config: dict[str, Any]) -> dict[str, Any]:
         ("norm_eps", config.get("norm_eps"), (int, float)),
         ("default_fps", config.get("default_fps"), (int, float)),
     ):
-        if isinstance(value, types) and not isinstance(value, bool) and value > 0:
+        if isinstance(value, types) and is_number(value) and value > 0:
             hints[field] = value
     return hints
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import torch
 
-from ..errors import AGAIN, T2VError
+from ..errors import AGAIN, T2VError, is_out_of_memory
 from ..foreign import MOST_JSON, Budget, parse_json, quoted, read_json_file
 from .tensors import LONGEST_NAME, MAX_DIMENSIONS, MAX_SIZE, LazyDict, LazyTensor, SourceFile, Stored
 
@@ -75,7 +75,9 @@ def reading(path: str | os.PathLike[str]) -> Iterator[None]:
         raise T2VError(
             f"{path} cannot be read ({quoted(error)}): check the disk and the file's permissions."
         ) from error
-    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RecursionError, struct.error) as error:
+    except (ValueError, LookupError, TypeError, AttributeError, ArithmeticError, RuntimeError, struct.error) as error:
+        if is_out_of_memory(error):
+            raise
         raise T2VError(f"{path} is damaged ({type(error).__name__}: {quoted(error)}). {AGAIN}") from error
 
 

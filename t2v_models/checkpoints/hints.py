@@ -6,11 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from ..errors import AGAIN, T2VError
 from ..families import family_called
+from .configs import is_plain
 from .detect import Part
 from .layouts import Layout
 from .locate import Found
-from .tensors import LazyDict
+from .tensors import LazyDict, LazyTensor
 
 _VIDEOLCM_STEPS = (435_000, 544_000)
 """Training steps at which VideoLCM was published; its shapes are TF-T2V's."""
@@ -31,25 +33,31 @@ def family_hints(found: Found, part: Part, layout: Layout, path: str) -> dict[st
         layout: the UNet's layout.
         path: where the checkpoint is, whose last names may be a fine-tune's.
     """
-    hints = _from_tensors(found.extra, part, layout)
+    hints = _from_tensors(found.extra, part, layout, path)
     hints |= _from_scheduler(found.configs.get("scheduler", {}))
     config = found.configs.get("unet", {})
     hints |= _from_names(config, path)
     if isinstance(config.get("t2v"), dict):
-        hints |= {name: value for name, value in config["t2v"].items() if isinstance(name, str)}
+        hints |= {name: value for name, value in config["t2v"].items() if is_plain(value)}
     return hints
 
 
-def _from_tensors(extra: LazyDict, part: Part, layout: Layout) -> dict[str, Any]:
+def _is_one_number(tensor: LazyTensor) -> bool:
+    return tensor.numel == 1 and not tensor.dtype.is_floating_point
+
+
+def _from_tensors(extra: LazyDict, part: Part, layout: Layout, path: str) -> dict[str, Any]:
     """Read the training step, the wrapper of ModelScope's layout, and VideoCrafter's buffers."""
     hints: dict[str, Any] = {}
-    step = int(extra["step"].load()) if "step" in extra else 0
+    step = int(extra["step"].load()) if "step" in extra and _is_one_number(extra["step"]) else 0
     if part.blank_channels:
         hints["family"] = "videolcm" if step in _VIDEOLCM_STEPS else "tf-t2v"
     elif layout.name == "modelscope" and part.prefix.startswith("state_dict."):
         hints["family"] = "modelscope" if step in _MODELSCOPE_STEPS else "vgen"  # ModelScope's own has no wrapper
-    if "scale_arr" in extra:
+    if "scale_arr" in extra and extra["scale_arr"].numel:
         base = float(extra["scale_arr"].load().flatten()[-1])
+        if not 0 < base <= 1:
+            raise T2VError(f"{path} scales its latents by {base}, and a number from 0 to 1 is wanted. {AGAIN}")
         hints["scale_base"] = next((known for known in _SCALES if abs(base - known) < 0.002), round(base, 4))
     if "v_pred" in extra:
         hints["prediction_type"] = "v_prediction"
@@ -73,12 +81,12 @@ def _from_scheduler(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 def _from_names(config: Mapping[str, Any], path: str) -> dict[str, Any]:
     """Read a fine-tune's name from the configuration and the path; where there is none, the configuration's size."""
-    called = family_called(str(config.get("_name_or_path", "")), *Path(path).parts[-2:])
+    called = family_called(str(config.get("_name_or_path", ""))[:1000], *Path(path).parts[-2:])
     if called:
         return {"called": called}
     size = config.get("sample_size")  # which fine-tunes leave at ModelScope's
     if isinstance(size, int) and size > 0:
         size = [size, size]
-    if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and n > 0 for n in size):
+    if isinstance(size, (list, tuple)) and len(size) == 2 and all(type(n) is int and 0 < n <= 1 << 16 for n in size):
         return {"height": 8 * size[0], "width": 8 * size[1]}
     return {}

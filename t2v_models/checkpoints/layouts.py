@@ -23,6 +23,10 @@ Shapes = Mapping[str, Shape]
 """Name -> shape of a set of tensors."""
 
 
+MOST_BLOCKS, WIDEST = 12, 1 << 16
+"""The most levels of a UNet, blocks of a level, and channels: published ones have 4, 3 and 2560."""
+
+
 class MissingKey(T2VError):
     """A tensor is missing without which the configuration of the network cannot be inferred."""
 

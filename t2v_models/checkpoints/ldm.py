@@ -6,7 +6,7 @@ import re
 from typing import Any
 
 from ..unet import UNetConfig
-from .layouts import MissingKey, Shape, Shapes, any_with, size_of
+from .layouts import MOST_BLOCKS, MissingKey, Shape, Shapes, any_with, size_of
 
 _INNER = (
     (".temporal_conv.", ".temopral_conv."),  # so spelled in every published file
@@ -86,6 +86,8 @@ def _levels(shapes: Shapes) -> tuple[list[list[int]], tuple[bool, ...]]:
         else:
             levels[-1].append(index)
     levels = [blocks for blocks in levels if blocks]
+    if len(levels) > MOST_BLOCKS:
+        raise MissingKey(f"{len(levels)} levels, and {MOST_BLOCKS} are possible")
     if not levels:
         raise MissingKey("missing: input_blocks.1.0.in_layers.2.weight")
     return levels, tuple(any("transformer_blocks" in layer for i in blocks for layer in groups[i]) for blocks in levels)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import T2VError
+from .configs import checked_scheduler
 from .detect import Part, find_parts, is_of_images
 from .files import read_file
 from .folders import SUBFOLDERS, is_diffusers, read_json, weights_in
@@ -58,7 +59,8 @@ def _find_in_diffusers_folder(folder: Path, found: Found) -> None:
             _find_in_folder(part, found, optional=name.startswith("image_"))
     scheduler = read_json(folder / "scheduler" / "scheduler_config.json")
     if scheduler:
-        found.configs["scheduler"] = scheduler
+        source = f"{folder / 'scheduler' / 'scheduler_config.json'}"
+        found.configs["scheduler"] = checked_scheduler(scheduler, source)
     found.tokenizer = _tokenizer_in(folder)
     if not found.parts and not found.problems:
         raise T2VError(f"{folder} is a diffusers folder without weights: download its unet, vae and text_encoder.")

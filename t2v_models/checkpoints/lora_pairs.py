@@ -13,7 +13,7 @@ from ..errors import AGAIN, T2VError
 from ..foreign import quoted
 from ..unet import PRESETS, UNetConfig
 from .detect import LAYOUTS
-from .tensors import FLOAT8, LazyTensor
+from .tensors import LazyTensor, is_finite
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def check_halves(path: Path, name: str, pair: LoraPair) -> None:
 def finite(path: Path, name: str, tensor: LazyTensor) -> torch.Tensor:
     """Read a tensor of a LoRA; T2VError where it holds NaN or infinity."""
     value = tensor.load()
-    if not (value.float() if value.dtype in FLOAT8 else value).isfinite().all():
+    if not is_finite(value):
         raise T2VError(
             f"{path} holds values that are no numbers (NaN or infinity, the first in {quoted(name)}): its training "
             "failed. Choose another LoRA, or an earlier save of this one."

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import re
 from typing import Any
 
 import torch
 
+from ..errors import T2VError
+from ..foreign import parse_json
 from ..texts import strict_json
 from . import ldm
+from .configs import is_number
 from .layouts import Layout, Shapes
 from .tensors import LazyDict
 
@@ -32,10 +34,12 @@ def saved_config(tensors: LazyDict) -> dict[str, Any]:
     if tensor is None or tensor.dtype != torch.uint8 or tensor.numel > 1 << 20:
         return {}
     try:
-        config = json.loads(bytes(tensor.load().flatten().tolist()))
-    except (ValueError, RecursionError):
+        config = parse_json(bytes(tensor.load().flatten().tolist()), CONFIG_KEY)
+    except T2VError:
         return {}
-    return config if isinstance(config, dict) else {}
+    config = config if isinstance(config, dict) else {}
+    scale = config.get("scale_factor", 1.0)
+    return config if is_number(scale) and 0 < scale < 1e3 else {}
 
 
 def unet_json(config: dict[str, Any]) -> dict[str, Any]:

@@ -161,6 +161,13 @@ def load_all(tensors: LazyDict) -> dict[str, torch.Tensor]:
     return {name: tensor.load() for name, tensor in tensors.items()}
 
 
+def is_finite(tensor: torch.Tensor) -> bool:
+    """Whether a tensor holds neither NaN nor infinity; one quick pass, since its extremes say so."""
+    if tensor.dtype in FLOAT8:
+        tensor = tensor.to(torch.bfloat16)
+    return not tensor.dtype.is_floating_point or not tensor.numel() or all(e.isfinite() for e in tensor.aminmax())
+
+
 def main_dtype(tensors: LazyDict) -> torch.dtype:
     """Return the floating point type of most elements; float32 where there is none."""
     sizes: dict[torch.dtype, int] = {}

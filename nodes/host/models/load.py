@@ -9,7 +9,8 @@ from typing import Any
 import comfy.utils
 import torch
 
-from ....t2v_models.checkpoints import Checkpoint, open_checkpoint
+from ....t2v_models.checkpoints import Checkpoint, load_state_dict, open_checkpoint
+from ....t2v_models.checkpoints.wrappers import without_wrappers
 from ....t2v_models.errors import T2VError
 from . import folders
 from .model import WEIGHT_DTYPES, load_model
@@ -49,7 +50,7 @@ def load_text_encoder(path: Path, disable_dynamic: bool = False) -> Any:
 
 def load_other_text_encoder(path: Path, disable_dynamic: bool = False) -> Any:
     """Load a CLIP from a file that holds nothing else."""
-    clip = load_clip(comfy.utils.load_torch_file(str(path), safe_load=True), disable_dynamic=disable_dynamic)
+    clip = load_clip(_other(path), disable_dynamic=disable_dynamic)
     return _reloaded_by(clip, load_other_text_encoder, path)
 
 
@@ -60,11 +61,16 @@ def load_autoencoder(path: Path, disable_dynamic: bool = False) -> Any:
 
 def load_other_autoencoder(path: Path, disable_dynamic: bool = False) -> Any:
     """Load a VAE from a file of its own, or from a whole Stable Diffusion checkpoint."""
-    state_dict = comfy.utils.load_torch_file(str(path), safe_load=True)
+    state_dict = _other(path)
     prefix = "first_stage_model."
     if any(key.startswith(prefix) for key in state_dict):
         state_dict = comfy.utils.state_dict_prefix_replace(state_dict, {prefix: ""}, filter_keys=True)
     return _reloaded_by(load_vae(state_dict), load_other_autoencoder, path)
+
+
+def _other(path: Path) -> dict[str, torch.Tensor]:
+    """Read a file that is not a whole model, without running code in it, by its names without wrappers."""
+    return without_wrappers(load_state_dict(path), around=True)
 
 
 def _unet(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:

@@ -13,6 +13,7 @@ import folder_paths
 import torch
 from torch import Tensor
 
+from ....t2v_models.checkpoints.tokenizer_files import check_tokenizer
 from ....t2v_models.errors import T2VError
 from .. import compat
 
@@ -54,6 +55,7 @@ def load_clip(
             "The text encoder is neither OpenCLIP ViT-H nor CLIP ViT-L, and there is no config.json or tokenizer "
             "folder beside it: choose the text encoder that the model was trained with."
         )
+    check_tokenizer(Path(tokenizer))
     state_dict = _prefixed(state_dict)
     target = types.SimpleNamespace(
         params={},
