@@ -10,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .arguments import Progress, is_guided, warn_of_unused
+from .arguments import Progress, check_memory, is_guided, warn_of_unused
 from .conditions import Conditions, predict
 from .errors import T2VError
 from .families import Family
 from .fingerprint import schedule_digest, weights_digest
 from .request import ClipRequest
 from .sampling.guidance import classifier_free, rescale
-from .sampling.scenes import equal_length, equal_shape
+from .sampling.scenes import MOST_TOKENS, equal_length, equal_shape
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
 from .unet import UNet3D, UNetConfig
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from .request import ClipOptions
 
 log = logging.getLogger(__name__)
+
+MOST_ROWS = 256
+"""Windows of tokens that the text encoder is given at a time, for memory."""
 
 
 @dataclass(frozen=True)
@@ -83,8 +86,8 @@ class Pipeline:
     @torch.no_grad()
     def __call__(
         self,
-        prompt: str | Sequence[str] = "",
-        negative_prompt: str | Sequence[str] = "",
+        prompt: str | Sequence[str] | None = "",
+        negative_prompt: str | Sequence[str] | None = "",
         *,
         progress: Progress | None = None,
         decode: bool = True,
@@ -93,7 +96,7 @@ class Pipeline:
         """Make one video per prompt.
 
         Args:
-            prompt: one text or several.
+            prompt: one text or several; None is no text.
             negative_prompt: what the videos must not show: one text, or one per prompt.
             progress: called with (done, total) after every step; it may raise to cancel.
             decode: False leaves `Video.frames` empty.
@@ -103,7 +106,7 @@ class Pipeline:
                 guidance_rescale: 0..1, see `t2v_models.sampling.guidance.rescale`; the model's default where None.
                 eta: 0..1, share of the noise that DDIM draws anew at every step; the model's default where None.
                 seed: of the first video, 0 if left out; the next has seed + 1 and so on, so that each can be made alone.
-                video: (b, t, h, w, 3), 0..1, a video to start from, and
+                video: (b, t, h, w, 3), 0..1, or uint8, 0..255, or a list of pictures: a video to start from, and
                 strength: how much of it to replace, 0 < strength <= 1.
                 latents: (b, 4, t, h/8, w/8) standard normal noise to use instead of the seed's.
                 story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`.
@@ -114,6 +117,7 @@ class Pipeline:
             T2VError: for values that no video can be made with.
         """
         request = ClipRequest.of_prompts(self, prompt, negative_prompt, **options)
+        check_memory(request.shape, decoded=decode)
         if self.family.upscaler and request.video is None:
             log.warning("%s is not made for videos from noise: give it one by video= and strength=.", self.family.title)
         context = self._encode(request)
@@ -222,15 +226,20 @@ class Pipeline:
         """Texts -> (texts, 77 k, d), CLIP's last hidden states; a text longer than 75 tokens fills k windows, as in ComfyUI."""
         tokenizer = self.tokenizer
         room = tokenizer.model_max_length - 2
-        ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+        ids = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
         windows = max(1, *(-(-len(each) // room) for each in ids))
+        if windows * len(ids) * tokenizer.model_max_length > MOST_TOKENS:
+            raise T2VError(
+                f"{len(ids)} texts of up to {max(map(len, ids))} tokens are too many: shorten the long ones."
+            )
         pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
         rows = []
         for each in ids:
             for start in range(0, windows * room, room):
                 row = [tokenizer.bos_token_id, *each[start : start + room], tokenizer.eos_token_id]
                 rows.append(row + [pad] * (tokenizer.model_max_length - len(row)))
-        hidden: Tensor = self.text_encoder(torch.tensor(rows, device=self.device)).last_hidden_state
+        parts = torch.tensor(rows, device=self.device).split(MOST_ROWS)
+        hidden = torch.cat([self.text_encoder(part).last_hidden_state for part in parts])
         return hidden.reshape(len(ids), -1, hidden.shape[-1])
 
     def encode_video(self, video: Tensor, chunk: int = 8) -> Tensor:

@@ -12,12 +12,16 @@ from .arguments import (
     checked_scale,
     checked_seed,
     checked_shape,
+    checked_share,
     checked_steps,
+    real_number,
 )
+from .arrays import finite_tensor, pixels
 from .errors import T2VError
 from .sampling.scenes import Story
 from .sampling.story import parse_story, with_negative
 from .sampling.windows import Windows
+from .texts import checked_text
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -128,8 +132,8 @@ class ClipRequest(Request):
     def of_prompts(
         cls,
         model: ClipModel,
-        prompt: str | Sequence[str],
-        negative_prompt: str | Sequence[str],
+        prompt: str | Sequence[str] | None,
+        negative_prompt: str | Sequence[str] | None,
         *,
         guidance_rescale: float | None = None,
         scheduler: str | None = None,
@@ -148,23 +152,30 @@ class ClipRequest(Request):
         """
         prompts, negatives = _texts(prompt, negative_prompt, story)
         if video is not None:
+            several = isinstance(video, (list, tuple))
+            video = pixels(video, "video")
+            video = video[None] if several and video.ndim == 4 else video  # a list of pictures is one video
             if video.ndim != 5 or video.shape[0] != len(prompts) or video.shape[-1] != 3:
                 raise T2VError(f"video has shape {tuple(video.shape)}: ({len(prompts)}, t, h, w, 3) is wanted.")
             options |= dict(zip(("frames", "height", "width"), video.shape[1:4], strict=True))
         common = Request.checked(model, len(prompts), **options)
-        if not 0 < strength <= 1:
+        if not 0 < (strength := real_number(strength, "strength")) <= 1:
             raise T2VError(f"strength is {strength}: more than 0 and at most 1 is wanted.")
+        latents = None if latents is None else finite_tensor(latents, "latents")
         if latents is not None and tuple(latents.shape) != common.shape:
             raise T2VError(f"latents has shape {tuple(latents.shape)}: {common.shape} is wanted.")
+        own = model.family
         frames = common.shape[2]
         return cls(
             **vars(common),
             prompts=prompts,
             negatives=negatives,
             story=None if story is None else parse_story(with_negative(story, negatives[0]), frames, common.fps),
-            guidance_rescale=model.family.guidance_rescale if guidance_rescale is None else guidance_rescale,
-            scheduler=scheduler or model.defaults.scheduler,
-            eta=model.family.eta if eta is None else eta,
+            guidance_rescale=checked_share(
+                own.guidance_rescale if guidance_rescale is None else guidance_rescale, "guidance_rescale"
+            ),
+            scheduler=checked_text(scheduler or model.defaults.scheduler, "scheduler"),
+            eta=checked_share(own.eta if eta is None else eta, "eta"),
             video=video,
             strength=strength,
             latents=latents,
@@ -172,12 +183,23 @@ class ClipRequest(Request):
         )
 
 
+def _each(texts: str | Sequence[str] | None, what: str) -> tuple[str, ...]:
+    """One text or several as a tuple; None is no text, as in diffusers. T2VError for anything else."""
+    if texts is None or isinstance(texts, str):
+        texts = (texts or "",)
+    if isinstance(texts, (bytes, dict)) or not hasattr(texts, "__iter__"):
+        raise T2VError(f"{what} is of type {type(texts).__name__}: a text is wanted, or a list of them.")
+    return tuple(checked_text("" if text is None else text, what) for text in texts)
+
+
 def _texts(
-    prompt: str | Sequence[str], negative_prompt: str | Sequence[str], story: str | None
+    prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, story: str | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The prompts and their negative prompts, as many of each as videos; T2VError where they do not fit each other."""
-    prompts = (prompt,) if isinstance(prompt, str) else tuple(prompt)
-    negatives = (negative_prompt,) * len(prompts) if isinstance(negative_prompt, str) else tuple(negative_prompt)
+    prompts = _each(prompt, "The prompt")
+    negatives = _each(negative_prompt, "The negative prompt")
+    if negative_prompt is None or isinstance(negative_prompt, str):
+        negatives *= len(prompts)
     if not prompts:
         raise T2VError("No prompt is given: at least one is wanted.")
     if story is not None and any(prompts):

@@ -1,6 +1,7 @@
 """Our pipeline against diffusers' own on the same small model, and what must hold for any model."""
 
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ import torch
 from t2v_models import Film, load_pipeline
 from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
+from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.schedulers import SCHEDULERS, build_scheduler
 from t2v_models.sampling.windows import Windows
 
@@ -194,9 +196,27 @@ def test_wrong_value_is_refused_with_the_wanted_one(pipeline, wrong, message):
         pipeline("a", **{**CALL, **wrong})
 
 
-def test_nan_is_reported_with_the_dtype_and_the_remedy(pipeline):
-    with pytest.raises(T2VError, match=r"float32.*dtype=torch\.float32"):
-        pipeline("a", **CALL, latents=torch.full((1, 4, 3, 6, 8), float("nan")))
+@pytest.mark.parametrize(
+    ("dtype", "remedy"),
+    [
+        (torch.float16, r"float16.*dtype=torch\.float32"),
+        (torch.float32, r"float32.*leave LoRAs out.*lower the guidance scale"),
+        (torch.bfloat16, r"bfloat16.*dtype=torch\.float32.*leave LoRAs out"),
+    ],
+)
+def test_nan_is_reported_with_the_dtype_and_the_remedy(dtype, remedy):
+    model = SimpleNamespace(unet=SimpleNamespace(dtype=dtype))
+    for value in ("nan", "inf", "-inf"):
+        with pytest.raises(T2VError, match=remedy) as error:
+            Pipeline.check_finite(model, torch.full((1, 4, 3, 6, 8), float(value)))
+        assert ("fp32" in str(error.value)) == (dtype != torch.float32)
+
+
+def test_weights_of_nan_end_in_that_sentence(pipeline, monkeypatch):
+    weight = next(pipeline.unet.parameters())
+    monkeypatch.setattr(weight, "data", torch.full_like(weight, float("nan")))
+    with pytest.raises(T2VError, match="leave LoRAs out, try another model file"):
+        pipeline("a", **CALL)
 
 
 def test_story_of_one_scene_equals_its_prompt(pipeline):

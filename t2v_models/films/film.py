@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..arguments import Progress, warn_of_unused
+from ..arguments import Progress, check_memory, real_number, warn_of_unused, whole_number
+from ..arrays import pixels
 from ..errors import T2VError
 from ..request import Request
 from ..sampling.story import parse_story, with_negative
@@ -59,7 +60,7 @@ class Film:
         self,
         model: FilmModel,
         story: str,
-        negative_prompt: str = "",
+        negative_prompt: str | None = "",
         *,
         method: str | None = None,
         window: Windows | None = None,
@@ -71,6 +72,8 @@ class Film:
         preview: Callable[[Tensor], None] | None = None,
         **options: Unpack[Options],
     ) -> None:
+        clip = None if clip is None else pixels(clip, "clip")
+        candidates = whole_number(candidates, "candidates")
         self.method = method or ("windows" if clip is None else "endless")
         _check_method(self.method, clip, candidates)
         if clip is not None:
@@ -82,6 +85,7 @@ class Film:
             self.shape = (*self.shape[:2], len(clip) + self.shape[2], *self.shape[3:])
             # a window that continues a clip reaches back into it, and before its first frame
             reach = max(self.shape[2], model.defaults.frames)
+        check_memory(self.shape, decoded=False)
         text = with_negative(story, negative_prompt)
         settings = Settings(
             steps=request.steps,
@@ -90,6 +94,8 @@ class Film:
             window=_window(window or usual_windows(model.defaults.frames, reach), reach, self.method),
             candidates=candidates,
         )
+        if fps_condition is not None:
+            fps_condition = real_number(fps_condition, "fps_condition")
         rate = fps_condition or request.fps_condition or request.fps
         parsed = parse_story(text, self.shape[2], self.fps)
         warn_of_unused(parsed.negatives, model, settings.guidance_scale)

@@ -80,8 +80,10 @@ def parse_story(text: str, frames: int, fps: float) -> Story:
     return Story(scenes, frames, negatives)
 
 
-def with_negative(text: str, negative: str) -> str:
-    """Add a negative line for the whole clip to a story's text."""
+def with_negative(text: str, negative: str | None) -> str:
+    """Add a negative line for the whole clip to a story's text; a negative prompt of None is none."""
+    checked_text(text, "The story", MOST_STORY)
+    negative = "" if negative is None else checked_text(negative, "The negative prompt")
     negative = " ".join(word for word in negative.split() if word != "/")  # on one line, whatever it holds
     return f"{text}\nnegative: {negative}" if negative else text
 
