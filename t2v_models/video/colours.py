@@ -15,8 +15,8 @@ SCALER = "accurate_rnd+full_chroma_int+full_chroma_inp+lanczos"
 HDR_WHITE = 203
 """Light of a white surface in an HDR picture, in nits (ITU-R BT.2408-7, section 2.1); it becomes the white of the frames."""
 
-_BRIGHTEST = 1000
-"""Light in nits up to which brightness is told apart between the two curves; whatever is above `HDR_WHITE` is white."""
+_BRIGHTEST = 2 * HDR_WHITE
+"""Light in nits that the linear numbers between the two curves reach; in the end whatever is above `HDR_WHITE` is white."""
 
 _MATRICES = {"bt709", "fcc", "bt470bg", "smpte170m", "smpte240m", "bt2020nc", "gbr"}
 """Colour matrices that swscale converts."""
@@ -52,14 +52,14 @@ def colour_filters(info: VideoInfo) -> list[str]:
 
 
 def tone_mapping(info: VideoInfo) -> list[str]:
-    """Return the filters from PQ or HLG to BT.709: to linear light, to other primaries, to BT.709's curve; else none."""
+    """Return the filters from PQ or HLG to BT.709: to linear light, to other primaries, to a screen's curve; else none."""
     curve = _CURVES_OF_HDR.get(info.transfer or "")
     if curve is None:
         return []
     matrix = "" if info.pixels.startswith(("gb", "rgb", "bgr")) else ":in_color_matrix=bt2020"
     linear = f"clip({curve.format(e='(val/maxval)')}/{_BRIGHTEST}\\,0\\,1)*maxval"
     light = f"clip(val/maxval*{_BRIGHTEST}/{HDR_WHITE}\\,0\\,1)"
-    encoded = f"if(lt({light}\\,0.018)\\,4.5*{light}\\,1.099*pow({light}\\,0.45)-0.099)*maxval"
+    encoded = f"pow({light}\\,1/2.4)*maxval"  # the inverse of a screen's curve (ITU-R BT.1886)
     return [
         f"scale=flags={SCALER}{matrix}",
         "format=rgb48le",
@@ -72,6 +72,8 @@ def tone_mapping(info: VideoInfo) -> list[str]:
 def report(path: Path, info: VideoInfo) -> None:
     """Log what is applied to the pictures because the file asks for it, and what it asks for in vain."""
     name = path.name
+    if info.pixels.startswith(("yuva", "rgba", "bgra", "argb", "abgr", "gbrap", "ya")):
+        log.info("%s has transparency: its colours are read as if they were opaque.", name)
     if info.interlaced:
         log.warning("%s is interlaced: its two fields are joined into whole frames (bwdif).", name)
     if info.transfer in _CURVES_OF_HDR:

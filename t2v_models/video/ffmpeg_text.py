@@ -84,7 +84,7 @@ class Packets:
     uniform: Fraction | None
     """Seconds that every frame lasts; None where durations differ or are unknown."""
     stamps: array[int] = field(default_factory=lambda: array("q"), repr=False)
-    """Every frame's time in ticks, in the file's order; empty where one has none, or they are too many."""
+    """Every frame's time in ticks, in the file's order; empty where some have none, or they are too many."""
 
 
 def secret_name(filter: str) -> str:
@@ -159,6 +159,7 @@ def packets(lines: Iterable[bytes]) -> Packets:
     """Parse the lines of ffmpeg's framecrc output, a packet each: "stream, dts, pts, duration, size, checksum[, flags]"."""
     tick, count, durations, stamps = Fraction(1), 0, set[int](), array("q")
     first = last = None
+    unknown = 0
     for line in lines:
         if line.startswith(b"#tb 0:"):
             tick = Fraction(line.split(b":", 1)[1].strip().decode())
@@ -169,6 +170,7 @@ def packets(lines: Iterable[bytes]) -> Packets:
         if flags and int(flags[1], 16) & _DISCARD:
             continue
         count += 1
+        unknown += stamp == _NO_STAMP
         stamp = decoded if stamp == _NO_STAMP else stamp  # an AVI stores only when a frame is decoded
         if stamp != _NO_STAMP:
             first = stamp if first is None else min(first, stamp)
@@ -179,7 +181,8 @@ def packets(lines: Iterable[bytes]) -> Packets:
             durations.add(duration)
     span = Fraction(0) if first is None or last is None else (last - first) * tick
     uniform = durations.pop() * tick if len(durations) == 1 else None
-    return Packets(count, span, tick, uniform or None, stamps if len(stamps) == count else array("q"))
+    comparable = len(stamps) == count and unknown in (0, count)  # times of showing and of decoding do not mix
+    return Packets(count, span, tick, uniform or None, stamps if comparable else array("q"))
 
 
 def written_frames(stderr: str) -> int | None:

@@ -83,7 +83,7 @@ def probe(source: Source, cancelled: Cancelled | None = None) -> VideoInfo:
     usual = None
     if tagged and (rate is None or count < 30 or abs(tagged / rate - 1) < Fraction(1, 10)):
         rate = tagged
-    elif not source.path.is_dir():
+    elif packets.count == count:
         usual = _usual_rate(source, packets, rate)
     if rate is None:
         rate = frame_rate(picture.rate) if picture.rate and picture.rate <= 1000 else Fraction(24)

@@ -70,14 +70,13 @@ def open_source(path: str | os.PathLike[str], *, strict: bool = True) -> Source:
         raise T2VError(f"{path.name[:200]} cannot be read: {error.strerror}. Copy it to another place.") from error
     if not head:
         raise T2VError(f"{path.name} is empty (0 bytes): it is no video.")
-    moving = head[12:16] == b"VP8X" and head[20] & 2
-    if _is_webp(head) and moving and "webp_anim" not in ffmpeg.abilities("demuxers"):
+    if _is_animated_webp(head) and "webp_anim" not in ffmpeg.abilities("demuxers"):
         raise T2VError(f"This ffmpeg cannot read animated WebP ({path.name}): pip install --upgrade imageio-ffmpeg.")
     return Source(path, _file_input(path, head, strict=strict), path, count_gif_pictures(path))
 
 
-def _is_webp(head: bytes) -> bool:
-    return head.startswith(b"RIFF") and head[8:12] == b"WEBP"
+def _is_animated_webp(head: bytes) -> bool:
+    return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
 
 
 def _file_input(path: Path, head: bytes, *, strict: bool) -> tuple[str, ...]:
@@ -97,8 +96,8 @@ def _file_input(path: Path, head: bytes, *, strict: bool) -> tuple[str, ...]:
         demuxer = ["-f", "apng" if b"acTL" in head else "png_pipe"]
     elif head.startswith(b"\xff\xd8\xff"):
         demuxer = ["-f", "jpeg_pipe"]
-    elif _is_webp(head):
-        demuxer = ["-f", "webp_anim" if "webp_anim" in ffmpeg.abilities("demuxers") else "webp_pipe"]
+    elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
+        demuxer = ["-f", "webp_anim" if _is_animated_webp(head) else "webp_pipe"]
     else:
         demuxer = []
     return (*ffmpeg.SINGLE_INPUT, *demuxer, "-i", url)

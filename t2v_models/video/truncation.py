@@ -147,6 +147,8 @@ def _avi(file: BinaryIO, size: int) -> int | None:
         at += 8 + length + length % 2
         if length < 12 or at >= size:
             break
+    if not pictures:
+        _need(at, size)
     return at if pictures and at <= size else None
 
 
