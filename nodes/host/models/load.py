@@ -10,6 +10,7 @@ import comfy.utils
 import torch
 
 from ....t2v_models.checkpoints import Checkpoint, load_state_dict, open_checkpoint
+from ....t2v_models.checkpoints.files import reading
 from ....t2v_models.checkpoints.wrappers import without_wrappers
 from ....t2v_models.errors import T2VError
 from . import folders
@@ -50,7 +51,8 @@ def load_text_encoder(path: Path, disable_dynamic: bool = False) -> Any:
 
 def load_other_text_encoder(path: Path, disable_dynamic: bool = False) -> Any:
     """Load a CLIP from a file that holds nothing else."""
-    clip = load_clip(_other(path), disable_dynamic=disable_dynamic)
+    with reading(path):
+        clip = load_clip(_other(path), disable_dynamic=disable_dynamic)
     return _reloaded_by(clip, load_other_text_encoder, path)
 
 
@@ -65,7 +67,8 @@ def load_other_autoencoder(path: Path, disable_dynamic: bool = False) -> Any:
     prefix = "first_stage_model."
     if any(key.startswith(prefix) for key in state_dict):
         state_dict = comfy.utils.state_dict_prefix_replace(state_dict, {prefix: ""}, filter_keys=True)
-    return _reloaded_by(load_vae(state_dict), load_other_autoencoder, path)
+    with reading(path):
+        return _reloaded_by(load_vae(state_dict), load_other_autoencoder, path)
 
 
 def _other(path: Path) -> dict[str, torch.Tensor]:

@@ -301,3 +301,40 @@ def check_models_load_where_the_host_makes_linear_layers_without_weights(host):
         model, clip, _ = host.run("T2VModelLoader", "tiny", "bf16")
         assert {value.dtype for value in model.model.diffusion_model.state_dict().values()} == {torch.bfloat16}
         assert host.ksample(model, clip).isfinite().all()
+
+
+def check_an_error_of_latents_that_are_no_numbers_advises_no_type_that_is_in_use(host):
+    checks = host.module("nodes.host.models.checks")
+    latent = torch.full((1, 4, 2, 8, 8), float("nan"))
+    for dtype, advised, never in (("fp32", "LoRAs", "fp32"), ("bf16", "fp32", "bf16 or")):
+        inner = host.run("T2VModelLoader", "tiny", dtype)[0].model
+        if (
+            str(inner.manual_cast_dtype or inner.get_dtype())
+            == {"fp32": "torch.float32", "bf16": "torch.bfloat16"}[dtype]
+        ):
+            said = host.refusal(lambda inner=inner: checks.check_finite(inner, latent))
+            assert advised in said
+            assert never not in said.partition(":")[2]
+
+
+def check_a_vae_from_a_file_of_its_own_is_read_without_wrappers_and_one_of_another_shape_is_named(host):
+    import safetensors.torch
+
+    load = host.module("nodes.host.models.load")
+    checkpoint = host.module("t2v_models.checkpoints").open_checkpoint(
+        host.module("t2v_models.builtin_model").BUILT_IN_FOLDER
+    )
+    folder = host.base / "models" / "vae"
+    folder.mkdir(exist_ok=True)
+    ldm = host.module("t2v_models.checkpoints.vae").to_ldm(checkpoint.lazy_vae())
+    plain = {f"first_stage_model.{name}": tensor.load().contiguous() for name, tensor in ldm.items()}
+    wrapped = {
+        f"state_dict.{name}".replace("first_stage_model.", "first_stage_model._orig_mod."): t
+        for name, t in plain.items()
+    }
+    for name, tensors in (("plain", plain), ("wrapped", wrapped)):
+        safetensors.torch.save_file(tensors, folder / f"{name}.safetensors")
+        read = load._other(folder / f"{name}.safetensors")
+        assert read.keys() == plain.keys()
+        assert all(torch.equal(read[key], plain[key]) for key in plain)
+    assert "plain.safetensors" in host.refusal(lambda: load.load_other_autoencoder(folder / "plain.safetensors"))
