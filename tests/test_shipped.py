@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import json
+import re
 import shutil
 import subprocess
 import sys
@@ -172,3 +174,12 @@ def test_the_package_makes_a_video(package: Path, tmp_path: Path) -> None:
     done = run(package, "-m", "t2v_models", "generate", prompt, "--frames=2", "--steps=1", f"--output={video}")
     assert done.returncode == 0, done.stderr
     assert video.stat().st_size > 500
+
+
+def test_templates_name_the_pack_for_each_of_its_nodes() -> None:
+    """The convention of ComfyUI's own templates; an editor without the pack then offers to install it."""
+    for path in (ROOT / "workflows").glob("*.json"):
+        for node in json.loads(path.read_text("utf-8"))["nodes"]:
+            ours = node["type"].startswith("T2V")
+            assert (node["properties"].get("cnr_id") == "t2v-nodes") == ours, (path.name, node["type"])
+            assert not ours or re.fullmatch(r"\d+\.\d+\.\d+", node["properties"]["ver"])

@@ -35,7 +35,7 @@ def api(nodes: Nodes) -> dict[str, Any]:
 
 
 ARRANGE = """
-([prompt, places, note]) => {
+([prompt, places, note, source]) => {
     app.loadApiJson(prompt, "workflow");
     for (const node of app.graph._nodes) {
         const [x, y, title] = places[node.id];
@@ -47,6 +47,7 @@ ARRANGE = """
         const resumes = node.widgets?.some(w => w.name === "resume" && w.value);
         const control = node.widgets?.find(w => w.name === "control_after_generate");
         if (resumes && control) control.value = "fixed";  // another seed would be another film
+        if (node.type.startsWith("T2V")) node.properties = {...source, ...node.properties};
     }
     const sheet = LiteGraph.createNode("MarkdownNote");
     if (sheet) {
@@ -59,6 +60,12 @@ ARRANGE = """
     return saved;
 }
 """
+
+
+def source() -> dict[str, str]:
+    """The pack's name and version, as pyproject.toml has them; the editor names the pack of nodes that it lacks."""
+    text = (FOLDER.parent / "pyproject.toml").read_text("utf-8")
+    return {key: text.split(f'\n{name} = "')[1].split('"')[0] for key, name in (("cnr_id", "name"), ("ver", "version"))}
 
 
 def clean(value: Any) -> Any:
@@ -94,7 +101,7 @@ def write(url: str, names: list[str]) -> None:
             prompt = api(nodes)
             (FOLDER / "api" / f"{name}.json").write_text(json.dumps(prompt, indent=2) + "\n")
             places = {key: [*position, title] for key, (_, _, position, title) in nodes.items()}
-            saved = clean(page.evaluate(ARRANGE, [prompt, places, note]))
+            saved = clean(page.evaluate(ARRANGE, [prompt, places, note, source()]))
             (FOLDER / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
 
 
