@@ -128,8 +128,8 @@ def checked_share(value: float, name: str) -> float:
 def checked_rate(fps: float) -> float:
     """The frame rate; T2VError outside 0.001 to 1000 frames a second."""
     fps = _plain(fps)
-    frame_rate(fps)
-    return fps
+    rate = frame_rate(fps)
+    return float(rate) if isinstance(fps, str) else fps
 
 
 def checked_seed(seed: int, videos: int = 1) -> int:

@@ -36,7 +36,12 @@ def load_pipeline(
     """
     from .checkpoints import load_unet, open_checkpoint
 
-    device = torch.device(device)
+    try:
+        device = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise T2VError(f"The device {device!r} is not known: give one such as cpu, cuda, cuda:1 or mps.") from error
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise T2VError(f"dtype is {dtype!r}: torch.float32, torch.float16 or torch.bfloat16 is wanted.")
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     checkpoint = open_checkpoint(BUILT_IN_FOLDER if str(model) == BUILT_IN else Path(model))
     missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]

@@ -231,3 +231,23 @@ def test_long_prompt_is_encoded_without_a_word_of_others(pipeline, caplog, capfd
         assert pipeline.encode_text(["a red circle " * 60]).shape[1] == 3 * 77
     assert not caplog.records
     assert capfd.readouterr() == ("", "")
+
+
+def test_frame_rate_of_a_text_is_a_number():
+    assert ask(fps="30000/1001").fps == float(Fraction(30000, 1001))
+    with pytest.raises(T2VError, match="frame rate"):
+        ask(fps="1e999999999")
+
+
+@pytest.mark.parametrize("folder", ["a\0b", "a\ud800b", "taken/inside", "x" * 5000])
+def test_folder_that_no_film_can_be_kept_in_is_refused_in_a_sentence(folder, pipeline, tmp_path):
+    (tmp_path / "taken").write_text("a file")
+    for path in (tmp_path / folder, str(tmp_path / folder)):
+        with pytest.raises(T2VError, match=r"cannot be kept in .*choose another folder"):
+            next(Film(pipeline, "a", frames=1, resume=path).latents())
+
+
+@pytest.mark.parametrize("options", [{"device": "nonsense"}, {"device": object()}, {"dtype": "fp16"}, {"dtype": 16}])
+def test_device_or_type_of_weights_that_does_not_exist_is_a_sentence(options):
+    with pytest.raises(T2VError, match=r"device .* is not known|dtype is .*torch\.float32"):
+        load_pipeline("built-in", **options)

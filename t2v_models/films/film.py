@@ -67,7 +67,7 @@ class Film:
         candidates: int = Settings.candidates,
         clip: Tensor | None = None,
         fps_condition: float | None = None,
-        resume: Path | None = None,
+        resume: str | Path | None = None,
         progress: Progress | None = None,
         preview: Callable[[Tensor], None] | None = None,
         **options: Unpack[Options],

@@ -27,9 +27,10 @@ def _sentence(folder: Path) -> Iterator[None]:
     """Make a T2VError of the system's errors about a folder."""
     try:
         yield
-    except OSError as error:
+    except (OSError, ValueError) as error:  # ValueError: a NUL or half of a surrogate pair in the name
+        why = error.strerror if isinstance(error, OSError) else error
         raise T2VError(
-            f"The unfinished film cannot be kept in {folder} ({error.strerror}): choose another folder, or make this one "
+            f"The unfinished film cannot be kept in {str(folder)!r} ({why}): choose another folder, or make this one "
             "writable."
         ) from error
 
@@ -45,10 +46,11 @@ class Store:
         T2VError: where the folder holds another film, or tensors of something else.
     """
 
-    def __init__(self, folder: Path | None, about: dict[str, Any]) -> None:
-        self.folder, self.text = folder, repr(sorted(about.items()))
-        if folder is None:
+    def __init__(self, folder: str | Path | None, about: dict[str, Any]) -> None:
+        self.folder, self.text = None if folder is None else Path(folder), repr(sorted(about.items()))
+        if self.folder is None:
             return
+        folder = self.folder
         note = folder / NOTE
         with _sentence(folder):
             known = note.read_text(encoding="utf-8", errors="replace") if note.exists() else None
