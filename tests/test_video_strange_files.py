@@ -174,6 +174,15 @@ def test_picture_and_sound_stay_in_step_where_the_rate_varies(tmp_path, caplog, 
         assert "variable" in caplog.text
 
 
+@pytest.mark.parametrize("ending", ["gif", "webp", "png"])
+@pytest.mark.parametrize("times", [[100, 500, 100, 100], [40, 40, 300, 40], [1000, 50, 50, 50], [30, 40, 200, 20]])
+def test_pictures_that_are_shown_for_different_times_are_read_once_each(tmp_path, ending, times):
+    image = pytest.importorskip("PIL.Image")
+    first, *others = [image.fromarray(frame) for frame in natural(4, 32, 32)]
+    first.save(tmp_path / f"a.{ending}", save_all=True, append_images=others, duration=times, loop=0)
+    assert len(frames_of(tmp_path / f"a.{ending}")) == 4
+
+
 def test_fields_are_joined_and_progressive_frames_stay(tmp_path, caplog):
     source = "testsrc2=s=64x48:r=50:d=0.4"
     woven = made(

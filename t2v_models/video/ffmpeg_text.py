@@ -219,6 +219,9 @@ _FOLLOWS = (
 """Parts of lines that follow from a cause which ffmpeg has printed before them."""
 
 
+_CRASHES = {4, 6, 7, 8, 11}
+"""Signals that end a program which does something impossible: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV."""
+
 _PREFIX = re.compile(r"(?:\[[^\]\n]{1,200} @ (?:0x)?[0-9A-Fa-f]+\] ?)+")
 """Names of the parts of ffmpeg that print a line."""
 
@@ -228,6 +231,8 @@ def error_message(stderr: str, status: int = 0) -> str:
 
     status: ffmpeg's exit status; less than 0 is the signal that ended it.
     """
+    if -status in _CRASHES:
+        return f"ffmpeg itself crashed (signal {-status}): pip install --upgrade imageio-ffmpeg"
     if status < 0:
         return f"ffmpeg was ended from outside (signal {-status})"
     lines = [_PREFIX.sub("", line).strip() for line in re.split(r"[\r\n]+", stderr[:1_000_000])]

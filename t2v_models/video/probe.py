@@ -153,6 +153,10 @@ def _usual_rate(source: Source, packets: ffmpeg_text.Packets, steady: Fraction |
     if usual is None:
         return None
     rate, count = usual
+    if source.pictures:
+        log.info("%s shows its pictures for different times, and each is read once: for their times set fps to %.6g.",
+                 source.path.name, rate)  # fmt: skip
+        return None
     if count > MOST_REPEATED:
         log.warning(
             "%s has a variable frame rate, and %d frames at its usual %.6g a second: picture and sound are not in step. "
@@ -160,15 +164,16 @@ def _usual_rate(source: Source, packets: ffmpeg_text.Packets, steady: Fraction |
         )  # fmt: skip
         return None
     log.warning(
-        "%s has a variable frame rate: its %d frames are read as %d at its usual %.6g a second, some of them repeated, so "
-        "that picture and sound stay in step.", source.path.name, packets.count, count, rate,
+        "%s has a variable frame rate: its %d frames are read as %d at its usual %.6g a second, some of them repeated%s, so "
+        "that picture and sound stay in step.",
+        source.path.name, packets.count, count, rate, " or left out" if count < packets.count else "",
     )  # fmt: skip
     return usual
 
 
 def _sound(source: Source, cancelled: Cancelled | None) -> tuple[int, ffmpeg_text.Sound | None]:
     """Return (number, first sound) of the first sound track that can be decoded; the sound is None where there is none."""
-    if source.count is not None:  # a GIF or a folder
+    if source.pictures:
         return 0, None
     for track in range(MOST_TRACKS):
         name = ffmpeg_text.secret_name("ashowinfo")

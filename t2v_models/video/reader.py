@@ -104,7 +104,9 @@ class VideoReader:
         return self._frames()
 
     def _frames(self) -> Iterator[np.ndarray]:
-        code = ["-map", "0:v:0", "-vf", self._filters(), *ffmpeg.every_frame()]
+        # frames are counted, not timed: ffmpeg refuses two that fall into one unit of time
+        code = ["-map", "0:v:0", "-vf", f"{self._filters()},settb=1/1000,setpts=N", "-enc_time_base", "1:1000"]
+        code += ffmpeg.every_frame()
         most = len(self) if self.info.variable else self.count
         code += [] if most is None else ["-frames:v", str(most)]
         code += ["-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24" if self.depth == 8 else "rgb48be", "pipe:1"]

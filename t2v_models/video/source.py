@@ -42,6 +42,8 @@ class Source:
     """The file that holds the metadata: the first frame of a folder."""
     count: int | None = None
     """Frames of a folder or a GIF, for which ffmpeg need not be asked; None for any other file."""
+    pictures: bool = False
+    """A folder, or a file of pictures without sound: a GIF, WebP, PNG or JPEG."""
 
 
 def open_source(path: str | os.PathLike[str], *, strict: bool = True) -> Source:
@@ -72,7 +74,8 @@ def open_source(path: str | os.PathLike[str], *, strict: bool = True) -> Source:
         raise T2VError(f"{path.name} is empty (0 bytes): it is no video.")
     if _is_animated_webp(head) and "webp_anim" not in ffmpeg.abilities("demuxers"):
         raise T2VError(f"This ffmpeg cannot read animated WebP ({path.name}): pip install --upgrade imageio-ffmpeg.")
-    return Source(path, _file_input(path, head, strict=strict), path, count_gif_pictures(path))
+    pictures = head.startswith((b"GIF8", b"\x89PNG", b"\xff\xd8\xff")) or head[8:12] == b"WEBP"
+    return Source(path, _file_input(path, head, strict=strict), path, count_gif_pictures(path), pictures)
 
 
 def _is_animated_webp(head: bytes) -> bool:
@@ -120,12 +123,12 @@ def _folder(path: Path) -> Source:
     if pattern := _pattern(order):
         place = str(path.absolute()).replace("%", "%%")
         numbering = ("-start_number", str(order[0][0]), "-i", f"file:{place}/{pattern}")
-        return Source(path, (*ffmpeg.SAFE_INPUT, *options, *numbering), path / names[0], len(names))
+        return Source(path, (*ffmpeg.SAFE_INPUT, *options, *numbering), path / names[0], len(names), pictures=True)
     linked = tempfile.mkdtemp(prefix="t2v-frames-")
     ending = PICTURES[Path(names[0]).suffix.lower()]
     url = ffmpeg.file_url(linked).replace("%", "%%") + "/%08d" + ending
     numbering = ("-start_number", "0", "-i", url)
-    source = Source(path, (*ffmpeg.SAFE_INPUT, *options, *numbering), path / names[0], len(names))
+    source = Source(path, (*ffmpeg.SAFE_INPUT, *options, *numbering), path / names[0], len(names), pictures=True)
     weakref.finalize(source, shutil.rmtree, linked, ignore_errors=True)
     for index, name in enumerate(names):
         _link(path / name, Path(linked) / f"{index:08d}{ending}")
