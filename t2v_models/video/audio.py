@@ -104,7 +104,7 @@ def read_wav(
     count = max(before, round(seconds * rate) + rate // 10)
     try:
         samples = np.zeros((channels, count), np.float32)
-    except MemoryError as error:
+    except (MemoryError, ValueError) as error:  # more than the memory holds, or than an array can have
         size = 4 * channels * count / 1e9
         raise T2VError(
             f"The sound of {name} needs {size:.1f} GB of memory ({channels} channels of {float(seconds):.0f} seconds), which "
