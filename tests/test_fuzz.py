@@ -9,7 +9,7 @@ import pytest
 
 from t2v_models.errors import T2VError
 
-from .fuzz import checkpoints, loras, videos
+from .fuzz import checkpoints, loras, videos, whole_files
 from .fuzz.run import Child, fuzz
 
 pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits of memory and process groups are POSIX's")
@@ -69,3 +69,11 @@ def test_a_message_shows_control_characters_as_escapes(quoted: str) -> None:
     assert message.isprintable()
     assert ascii(quoted)[1:-1] in message
     message.encode()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("write", [whole_files.by_pillow, whole_files.by_pyav, whole_files.by_others])
+def test_whole_files_of_other_writers_are_read(tmp_path: Path, write) -> None:
+    pytest.importorskip("av")
+    faults = {path.name: found for _, path in write(tmp_path / "files") if (found := whole_files.fault(path))}
+    assert faults == {}
