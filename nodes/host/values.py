@@ -103,12 +103,26 @@ def _conditioning(given: Any, value: Any) -> list:
     return value
 
 
+def _object(attribute: str, wanted: str) -> Callable[[Any, Any], Any]:
+    """Make the check of an object of the host by one of its attributes; None passes, which a loader may give."""
+
+    def check(given: Any, value: Any) -> Any:
+        if value is not None and not hasattr(value, attribute):
+            raise T2VError(f"{given.id} is {type(value).__name__}: {wanted} is wanted, such as that of T2VModelLoader.")
+        return value
+
+    return check
+
+
 _CHECKS: dict[str, Callable[[Any, Any], Any]] = {
+    "CLIP": _object("tokenize", "a CLIP"),
     "COMBO": _choice,
     "CONDITIONING": _conditioning,
     "FLOAT": _number,
     "IMAGE": _images,
     "INT": _number,
     "LATENT": _latent,
+    "MODEL": _object("model", "a MODEL"),
     "STRING": _text,
+    "VAE": _object("first_stage_model", "a VAE"),
 }

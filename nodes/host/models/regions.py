@@ -40,12 +40,14 @@ def resolved(entry: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     shape: (b, c, t, h, w) of clips, or (t, c, h, w).
 
     Raises:
-        T2VError: for a mask of another number of frames, and for a share of the frames of pictures.
+        T2VError: for a mask of another number of frames, for a share of the frames of pictures, and for GLIGEN on clips.
     """
     area, mask = entry.get("area"), entry.get("mask")
     clips = len(shape) == 5
     if area is not None and area[0] == "percentage":
         entry = {**entry, "area": _absolute(list(area[1:]), shape)}
+    if clips and entry.get("gligen") is not None:
+        raise T2VError("GLIGEN takes pictures and this latent is a clip: take its boxes out of the conditioning.")
     if not clips or mask is None:
         return entry
     mask = _of_frames(mask, shape[0], shape[2])

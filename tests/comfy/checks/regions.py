@@ -109,10 +109,12 @@ def check_masks_of_repeated_clips_belong_to_their_clips(host):
     first, second = left_half(4), left_half(4).flip(-1)
     (both,) = host.run("ConditioningSetMask", red, torch.cat([first, second]), "default", 1.0)
     (alone,) = host.run("ConditioningSetMask", red, first, "default", 1.0)
+    (repeated,) = host.run("ConditioningSetMask", red, first.repeat(2, 1, 1), "default", 1.0)
     for sample in samplers(host):
         two, one = sample(both + blue, latents(2)), sample(alone + blue, latents(2))
         assert host.difference(two[:1], one[:1]) < 1e-4
         assert host.difference(two[1:], one[1:]) > 1e-3
+        assert host.difference(one, sample(repeated + blue, latents(2))) < 1e-5
 
 
 def check_masks_of_another_length_are_refused_in_a_sentence(host):
@@ -147,3 +149,10 @@ def check_areas_hold_in_context_windows(host):
     ]
     assert host.difference(out[0], out[1]) < 1e-5
     assert out[2].isfinite().all()
+
+
+def check_boxes_of_gligen_are_refused_on_clips(host):
+    red, blue = prompts(host)
+    boxed = [[red[0][0], {**red[0][1], "gligen": ("position", None, [])}]]
+    for sample in samplers(host):
+        assert "GLIGEN" in host.refusal(lambda sample=sample: sample(boxed + blue, latents()))

@@ -144,6 +144,16 @@ def check_what_is_no_latent_or_conditioning_is_a_sentence(host):
     )
 
 
+def check_what_is_no_model_clip_or_vae_is_a_sentence(host):
+    (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 1)
+    for wrong in ("a text", 5, {}, [1]):
+        assert "vae is" in refused(lambda wrong=wrong: host.run("T2VVAEDecodeFrames", latent, wrong))
+        assert "clip is" in refused(lambda wrong=wrong: host.run("T2VTextEncode", wrong, "a red circle"))
+        assert "model is" in refused(lambda wrong=wrong: host.run("T2VModelConditioning", wrong, 8.0, 0.0, 0.0))
+    for name, args in (("T2VVAEDecodeFrames", (latent, None)), ("T2VTextEncode", (None, "a"))):
+        assert "T2VModelLoader" in refused(lambda name=name, args=args: host.run(name, *args))
+
+
 def check_sizes_that_no_memory_holds_are_a_sentence(host):
     model, clip, _ = host.tiny()
     (large,) = host.run("T2VEmptyLatent", 1024, 1024, 4, 1)
