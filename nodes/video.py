@@ -242,7 +242,7 @@ class LoadVideo(io.ComfyNode):
         if misfits:
             return misfits
         try:
-            if "video" not in linked:
+            if "video" not in linked and (video is not None or input_types is not None):
                 load_video.clip_path(video)
         except ValueError as error:
             return str(error)

@@ -153,7 +153,7 @@ def check_names_that_are_no_clips_are_refused_in_one_sentence(host):
         "[output]",
     ):
         assert "There is no clip" in raises(lambda name=name: load(host, name)), name
-        said = node.validate_inputs(video=name)
+        said = node.validate_inputs(video=name, input_types={})
         assert "There is no clip" in said, (name, said)
         assert len(said) < 400
         assert "gone" in node.fingerprint_inputs(video=name) or name is None

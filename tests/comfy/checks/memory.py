@@ -298,7 +298,8 @@ def check_a_model_that_gives_no_numbers_is_refused_with_the_remedy(host):
     }
     for name, call in calls.items():
         said = host.refusal(lambda call=call: host.run(*call))
-        assert all(word in said for word in ("(1, 4, 2, 8, 8)", "float32", "weight_dtype")), (name, said)
+        assert all(word in said for word in ("(1, 4, 2, 8, 8)", "float32", "LoRAs", "cfg")), (name, said)
+        assert "weight_dtype" not in said, "the advice is the type that it was computed in"
 
 
 def image_model(host):
