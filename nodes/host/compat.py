@@ -73,15 +73,21 @@ def load_unet_weights(model: Any, patcher: Any, state_dict: dict[str, torch.Tens
     A host with dynamic VRAM makes linear layers without weights (0.24.0 on Windows, newer ones everywhere), which take
     the tensors uncast.
     """
-    if not is_dynamic(patcher):
-        lazy = {
-            f"{name}.{key}": module.weight_comfy_model_dtype
-            for name, module in model.diffusion_model.named_modules()
-            if isinstance(module, torch.nn.Linear) and module.weight is None
-            for key in ("weight", "bias")
-        }
+    if is_dynamic(patcher):
+        model.load_model_weights(state_dict, "", **newer(model.load_model_weights, assign=True))
+        return
+    lazy = {
+        f"{name}.{key}": module.weight_comfy_model_dtype
+        for name, module in model.diffusion_model.named_modules()
+        if isinstance(module, torch.nn.Linear) and module.weight is None
+        for key in ("weight", "bias")
+    }
+    if lazy:
         state_dict = {key: value.to(lazy.get(key, value.dtype)) for key, value in state_dict.items()}
-    model.load_model_weights(state_dict, "", **newer(model.load_model_weights, assign=is_dynamic(patcher)))
+        model.load_model_weights(state_dict, "")
+        return
+    for key, weight in model.diffusion_model.state_dict().items():
+        weight.copy_(state_dict.pop(key))  # one by one, so that memory never holds all weights twice
 
 
 def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list[str], disable_dynamic: bool = False):
