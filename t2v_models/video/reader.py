@@ -104,8 +104,10 @@ class VideoReader:
         return self._frames()
 
     def _frames(self) -> Iterator[np.ndarray]:
-        # frames are counted, not timed: ffmpeg refuses two that fall into one unit of time
-        code = ["-map", "0:v:0", "-vf", f"{self._filters()},settb=1/1000,setpts=N", "-enc_time_base", "1:1000"]
+        # Frames are counted, not timed: ffmpeg refuses two that fall into one unit of time. Where their size changes it
+        # begins its filters anew, and the count with them: so each count starts behind the time of its first frame.
+        count = r"setpts=N+if(gt(STARTT\,0)\,floor(STARTT*1000000))"
+        code = ["-map", "0:v:0", "-vf", f"{self._filters()},settb=1/1000,{count}", "-enc_time_base", "1:1000"]
         code += ffmpeg.every_frame()
         most = len(self) if self.info.variable else self.count
         code += [] if most is None else ["-frames:v", str(most)]
