@@ -12,7 +12,10 @@ from t2v_models.errors import T2VError
 from .fuzz import checkpoints, loras, videos, whole_files
 from .fuzz.run import Child, fuzz
 
-pytestmark = pytest.mark.skipif(os.name == "nt", reason="limits of memory and process groups are POSIX's")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(os.name == "nt", reason="limits of memory and process groups are POSIX's"),
+]
 
 FAULTS = {
     "foreign file": "opened '/etc/hostname'",

@@ -23,9 +23,10 @@ from .support.checkpoints import all_in_one, in_layout
 from .support.forged import TENSOR, child, name, outcomes, text, torch_zip
 from .test_lora import kohya, pairs
 
-pytestmark = pytest.mark.skipif(
-    sys.platform == "win32", reason="the child's memory and time are bound by Unix's limits"
-)
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="the child's memory and time are bound by Unix's limits"),
+]
 
 SIZE = name("torch", "Size")
 MANY = b"(" + b"N" * 100_000

@@ -14,6 +14,8 @@ from t2v_models.errors import T2VError
 
 from .support.checkpoints import all_in_one, in_layout, text_weights, vae_weights
 
+pytestmark = pytest.mark.slow
+
 SHAPES = [(), (0,), (1,), (2**40, 2**40), (3, 0, 2**47), (7,) * 20, (2**30,), (64, 64, 3, 3, 3)]
 DTYPES = [torch.int64, torch.bool, torch.float64, torch.uint8]
 

@@ -156,6 +156,7 @@ def test_distance_from_the_video_grows_with_the_strength(pipeline):
     assert distances[0] < distances[1] < distances[2]
 
 
+@pytest.mark.slow
 def test_all_of_many_steps_are_taken_where_two_round_to_one_timestep(pipeline):
     seen = []
     call = {"frames": 1, "width": 64, "height": 64, "steps": 900, "guidance_scale": 1.0, "decode": False}

@@ -36,6 +36,8 @@ from .fuzz.run import Child
 from .fuzz.videos import Bait, playlists
 from .support.checkpoints import SMALL, diffusers_folder, in_layout
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).resolve().parents[1]
 
 HELD: dict[str, list[str]] = {}

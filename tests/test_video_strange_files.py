@@ -19,6 +19,8 @@ from t2v_models.video import ffmpeg as ffmpeg_module
 
 from .support.video_clips import natural, tone
 
+pytestmark = pytest.mark.slow
+
 pytest.importorskip("imageio_ffmpeg")
 
 
