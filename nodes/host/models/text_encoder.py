@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import sys
 import types
 from pathlib import Path
 from typing import Any
@@ -44,12 +45,13 @@ def load_clip(
     """
     embeddings = folder_paths.get_folder_paths("embeddings")
     if is_host_native(state_dict):
-        return comfy.sd.load_text_encoder_state_dicts(
+        clip = comfy.sd.load_text_encoder_state_dicts(
             [_with_last_layer(state_dict)],
             embedding_directory=embeddings,
             clip_type=comfy.sd.CLIPType.STABLE_DIFFUSION,
             **compat.newer(comfy.sd.load_text_encoder_state_dicts, disable_dynamic=disable_dynamic),
         )
+        return _of_any_length(clip)
     if config is None or tokenizer is None:
         raise T2VError(
             "The text encoder is neither OpenCLIP ViT-H nor CLIP ViT-L, and there is no config.json or tokenizer "
@@ -62,7 +64,14 @@ def load_clip(
         clip=_model_class({**_CONFIG, **config}, state_dict),
         tokenizer=_tokenizer_class(config, Path(tokenizer)),
     )
-    return compat.make_clip(target, state_dict, embeddings, disable_dynamic)
+    return _of_any_length(compat.make_clip(target, state_dict, embeddings, disable_dynamic))
+
+
+def _of_any_length(clip: comfy.sd.CLIP) -> comfy.sd.CLIP:
+    """The CLIP without its tokenizer's limit: the host cuts long texts itself, and transformers would warn of them."""
+    words = getattr(clip.tokenizer, clip.tokenizer.clip)
+    words.tokenizer.model_max_length = sys.maxsize
+    return clip
 
 
 def is_host_native(state_dict: dict[str, Tensor]) -> bool:
