@@ -132,6 +132,15 @@ def checked_rate(fps: float) -> float:
     return float(rate) if isinstance(fps, str) else fps
 
 
+def checked_motion(motion: float, config: UNetConfig) -> float:
+    """The number that a UNet is conditioned on besides the text; T2VError where it is none or the UNet takes none."""
+    if not config.fps_embedding:
+        raise T2VError("motion is given, but this model has no embedding of a frame rate or stride: leave it out.")
+    if (number := real_number(motion, "motion")) <= 0:
+        raise T2VError(f"motion is {number}: a number above 0 is wanted.")
+    return number
+
+
 def checked_seed(seed: int, videos: int = 1) -> int:
     """The seed; T2VError where a random generator takes no such number, or none of the `videos` that follow it."""
     seed = whole_number(seed, "seed")

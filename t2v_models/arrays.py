@@ -9,6 +9,9 @@ from torch import Tensor
 
 from .errors import T2VError
 
+SMALLEST_PICTURE, LARGEST_PICTURE = 8, 16_384
+"""Sides in pixels of a picture to start from: what is smaller or larger is a mistake."""
+
 
 def pixels(value: Any, name: str) -> Tensor:
     """Convert frames to a float32 tensor (…, h, w, 3) in 0..1.
@@ -36,6 +39,37 @@ def pixels(value: Any, name: str) -> Tensor:
                 f"{name} has values from {low:g} to {high:g}: floats from 0 to 1 are wanted, or uint8 from 0 to 255."
             )
     return tensor
+
+
+def pictures(value: Any, name: str, count: int) -> Tensor:
+    """Convert one picture, or one for each of `count` videos, to a float32 tensor (count, h, w, 3) in 0..1.
+
+    Args:
+        value: as in `pixels`: (h, w, 3), (1, h, w, 3) or (count, h, w, 3), a list of pictures, or a picture of Pillow's.
+        name: of the argument, for errors.
+
+    Raises:
+        T2VError: for another number of pictures, other than three colours, and sizes that are mistakes.
+    """
+    if hasattr(value, "getbands") and ("A" in value.getbands() or "transparency" in value.info):
+        raise T2VError(f"{name} is a picture with transparency: lay it on a background first, as RGB.")
+    tensor = pixels(value, name)
+    tensor = tensor[None] if tensor.ndim == 3 else tensor
+    if tensor.ndim != 4 or 0 in tensor.shape:
+        raise T2VError(f"{name} has shape {tuple(tensor.shape)}: a picture (h, w, 3) is wanted.")
+    number, height, width, colours = tensor.shape
+    if colours != 3:
+        kind = " (RGBA)" if colours == 4 else ""
+        raise T2VError(f"{name} has {colours} channels{kind}: the three of RGB are wanted, without transparency.")
+    if number not in (1, count):
+        wanted = "one is wanted" if count == 1 else f"one is wanted, or one for each of {count} prompts"
+        raise T2VError(f"{name} holds {number} pictures: {wanted}.")
+    if min(height, width) < SMALLEST_PICTURE or max(height, width) > LARGEST_PICTURE:
+        raise T2VError(
+            f"{name} is {width}x{height} pixels: sides of {SMALLEST_PICTURE} to {LARGEST_PICTURE} are wanted, so "
+            "scale it first."
+        )
+    return tensor.expand(count, -1, -1, -1)
 
 
 def finite_tensor(value: Any, name: str) -> Tensor:

@@ -26,7 +26,11 @@ class Conditions:
     motion_guidance: float | None = None
     """Strength of T2V-Turbo v2's motion guidance at the noisy timesteps, see `sampling.guidance`."""
     image: Tensor | None = None
-    """(b, i, d) tokens of an image, or (b, t, i, d), one set per frame."""
+    """(r b, i, d) tokens of images for r texts of each of b latents, or (r b, t, i, d), one set for each frame."""
+    image_latents: Tensor | None = None
+    """(b, c, t, h, w), concatenated behind the latents' own channels: the pictures that the frames follow (DynamiCrafter)."""
+    image_strength: float = 1.0
+    """Factor on the attention to the image tokens; `image_latents` are given with theirs."""
 
     @classmethod
     def of(
@@ -61,8 +65,12 @@ def predict(
     conditions: Conditions,
     options: dict[str, Any] | None = None,
 ) -> Tensor:
-    """Call a UNet, or `Windows.around` one; shapes as in `UNet3D.forward`."""
+    """Call a UNet, or `Windows.around` one; shapes as in `UNet3D.forward`, x without the channels of image latents."""
     given = conditions.arguments(timesteps)
+    if conditions.image_strength != 1:
+        options = {**(options or {}), "image_strength": conditions.image_strength}
     if options is not None:
         given["options"] = options
+    if conditions.image_latents is not None:
+        x = torch.cat([x, conditions.image_latents.to(x)], dim=1)
     return unet(x, timesteps, context, **given)

@@ -112,12 +112,27 @@ class Pipeline:
                 story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`.
                 windows: how a video longer than the model's own is denoised: see `t2v_models.sampling.windows`. For long
                     films see `t2v_models.Film`.
+                image: (h, w, 3), 0..1, or uint8, or a picture of Pillow's, of any size: what an image-to-video model
+                    animates; several, (b, h, w, 3) or a list, are for one prompt each.
+                end_image: likewise, the picture that the video ends with, for models that take one.
+                image_fit: "crop", "pad" or "stretch", how a picture gets the video's size.
+                image_strength: 0..1, how much the picture counts; 0 is the text alone.
+                image_guidance_scale: how closely to follow the picture; `guidance_scale` where None.
+                image_noise: (b, 4, n, h/8, w/8) standard normal noise, to sample the VAE's latents of the n pictures
+                    as the originals do; their modes where None.
+                image_method: how a text-to-video model follows a picture.
+                motion: the number that the UNet takes besides the text: see `Family.fps_meaning`; the model's own where
+                    None. Without a picture, `fps` is that number.
 
         Raises:
             T2VError: for values that no video can be made with.
         """
         request = ClipRequest.of_prompts(self, prompt, negative_prompt, **options)
         check_memory(request.shape, decoded=decode)
+        if request.image is not None and not self.family.image:
+            raise T2VError(
+                f"{self.family.title} makes videos of a text alone: leave image= out, or load an image-to-video model."
+            )
         if self.family.upscaler and request.video is None:
             log.warning("%s is not made for videos from noise: give it one by video= and strength=.", self.family.title)
         context = self._encode(request)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypedDict
 
 from .arguments import (
     ModelFacts,
+    checked_motion,
     checked_rate,
     checked_scale,
     checked_seed,
@@ -16,7 +17,7 @@ from .arguments import (
     checked_steps,
     real_number,
 )
-from .arrays import finite_tensor, pixels
+from .arrays import finite_tensor, pictures, pixels
 from .errors import T2VError
 from .sampling.scenes import Story
 from .sampling.story import parse_story, with_negative
@@ -52,6 +53,14 @@ class ClipOptions(Options, total=False):
     latents: Tensor | None
     story: str | None
     windows: Windows | None
+    motion: float | None
+    image: Tensor | None
+    end_image: Tensor | None
+    image_fit: str
+    image_strength: float
+    image_guidance_scale: float | None
+    image_noise: Tensor | None
+    image_method: str
 
 
 class ClipModel(ModelFacts, Protocol):
@@ -127,6 +136,20 @@ class ClipRequest(Request):
     """Standard normal noise of the request's shape, instead of the seed's."""
     windows: Windows | None
     """Over the clip's frames."""
+    image: Tensor | None
+    """(b, h, w, 3), 0..1, of any size: the picture that each video begins with or follows."""
+    end_image: Tensor | None
+    """Likewise, the picture that each video ends with."""
+    image_fit: str
+    """How pictures get the video's size, see `t2v_models.image.fit`."""
+    image_strength: float
+    """0 for text alone, 1 for the pictures as the model was trained with them."""
+    image_guidance_scale: float
+    """How closely to follow the pictures; equal to `guidance_scale` where nothing is asked."""
+    image_noise: Tensor | None
+    """(b, 4, n, h/8, w/8) standard normal noise for the VAE's latents of the n pictures; None for their modes."""
+    image_method: str
+    """How a model that was made for texts alone follows a picture, see `t2v_models.image_to_video`."""
 
     @classmethod
     def of_prompts(
@@ -143,6 +166,14 @@ class ClipRequest(Request):
         latents: Tensor | None = None,
         story: str | None = None,
         windows: Windows | None = None,
+        motion: float | None = None,
+        image: Tensor | None = None,
+        end_image: Tensor | None = None,
+        image_fit: str = "crop",
+        image_strength: float = 1.0,
+        image_guidance_scale: float | None = None,
+        image_noise: Tensor | None = None,
+        image_method: str = "auto",
         **options: Any,
     ) -> ClipRequest:
         """Check the arguments of `Pipeline.__call__`, which describes them; `options` as in `Request.checked`.
@@ -166,6 +197,12 @@ class ClipRequest(Request):
             raise T2VError(f"latents has shape {tuple(latents.shape)}: {common.shape} is wanted.")
         own = model.family
         frames = common.shape[2]
+        if motion is not None:
+            common = replace(common, fps_condition=checked_motion(motion, model.config))
+        elif image is not None and own.image:  # its condition is the amount of motion, whatever the rate of the result
+            common = replace(common, fps_condition=model.defaults.fps_condition)
+        if image_guidance_scale is None:
+            image_guidance_scale = common.guidance_scale
         return cls(
             **vars(common),
             prompts=prompts,
@@ -180,6 +217,13 @@ class ClipRequest(Request):
             strength=strength,
             latents=latents,
             windows=None if windows is None else windows.over(frames),
+            image=None if image is None else pictures(image, "image", len(prompts)),
+            end_image=None if end_image is None else pictures(end_image, "end_image", len(prompts)),
+            image_fit=checked_text(image_fit, "image_fit"),
+            image_strength=checked_share(image_strength, "image_strength"),
+            image_guidance_scale=checked_scale(image_guidance_scale),
+            image_noise=None if image_noise is None else finite_tensor(image_noise, "image_noise"),
+            image_method=checked_text(image_method, "image_method"),
         )
 
 

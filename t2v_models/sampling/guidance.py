@@ -15,6 +15,21 @@ def classifier_free(cond: Tensor, uncond: Tensor, scale: float) -> Tensor:
     return uncond + scale * (cond - uncond)
 
 
+def with_image(cond: Tensor, image_only: Tensor, uncond: Tensor, text_scale: float, image_scale: float) -> Tensor:
+    """Guide by a text and a picture, each with a scale of its own.
+
+    Args:
+        cond: what the network predicts for the prompt and the picture, of any shape.
+        image_only: for the negative prompt and the picture, like cond.
+        uncond: for the negative prompt and the grey picture, like cond.
+
+    Returns:
+        uncond + image_scale (image_only - uncond) + text_scale (cond - image_only); with equal scales, `classifier_free`.
+        Source: Brooks et al. 2023, InstructPix2Pix, section 3.2.1 (arXiv:2211.09800), as DynamiCrafter uses it.
+    """
+    return uncond + image_scale * (image_only - uncond) + text_scale * (cond - image_only)
+
+
 def rescale(guided: Tensor, cond: Tensor, amount: float) -> Tensor:
     """Bring each video's guided prediction back to the contrast of the unguided one.
 

@@ -202,7 +202,11 @@ class Windows:
             return unet
         if self.free_noise:
             windowed = self.temporal()
-            return lambda *args, **kwargs: unet(*args, **kwargs, options={"temporal_windows": windowed})
+
+            def attending(*args: Any, options: dict[str, Any] | None = None, **kwargs: Any) -> Tensor:
+                return unet(*args, **kwargs, options={**(options or {}), "temporal_windows": windowed})
+
+            return attending
 
         def whole(x: Tensor, timesteps: Tensor, context: Tensor, **conditions: Any) -> Tensor:
             count = together(self.length, x.shape[3], x.shape[4], x.device)
@@ -221,9 +225,13 @@ def _together(
     context: Tensor,
     conditions: dict[str, Any],
 ) -> Iterator[Tensor]:
-    """Yield the UNet's predictions for some windows, made in one call. A context of r b rows has r texts per latent."""
+    """Yield the UNet's predictions for some windows, made in one call. A context of r b rows has r texts per latent.
+
+    A condition of four dimensions, image tokens (r b, t, i, d), has one set for each frame of the clip; or, where it has
+    as many as a window has frames, one for each place in a window.
+    """
     at = torch.tensor(spans, device=x.device)  # (k, length)
-    b, k = x.shape[0], len(spans)
+    b, k, frames = x.shape[0], len(spans), x.shape[2]
 
     def rows(value: Tensor, frames: bool) -> Tensor:
         """(r b, ...) -> (r k b, ...); frames: whether the second dimension counts frames, of which a window takes its own."""
@@ -231,7 +239,9 @@ def _together(
         return torch.unflatten(each, 0, (-1, b)).transpose(1, 2).flatten(0, 2)
 
     repeated = {
-        name: rows(value, value.ndim == 4) if isinstance(value, Tensor) and value.ndim else value
+        name: rows(value, value.ndim == 4 and value.shape[1] == frames)
+        if isinstance(value, Tensor) and value.ndim
+        else value
         for name, value in conditions.items()
     }
     clips = rows(x.transpose(1, 2), True).transpose(1, 2)

@@ -134,11 +134,12 @@ class Attention(nn.Module):
     def _add_image(
         self, out: Tensor, q: Tensor, image_context: Tensor | None, options: dict[str, Any] | None
     ) -> Tensor:
-        if image_context is None or self.to_k_ip is None or self.to_v_ip is None:
+        strength = (options or {}).get("image_strength", 1)
+        if image_context is None or self.to_k_ip is None or self.to_v_ip is None or not strength:
             return out
         k, v = self.to_k_ip(image_context), self.to_v_ip(image_context)
         image = self.attention(q, k, v, self.heads, options=options)
         if self.image_scale is not None:
             alpha = self.image_scale(torch.zeros(1, dtype=torch.long, device=q.device)).to(q.dtype)
             image = image * (alpha.tanh() + 1)
-        return out + image
+        return out + image * strength if strength != 1 else out + image

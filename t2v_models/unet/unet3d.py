@@ -176,7 +176,8 @@ class UNet3D(nn.Module):
             control: residuals of a ControlNet for a batch of images: lists "input", "middle", "output" of
                 ((b t), c, h, w), the last entry first.
             options: ComfyUI's transformer_options: see `t2v_models.unet.patches`. Its entry "temporal_windows", a list
-                of `t2v_models.unet.attention.Window`, keeps temporal attention within overlapping windows of frames.
+                of `t2v_models.unet.attention.Window`, keeps temporal attention within overlapping windows of frames; its
+                entry "image_strength", a number, is a factor on the attention to image tokens, 1 if left out.
 
         Returns:
             (b, out_channels, t, h, w), or (k*b, …).
