@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .decoding import VAEDecodeFrames, VAEEncodeFrames
 from .host.models import folders
+from .images import ImageToVideo
 from .latents import EmptyLatent, LatentLayout
 from .loading import LoraLoader, ModelLoader
 from .long_videos import ContextWindows, ContinueVideo, DrawWindows, Film, FreeInit, FreeNoise
@@ -22,6 +23,7 @@ NODES: list[type[io.ComfyNode]] = [
     LatentLayout,
     Story,
     ModelConditioning,
+    ImageToVideo,
     ContextWindows,
     FreeNoise,
     FreeInit,

@@ -68,20 +68,38 @@ class ModelLoader(io.ComfyNode):
                     tooltip="The VAE in the model's file or folder, or a file of models/vae (that of Stable Diffusion 1 or "
                     "2). Loaded here it takes whole clips; one from Load VAE would decode only the first frame.",
                 ),
+                io.Combo.Input(
+                    "family",
+                    options=[folders.FROM_MODEL, *load.FAMILY_NAMES],
+                    default=folders.FROM_MODEL,
+                    optional=True,
+                    **newer(io.Combo.Input, advanced=True),
+                    tooltip="What the weights cannot tell: DynamiCrafter 512, 512-interp and 512-loop have the same tensors, "
+                    "and so have the fine-tunes of ModelScope. The log says where there is a choice.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The UNet, for T2VVideoSampler, KSampler and patches."),
                 io.Clip.Output(display_name="CLIP", tooltip="The text encoder, for T2VTextEncode or CLIPTextEncode."),
                 io.Vae.Output(display_name="VAE", tooltip="The autoencoder; it takes clips as well as images."),
+                io.ClipVision.Output(
+                    display_name="CLIP_VISION",
+                    tooltip="The image encoder of a model that takes pictures, for T2VImageToVideo.",
+                ),
             ],
         )
 
     @classmethod
     @inputs.checked
     def execute(
-        cls, model: str, weight_dtype: str, text_encoder: str = folders.FROM_MODEL, vae: str = folders.FROM_MODEL
+        cls,
+        model: str,
+        weight_dtype: str,
+        text_encoder: str = folders.FROM_MODEL,
+        vae: str = folders.FROM_MODEL,
+        family: str = folders.FROM_MODEL,
     ) -> io.NodeOutput:
-        return io.NodeOutput(*load.load(model, weight_dtype, text_encoder, vae))
+        return io.NodeOutput(*load.load(model, weight_dtype, text_encoder, vae, family))
 
     @classmethod
     def fingerprint_inputs(

@@ -116,6 +116,7 @@ def _object(attribute: str, wanted: str) -> Callable[[Any, Any], Any]:
 
 _CHECKS: dict[str, Callable[[Any, Any], Any]] = {
     "CLIP": _object("tokenize", "a CLIP"),
+    "CLIP_VISION": _object("encode_image", "a CLIP_VISION"),
     "COMBO": _choice,
     "CONDITIONING": _conditioning,
     "FLOAT": _number,

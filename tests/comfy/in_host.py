@@ -89,7 +89,7 @@ class Context:
         """MODEL, CLIP, VAE of the random model, loaded once."""
         key = (name, dtype)
         if key not in self.cache:
-            self.cache[key] = self.run("T2VModelLoader", name, dtype)
+            self.cache[key] = self.run("T2VModelLoader", name, dtype)[:3]
         return self.cache[key]
 
     def conds(self, clip, *texts: str):

@@ -13,6 +13,7 @@ from ....t2v_models.checkpoints import Checkpoint, load_state_dict, open_checkpo
 from ....t2v_models.checkpoints.files import reading
 from ....t2v_models.checkpoints.wrappers import without_wrappers
 from ....t2v_models.errors import T2VError
+from ....t2v_models.families import FAMILIES
 from . import folders
 from .model import WEIGHT_DTYPES, load_model
 from .text_encoder import is_host_native, load_clip
@@ -21,8 +22,16 @@ from .vae import host_config, load_vae
 log = logging.getLogger(__name__)
 
 
-def load(name: str, weight_dtype: str, text_encoder: str, vae: str) -> tuple[Any, Any, Any]:
-    """Load MODEL, CLIP and VAE of a listed model; CLIP or VAE are None where neither the model nor the choice has one.
+FAMILY_NAMES = tuple(FAMILIES)
+"""What family may be, beside `folders.FROM_MODEL`."""
+
+
+def load(
+    name: str, weight_dtype: str, text_encoder: str, vae: str, family: str = folders.FROM_MODEL
+) -> tuple[Any, Any, Any, Any]:
+    """Load MODEL, CLIP, VAE and CLIP_VISION of a listed model.
+
+    CLIP, VAE and CLIP_VISION are None where neither the model nor the choice has one.
 
     Raises:
         T2VError: where a file is gone or damaged, or is no text-to-video model.
@@ -31,17 +40,19 @@ def load(name: str, weight_dtype: str, text_encoder: str, vae: str) -> tuple[Any
     encoder_path = None if text_encoder == folders.FROM_MODEL else folders.file_path("text_encoders", text_encoder)
     vae_path = None if vae == folders.FROM_MODEL else folders.file_path("vae", vae)
     log.info("T2VModelLoader: loading %s", path)
-    checkpoint = open_checkpoint(path)
+    named = None if family in (folders.FROM_MODEL, None) else family
+    checkpoint = open_checkpoint(path, family=named)
     return (
-        _unet(checkpoint, path, WEIGHT_DTYPES[weight_dtype]),
+        _unet(checkpoint, path, WEIGHT_DTYPES[weight_dtype], named),
         _text_encoder(checkpoint, path) if encoder_path is None else load_other_text_encoder(encoder_path),
         _autoencoder(checkpoint, path) if vae_path is None else load_other_autoencoder(vae_path),
+        None,
     )
 
 
-def load_unet(path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:
-    """Load the MODEL of a checkpoint, or of a file that the host's ModelSave wrote."""
-    return _unet(open_checkpoint(path), path, dtype, disable_dynamic)
+def load_unet(path: Path, dtype: torch.dtype | None, family: str | None = None, disable_dynamic: bool = False) -> Any:
+    """Load the MODEL of a checkpoint, or of a file that the host's ModelSave wrote. family: see `open_checkpoint`."""
+    return _unet(open_checkpoint(path, family=family), path, dtype, family, disable_dynamic)
 
 
 def load_text_encoder(path: Path, disable_dynamic: bool = False) -> Any:
@@ -76,7 +87,9 @@ def _other(path: Path) -> dict[str, torch.Tensor]:
     return without_wrappers(load_state_dict(path), around=True)
 
 
-def _unet(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, disable_dynamic: bool = False) -> Any:
+def _unet(
+    checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, family: str | None, disable_dynamic: bool = False
+) -> Any:
     info = checkpoint.info
     if "unet" not in info.parts:
         raise T2VError(f"{path.name} holds no video UNet ({', '.join(info.parts) or 'nothing known'}): choose another.")
@@ -93,7 +106,7 @@ def _unet(checkpoint: Checkpoint, path: Path, dtype: torch.dtype | None, disable
         checkpoint.scheduler_config(),
         scale_factor=checkpoint.saved.get("scale_factor", scale),
         dtype=dtype,
-        reload=(load_unet, (path, dtype)),
+        reload=(load_unet, (path, dtype, family)),
         disable_dynamic=disable_dynamic,
     )
 

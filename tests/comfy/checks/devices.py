@@ -70,7 +70,7 @@ def _graphs(host):
     """What the nodes that compute give, one after the other, by name."""
     import torch
 
-    model, clip, vae = host.run("T2VModelLoader", "tiny-v", "default")
+    model, clip, vae = host.run("T2VModelLoader", "tiny-v", "default")[:3]
     positive, negative = host.conds(clip, "a red circle", "blue")
     story = host.run("T2VStory", clip, host.story, 10, 8.0)[:2]
     (latent,) = host.run("T2VEmptyLatent", 32, 32, 4, 1)

@@ -115,7 +115,7 @@ def check_films_of_scaled_schedules_are_finite(host):
     import dataclasses
 
     module = host.module("nodes.host.models.model_sampling")
-    model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")
+    model, clip, _ = host.run("T2VModelLoader", "tiny-v", "default")[:3]
     size = {"frames": 9, "width": 32, "height": 32, "fps": 8.0, "context_length": 4, "context_overlap": 2}
     how = {"fuse_method": "pyramid", "closed_loop": False, "resume": False, "seed": 3, "steps": 2, "cfg": 4.0}
     made = []

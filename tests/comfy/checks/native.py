@@ -47,7 +47,7 @@ def check_vae_decode_gives_every_frame(host):
 
 
 def check_vae_decode_tiled_gives_every_frame(host):
-    _, _, vae = host.run("T2VModelLoader", "built-in", "default")
+    _, _, vae = host.run("T2VModelLoader", "built-in", "default")[:3]
     images = torch.zeros(2, 128, 128, 3)
     images[0, 40:90, 30:80, 0] = images[1, 20:70, 60:110, 2] = 1
     (latent,) = host.run("VAEEncode", vae, images)

@@ -16,7 +16,7 @@ def check_previews_are_a_sheet_of_frames(host):
 
 def check_previews_show_the_colours_of_the_vae(host):
     preview = host.module("nodes.host.sampling.preview")
-    model, _, vae = host.run("T2VModelLoader", "built-in", "default")
+    model, _, vae = host.run("T2VModelLoader", "built-in", "default")[:3]
     latent_format = model.model.latent_format
     y, x = torch.meshgrid(torch.arange(64.0), torch.arange(64.0), indexing="ij")
     disk = ((x - 24).square() + (y - 36).square() < 12**2)[..., None]

@@ -281,7 +281,7 @@ def check_vgens_cosine_schedule_loads_and_is_diffusers(host):
     shutil.copytree(models / "tiny", models / "cosine", dirs_exist_ok=True)
     path = models / "cosine" / "scheduler" / "scheduler_config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"beta_schedule": "squaredcos_cap_v2"}))
-    model, clip, _ = host.run("T2VModelLoader", "cosine", "default")
+    model, clip, _ = host.run("T2VModelLoader", "cosine", "default")[:3]
     cls = host.module("t2v_models.sampling.schedule").NoiseSchedule
     wanted = cls.from_config({"beta_schedule": "squaredcos_cap_v2"}).alphas_cumprod
     sigmas = model.model.model_sampling.sigmas.double()

@@ -185,7 +185,7 @@ def check_merge_and_save_and_load_again(host):
     folder = host.base / "models" / "text2video"
     folder.mkdir(exist_ok=True)
     saved.rename(folder / "merged.safetensors")
-    again, no_clip, no_vae = host.run("T2VModelLoader", "merged.safetensors", "default")
+    again, no_clip, no_vae = host.run("T2VModelLoader", "merged.safetensors", "default")[:3]
     assert no_clip is None
     assert no_vae is None
     assert (host.ksample(again, clip) - out).abs().max() / out.abs().max() < 1e-4
@@ -199,7 +199,7 @@ def check_a_checkpoint_saved_by_core_loads_again(host):
     folder = host.base / "models" / "text2video"
     folder.mkdir(exist_ok=True)
     saved.rename(folder / "whole.safetensors")
-    again, no_clip, no_vae = host.run("T2VModelLoader", "whole.safetensors", "default")
+    again, no_clip, no_vae = host.run("T2VModelLoader", "whole.safetensors", "default")[:3]
     assert (no_clip, no_vae) == (None, None)
     assert host.difference(host.ksample(model, clip), host.ksample(again, clip)) < 1e-4
 
@@ -238,7 +238,7 @@ def check_links_into_the_loader_are_no_files_that_are_gone(host):
 def check_turbos_lora_takes_videocrafters_scale_away(host):
     module, sampling = host.module("nodes.host.models.lora"), host.module("nodes.host.models.model_sampling")
     lora_module = host.module("t2v_models.checkpoints.lora")
-    model, clip, _ = host.run("T2VModelLoader", "tiny", "default")
+    model, clip, _ = host.run("T2VModelLoader", "tiny", "default")[:3]
     inner = model.model
     schedule = host.module("t2v_models.sampling.schedule").NoiseSchedule.from_config(inner.scheduler, scale_base=0.7)
     inner.model_sampling = sampling.make_model_sampling(schedule, inner.model_config)
@@ -298,7 +298,7 @@ def check_models_load_where_the_host_makes_linear_layers_without_weights(host):
     except ImportError:  # 0.3.64 makes none
         return
     with mock.patch.object(management, "WINDOWS", True), mock.patch.object(memory, "aimdo_enabled", True):
-        model, clip, _ = host.run("T2VModelLoader", "tiny", "bf16")
+        model, clip, _ = host.run("T2VModelLoader", "tiny", "bf16")[:3]
         assert {value.dtype for value in model.model.diffusion_model.state_dict().values()} == {torch.bfloat16}
         assert host.ksample(model, clip).isfinite().all()
 
