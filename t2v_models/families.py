@@ -76,6 +76,8 @@ class Family:
     """Share by which guidance keeps the standard deviation of the guided prediction. Source: arXiv:2305.08891."""
     timestep_spacing: str = "leading"
     """How DDIM spaces its timesteps, in diffusers' words: "leading" (with offset 1), "trailing" or "linspace"."""
+    ends_clean: bool = False
+    """DDIM's last step goes to the clean latent, and not to timestep 0 (diffusers' set_alpha_to_one)."""
     distilled: bool = False
     """Consistency-distilled: few steps, a guidance scale that is fixed or embedded, no negative prompt."""
     even_steps: int = 0
@@ -120,7 +122,7 @@ class Family:
             "rescale_betas_zero_snr": self.zero_terminal_snr,
             "timestep_spacing": self.timestep_spacing,
             "clip_sample": False,
-            "set_alpha_to_one": False,
+            "set_alpha_to_one": self.ends_clean,
             "steps_offset": 1,
         }
         if self.even_steps:
@@ -220,6 +222,8 @@ FAMILIES: dict[str, Family] = {
                 width=512, height=320, scale_base=0.7, fps_condition=24),
         replace(_DYNAMICRAFTER_V, name="dynamicrafter-1024", title="DynamiCrafter 1024", unet="dynamicrafter-1024",
                 width=1024, height=576, scale_base=0.3, fps_condition=10),
+        Family("i2vgen-xl", "I2VGen-XL", "MIT", "i2vgen-xl", prediction_type="v_prediction", zero_terminal_snr=True,
+               beta_schedule="squaredcos_cap_v2", ends_clean=True, width=1280, height=704, fps_condition=16, image=True),
         replace(_TURBO, name="t2v-turbo-ms", title="T2V-Turbo on ModelScope", unet="t2v-turbo-ms", width=256, height=256,
                 even_steps=50, fps_condition=None, licence="CC BY 4.0; made from ModelScope's, CC BY-NC 4.0"),
         _TURBO,

@@ -102,7 +102,7 @@ def test_the_order_of_modules_is_that_of_the_references() -> None:
     [
         (lambda t: t.pop("input_blocks.4.0.in_layers.2.weight"), "input_blocks.4.0.in_layers.2.weight"),
         (lambda t: t.update({"input_blocks.4.0.extra.weight": t["out.2.weight"]}), "input_blocks.4.0.extra.weight"),
-        (lambda t: t.update({"local_image_concat.0.weight": t["out.2.weight"]}), "I2VGen"),
+        (lambda t: t.update({"local_image_concat.0.weight": t["out.2.weight"]}), "local_image_concat"),
         (lambda t: t.update({"motion_encoder.weight": t["out.2.weight"]}), "motion_encoder"),
         (lambda t: t.update({"out.2.weight": t["input_blocks.0.0.weight"]}), "out.2.weight"),
     ],

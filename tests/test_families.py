@@ -27,7 +27,7 @@ def test_every_family_is_complete(family) -> None:
     assert family.frames > 0
     assert family.licence
     assert (family.fps_condition is not None) == PRESETS[family.unet].fps_embedding
-    assert family.image == PRESETS[family.unet].image_attention
+    assert family.image == (PRESETS[family.unet].image_attention or PRESETS[family.unet].image_branches)
     assert family.distilled or not PRESETS[family.unet].guidance_dim
     assert family.defaults.width == family.width
     assert family.betas == (0.00085, 0.012)
@@ -54,7 +54,7 @@ def test_every_network_has_a_family(preset: str) -> None:
 
 def test_noise_schedules_are_the_published_ones() -> None:
     velocity = {name for name, family in FAMILIES.items() if family.prediction_type == "v_prediction"}
-    assert velocity == {"vgen", "tf-t2v", "videolcm", "dynamicrafter-512", "dynamicrafter-1024"}
+    assert velocity == {"vgen", "tf-t2v", "videolcm", "dynamicrafter-512", "dynamicrafter-1024", "i2vgen-xl"}
     assert all(FAMILIES[name].zero_terminal_snr for name in velocity)
     scaled = {name: family.scale_base for name, family in FAMILIES.items() if family.scale_base}
     assert scaled == {"videocrafter2": 0.7, "videocrafter1-1024": 0.3, "videocrafter1-i2v": 0.7,

@@ -17,7 +17,7 @@ from ..errors import T2VError
 from ..families import Family, family_for
 from ..texts import strict_json
 from ..unet import UNet3D, UNetConfig
-from . import diffusers_layout, text_encoder, vae
+from . import diffusers_layout, i2vgen, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
 from .detect import LAYOUTS
 from .files import SUFFIXES
@@ -172,9 +172,13 @@ def _plan(
         config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
     # with T2V-Turbo's LoRA the model is T2V-Turbo, which has another noise schedule
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
-    if not config.image_attention:  # the file holds the whole of CLIP, whose image encoder this model does not use
+    if not (
+        config.image_attention or config.image_branches
+    ):  # the file holds the whole of CLIP, whose image encoder this model does not use
         parts = {kind: tensors for kind, tensors in parts.items() if not kind.startswith("image_")}
     unet = LAYOUTS[layout].from_canonical(canonical, config)
+    if layout == "modelscope" and config.image_branches:
+        unet = i2vgen.to_vgen(unet)
     scale: LazyDict = {}
     if layout == "videocrafter" and family.scale_base is not None:
         scale["scale_arr"] = _scale_arr(family.scale_base)
@@ -223,11 +227,11 @@ def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]
 def _diffusers_files(
     checkpoint: Checkpoint, config: UNetConfig, family: Family, unet: LazyDict, parts: dict[str, LazyDict]
 ) -> list[_File]:
-    own = UNet3D.__name__ if diffusers_layout.to_json(config)["_class_name"] != "UNet3DConditionModel" else ""
+    name = diffusers_layout.class_name(config)
     size = [family.height // 8, family.width // 8]
     index: dict[str, Any] = {
-        "_class_name": "TextToVideoSDPipeline",
-        "unet": [PACKAGE, own] if own else ["diffusers", "UNet3DConditionModel"],
+        "_class_name": "I2VGenXLPipeline" if config.image_branches else "TextToVideoSDPipeline",
+        "unet": [PACKAGE if name == UNet3D.__name__ else "diffusers", name],
     }
     settings = {"family": family.name, "frames": family.frames, "fps": family.fps}
     unet_json = diffusers_layout.to_json(config, sample_size=size, t2v=checkpoint.settings() | settings)

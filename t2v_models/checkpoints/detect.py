@@ -16,7 +16,7 @@ import torch
 
 from ..errors import T2VError
 from ..unet import UNetConfig
-from . import diffusers_layout, modelscope, native, videocrafter
+from . import diffusers_layout, i2vgen, modelscope, native, videocrafter
 from .layouts import MOST_BLOCKS, WIDEST, Layout, MissingKey, any_with, shapes_of
 from .tensors import FLOAT8, LazyDict, LazyTensor
 from .wrappers import without_wrappers
@@ -29,7 +29,8 @@ LAYOUTS: dict[str, Layout] = {
 _UNET_ROOTS = (
     "time_embed.", "fps_embedding.", "time_cond_proj.", "motion_cond_proj.", "combine_proj.", "input_blocks.",
     "init_attn.", "middle_block.", "output_blocks.", "out.", "time_embedding.", "conv_in.", "transformer_in.",
-    "down_blocks.", "mid_block.", "up_blocks.", "conv_norm_out.", "conv_out.",
+    "down_blocks.", "mid_block.", "up_blocks.", "conv_norm_out.", "conv_out.", "image_branches.", "image_latents_",
+    "local_image_concat.", "local_temporal_encoder.", "local_image_embedding.", "context_embedding.",
 )  # fmt: skip
 
 _PATTERNS = (
@@ -50,8 +51,6 @@ _STRANGERS = (
     (("time_mixer.",), "Stable Video Diffusion, which ComfyUI loads with its own nodes"),
     (("motion_modules.",), "an AnimateDiff motion module, which ComfyUI-AnimateDiff-Evolved loads"),
     (("attn_temp.",), "LaVie, whose network is another one"),
-    (("local_image_concat",), "I2VGen-XL, whose network has image branches of its own"),
-    (("local_temporal_encoder",), "I2VGen-XL, whose network has image branches of its own"),
     (("controlnet_",), "a ControlNet"),
     (("control_model.",), "a ControlNet"),
     (("to_added_kv",), "an image model"),
@@ -109,7 +108,8 @@ def find_parts(tensors: LazyDict) -> dict[str, Part]:
         cut = prefix + "image_proj_model." if kind == "image_projector" else prefix
         parts[kind] = Part(kind, layout, prefix, {n.removeprefix(cut): tensors[n] for n in names})
     if "unet" in parts:
-        parts["unet"] = _without_blank_channels(parts["unet"])
+        part = _without_blank_channels(parts["unet"])
+        parts["unet"] = replace(part, tensors=i2vgen.from_vgen(part.tensors))
     return parts
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from ..unet import UNetConfig
+from ..unet import UNet3D, UNetConfig
 from .configs import is_number
 from .layouts import MOST_BLOCKS, Layout, MissingKey, Shape, Shapes, any_with, size_of
 
@@ -23,6 +23,13 @@ _ROOTS = {
     "init_attn": "transformer_in",
     "out.0": "conv_norm_out",
     "out.2": "conv_out",
+    "image_branches.local_image_concat": "image_latents_proj_in",
+    "image_branches.local_temporal_encoder.norm": "image_latents_temporal_encoder.norm1",
+    "image_branches.local_temporal_encoder.attn": "image_latents_temporal_encoder.attn1",
+    "image_branches.local_temporal_encoder.ff.0": "image_latents_temporal_encoder.ff.net.0.proj",
+    "image_branches.local_temporal_encoder.ff.2": "image_latents_temporal_encoder.ff.net.2",
+    "image_branches.local_image_embedding": "image_latents_context_embedding",
+    "image_branches.context_embedding": "context_embedding",
 }
 _RESNET = {
     "in_layers.0": "norm1",
@@ -36,6 +43,8 @@ _RESNET = {
 
 def rename(name: str, config: UNetConfig) -> str:
     """Return diffusers' name of a canonical one."""
+    if config.image_branches and name.startswith("fps_embedding."):
+        return name  # I2VGenXLUNet has numbers where diffusers' other embeddings have names
     for ours, theirs in _ROOTS.items():
         if name.startswith(ours + "."):
             return theirs + name.removeprefix(ours)
@@ -109,6 +118,7 @@ def infer(shapes: Shapes) -> dict[str, Any]:
         "motion_dim": shapes.get("motion_cond_proj.weight", (0, 0))[-1],
         "image_attention": any_with(shapes, ".attn2.to_k_ip."),
         "image_scale": any_with(shapes, ".attn2.image_scale."),
+        "image_branches": any_with(shapes, "image_latents_proj_in."),
     }
     if relative and len(relative[0]) == 2:
         fields["head_dim"] = relative[0][1]
@@ -145,23 +155,31 @@ def config_hints(config: dict[str, Any]) -> dict[str, Any]:
     return hints
 
 
+def class_name(config: UNetConfig) -> str:
+    """Return the name of diffusers' class for a UNet; our own where it has none."""
+    plain = config.init_attention and config.temporal_attention and config.temporal_convolution
+    if not plain or config.relative_position or config.motion_dim or config.image_attention:
+        return UNet3D.__name__
+    if config.image_branches:
+        return "I2VGenXLUNet" if config.fps_embedding and not config.guidance_dim else UNet3D.__name__
+    return UNet3D.__name__ if config.fps_embedding else "UNet3DConditionModel"
+
+
 def to_json(config: UNetConfig, **extra: Any) -> dict[str, Any]:
     """Return the config.json of a diffusers UNet folder; `extra` are further entries (sample_size, …).
 
-    A model that diffusers' class cannot compute gets our class's name, so that diffusers refuses it.
+    A model that none of diffusers' classes can compute gets our class's name, so that diffusers refuses it.
     """
-    plain = config.init_attention and config.temporal_attention and config.temporal_convolution
-    beyond = config.relative_position or config.fps_embedding or config.motion_dim or config.image_attention
     down = ["CrossAttnDownBlock3D" if attention else "DownBlock3D" for attention in config.attention_levels]
     up = ["CrossAttnUpBlock3D" if attention else "UpBlock3D" for attention in reversed(config.attention_levels)]
     values: dict[str, Any] = {
-        "_class_name": "UNet3DConditionModel" if plain and not beyond else "UNet3D",
+        "_class_name": class_name(config),
         "act_fn": "silu",
         "attention_head_dim": config.head_dim,
         "block_out_channels": list(config.channels),
         "cross_attention_dim": config.context_dim,
         "down_block_types": down,
-        "in_channels": config.in_channels,
+        "in_channels": config.in_channels // 2 if config.image_branches else config.in_channels,
         "layers_per_block": config.num_res_blocks,
         "norm_eps": config.norm_eps,
         "norm_num_groups": config.norm_groups,

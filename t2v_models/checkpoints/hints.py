@@ -10,7 +10,7 @@ from ..errors import AGAIN, T2VError
 from ..families import family_called
 from .configs import is_plain
 from .detect import Part
-from .layouts import Layout
+from .layouts import Layout, any_with
 from .locate import Found
 from .tensors import LazyDict, LazyTensor
 
@@ -52,6 +52,8 @@ def _from_tensors(extra: LazyDict, part: Part, layout: Layout, path: str) -> dic
     step = int(extra["step"].load()) if "step" in extra and _is_one_number(extra["step"]) else 0
     if part.blank_channels:
         hints["family"] = "videolcm" if step in _VIDEOLCM_STEPS else "tf-t2v"
+    elif any_with(part.tensors, "local_image_concat."):
+        pass  # I2VGen-XL, which its shapes tell
     elif layout.name == "modelscope" and part.prefix.startswith("state_dict."):
         hints["family"] = "modelscope" if step in _MODELSCOPE_STEPS else "vgen"  # ModelScope's own has no wrapper
     if "scale_arr" in extra and extra["scale_arr"].numel:

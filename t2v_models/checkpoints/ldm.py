@@ -13,6 +13,11 @@ _INNER = (
     (".relative_position_k.weight", ".relative_position_k.embeddings_table"),
     (".relative_position_v.weight", ".relative_position_v.embeddings_table"),
     (".attn2.image_scale.weight", ".attn2.alpha"),
+    ("image_branches.local_temporal_encoder.norm.", "local_temporal_encoder.layers.0.0.norm."),
+    ("image_branches.local_temporal_encoder.attn.", "local_temporal_encoder.layers.0.0.fn."),
+    ("image_branches.local_temporal_encoder.ff.0.", "local_temporal_encoder.layers.0.1.net.0.0."),
+    ("image_branches.local_temporal_encoder.ff.2.", "local_temporal_encoder.layers.0.1.net.2."),
+    ("image_branches.", ""),
 )
 
 
@@ -61,6 +66,7 @@ def infer(shapes: Shapes) -> dict[str, Any]:
         "motion_dim": shapes.get("motion_cond_proj.weight", (0, 0))[-1],
         "image_attention": any_with(shapes, ".attn2.to_k_ip."),
         "image_scale": any(name.endswith(".attn2.alpha") for name in shapes),
+        "image_branches": any_with(shapes, "local_image_concat."),
     }
     if relative and len(relative[0]) == 2:
         fields["head_dim"] = relative[0][1]

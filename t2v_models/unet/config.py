@@ -13,7 +13,7 @@ class UNetConfig:
     """
 
     in_channels: int = 4
-    """Channels of the latent that enters: 4, or 8 where an image latent is concatenated (DynamiCrafter)."""
+    """Channels of the latent that enters: 4, or 8 where an image latent is concatenated (DynamiCrafter, I2VGen-XL)."""
 
     out_channels: int = 4
     """Channels of the prediction."""
@@ -66,6 +66,9 @@ class UNetConfig:
     image_scale: bool = False
     """A learned scale of the image attention, one per layer (DynamiCrafter 256)."""
 
+    image_branches: bool = False
+    """Three small networks for a picture's latent and CLIP embedding (I2VGen-XL); half of in_channels are image latents."""
+
     norm_groups: int = 32
     """Groups of every group normalisation."""
 
@@ -101,6 +104,8 @@ class UNetConfig:
             raise ValueError("UNetConfig.motion_dim is set without guidance_dim: motion guidance builds on it.")
         if self.image_scale and not self.image_attention:
             raise ValueError("UNetConfig.image_scale is set without image_attention: there is nothing to scale.")
+        if self.image_branches and self.in_channels % 2:
+            raise ValueError("UNetConfig.in_channels is odd: with image_branches half of them are image latents.")
 
     @property
     def embed_dim(self) -> int:
@@ -123,5 +128,6 @@ PRESETS: dict[str, UNetConfig] = {
     "dynamicrafter-256": replace(_DYNAMICRAFTER, image_scale=True, default_fps=3),
     "dynamicrafter-512": replace(_DYNAMICRAFTER, default_fps=24),
     "dynamicrafter-1024": replace(_DYNAMICRAFTER, default_fps=10),
+    "i2vgen-xl": UNetConfig(in_channels=8, fps_embedding=True, image_branches=True),
 }
 """The published shapes by name; several models share one (ZeroScope, Potat1 … are "modelscope")."""

@@ -14,6 +14,7 @@ from ..errors import T2VError
 from .attention import scaled_dot_product
 from .config import UNetConfig
 from .factory import AttentionFunction, Factory, Operations
+from .image_branches import ImageBranches, with_tokens
 from .layers import (
     Downsample,
     ResBlock,
@@ -84,6 +85,7 @@ class UNet3D(nn.Module):
         self.time_cond_proj = make.linear(config.guidance_dim, width, bias=False) if config.guidance_dim else None
         self.motion_cond_proj = make.linear(config.motion_dim, width, bias=False) if config.motion_dim else None
         self.combine_proj = make.linear(2 * width, width, bias=False) if config.motion_dim else None
+        self.image_branches = ImageBranches(config, make) if config.image_branches else None
 
         # 2. down
         first = make.convolution(config.in_channels, width, 3, padding=1)
@@ -172,7 +174,8 @@ class UNet3D(nn.Module):
                 `config.default_fps` where None.
             guidance: (b,) guidance scales, or (b, guidance_dim) their embeddings, for distilled models.
             motion_guidance: motion guidance scales or their embeddings, likewise, for T2V-Turbo v2.
-            image_context: (b, i, d) image tokens, or (b, t, i, d), one set per frame.
+            image_context: (b, i, d) image tokens, or (b, t, i, d), one set per frame; of I2VGen-XL those that its
+                `image_branches.tokens` makes.
             control: residuals of a ControlNet for a batch of images: lists "input", "middle", "output" of
                 ((b t), c, h, w), the last entry first.
             options: ComfyUI's transformer_options: see `t2v_models.unet.patches`. Its entry "temporal_windows", a list
@@ -187,6 +190,10 @@ class UNet3D(nn.Module):
         """
         self._check(x, timesteps, context, guidance, motion_guidance)
         b, _, frames, height, width = x.shape
+        if self.image_branches is not None:
+            strength = (options or {}).get("image_strength", 1)
+            x, context = self.image_branches.with_channels(x), with_tokens(context, image_context, strength)
+            image_context = None
         patches = Patches(options, x)
         text = TextContext(context.to(x.dtype), _cast(image_context, x.dtype), context.shape[0] // b)
         emb = self._embed(x, timesteps, fps, guidance, motion_guidance).repeat(text.copies, 1)
