@@ -84,6 +84,19 @@ class Family:
     """T2V-Turbo: number of evenly spaced timesteps from which those of sampling are taken; 0: diffusers' LCM spacing."""
     image: bool = False
     """Needs a first image besides the text."""
+    image_latents: str = ""
+    """How image latents, concatenated to the noisy latent, fill the frames: "repeat", "ends" or "ramp", see
+    `t2v_models.image.latents`; "" for none."""
+    image_tokens: str = ""
+    """What makes tokens of the encoded image: "resampler" (VideoCrafter1, DynamiCrafter), "i2vgen" (branches of the UNet
+    itself) or "" for none."""
+    fps_range: tuple[float, float] | None = None
+    """Least and greatest value of the frame rate embedding that the model was trained with; None where it has none, or
+    where its authors give no range."""
+    fps_meaning: str = ""
+    """What that value is, and how it changes the motion; "" for no embedding, or for a plain frame rate."""
+    drops_last_frame: bool = False
+    """The last frame repeats the first (a loop), so it is left out of the video."""
     upscaler: bool = False
     """Refines a video (video to video) rather than making one from noise."""
     frame_timesteps: bool = False
@@ -163,17 +176,35 @@ _DYNAMICRAFTER = Family(
     DYNAMICRAFTER,
     "dynamicrafter-256",
     image=True,
+    image_latents="repeat",
+    image_tokens="resampler",
     guidance_scale=7.5,
     eta=1.0,
     fps_condition=3,
+    fps_range=(1, 6),
+    fps_meaning="frame stride: larger is more motion",
 )
 _DYNAMICRAFTER_V = replace(
     _DYNAMICRAFTER,
+    fps_meaning="frames per second: smaller is more motion",
     prediction_type="v_prediction",
     zero_terminal_snr=True,
     guidance_rescale=0.7,
     timestep_spacing="trailing",
     keeps_last_scale=True,
+)
+_INTERPOLATION = replace(
+    _DYNAMICRAFTER_V,
+    name="dynamicrafter-512-interp",
+    title="DynamiCrafter 512, between two pictures",
+    unet="dynamicrafter-512",
+    image_latents="ends",
+    width=512,
+    height=320,
+    scale_base=0.7,
+    fps_condition=5,
+    fps_range=(5, 30),
+    notes="Takes a first and a last picture.",
 )
 _TURBO = Family(
     "t2v-turbo-vc2",
@@ -216,14 +247,21 @@ FAMILIES: dict[str, Family] = {
         replace(_VIDEOCRAFTER, name="videocrafter1-1024", title="VideoCrafter1 text to video 1024",
                 unet="videocrafter1-1024", width=1024, height=576, scale_base=0.3, fps_condition=28),
         replace(_VIDEOCRAFTER, name="videocrafter1-i2v", title="VideoCrafter1 image to video 512",
-                unet="videocrafter1-i2v", scale_base=0.7, fps_condition=8, image=True),
+                unet="videocrafter1-i2v", scale_base=0.7, fps_condition=8, image=True, image_tokens="resampler",
+                fps_range=(4, 32), fps_meaning="frames per second: smaller is more motion"),
         _DYNAMICRAFTER,
         replace(_DYNAMICRAFTER_V, name="dynamicrafter-512", title="DynamiCrafter 512", unet="dynamicrafter-512",
-                width=512, height=320, scale_base=0.7, fps_condition=24),
+                width=512, height=320, scale_base=0.7, fps_condition=24, fps_range=(15, 30)),
         replace(_DYNAMICRAFTER_V, name="dynamicrafter-1024", title="DynamiCrafter 1024", unet="dynamicrafter-1024",
-                width=1024, height=576, scale_base=0.3, fps_condition=10),
+                width=1024, height=576, scale_base=0.3, fps_condition=10, fps_range=(5, 20)),
+        _INTERPOLATION,
+        replace(_INTERPOLATION, name="dynamicrafter-512-loop", title="DynamiCrafter 512, loop", drops_last_frame=True,
+                notes="The clip ends in its first picture; the last frame, which repeats it, is left out."),
+        replace(_INTERPOLATION, name="tooncrafter-512", title="ToonCrafter 512", fps_condition=10,
+                vae="Stable Diffusion's, with a decoder that sees the two pictures"),
         Family("i2vgen-xl", "I2VGen-XL", "MIT", "i2vgen-xl", prediction_type="v_prediction", zero_terminal_snr=True,
-               beta_schedule="squaredcos_cap_v2", ends_clean=True, width=1280, height=704, fps_condition=16, image=True),
+               beta_schedule="squaredcos_cap_v2", ends_clean=True, width=1280, height=704, fps_condition=16, image=True,
+               image_latents="ramp", image_tokens="i2vgen", fps_meaning="frames per second"),
         replace(_TURBO, name="t2v-turbo-ms", title="T2V-Turbo on ModelScope", unet="t2v-turbo-ms", width=256, height=256,
                 even_steps=50, fps_condition=None, licence="CC BY 4.0; made from ModelScope's, CC BY-NC 4.0"),
         _TURBO,
@@ -321,6 +359,8 @@ def _is_field(family: Family, name: str, value: Any) -> bool:
         return _is_row(value, 2, str if name == "speed_words" else (int, float))
     if name == "latent_colours":
         return value is None or (_is_row(value, 5, tuple) and all(_is_row(row, 3, (int, float)) for row in value))
+    if name == "fps_range":
+        return value is None or _is_row(value, 2, (int, float))
     if name in ("scale_base", "fps_condition"):
         return value is None or (isinstance(value, (int, float)) and not isinstance(value, bool))
     wanted = type(getattr(family, name))

@@ -19,6 +19,9 @@ from t2v_models.unet import PRESETS, UNetConfig
 from .support.checkpoints import SMALL, diffusers_folder, in_layout
 from .support.manifests import manifests, on_meta
 
+OF_512 = ("dynamicrafter-512", "dynamicrafter-512-interp", "dynamicrafter-512-loop", "tooncrafter-512")
+"""The families of DynamiCrafter 512's network and noise schedule."""
+
 
 @pytest.mark.parametrize("family", FAMILIES.values(), ids=lambda family: family.name)
 def test_every_family_is_complete(family) -> None:
@@ -54,11 +57,11 @@ def test_every_network_has_a_family(preset: str) -> None:
 
 def test_noise_schedules_are_the_published_ones() -> None:
     velocity = {name for name, family in FAMILIES.items() if family.prediction_type == "v_prediction"}
-    assert velocity == {"vgen", "tf-t2v", "videolcm", "dynamicrafter-512", "dynamicrafter-1024", "i2vgen-xl"}
+    assert velocity == {"vgen", "tf-t2v", "videolcm", "dynamicrafter-1024", "i2vgen-xl", *OF_512}
     assert all(FAMILIES[name].zero_terminal_snr for name in velocity)
     scaled = {name: family.scale_base for name, family in FAMILIES.items() if family.scale_base}
     assert scaled == {"videocrafter2": 0.7, "videocrafter1-1024": 0.3, "videocrafter1-i2v": 0.7,
-                      "dynamicrafter-512": 0.7, "dynamicrafter-1024": 0.3}  # fmt: skip
+                      "dynamicrafter-1024": 0.3} | dict.fromkeys(OF_512, 0.7)  # fmt: skip
 
 
 def test_stored_scale_distinguishes_the_dynamicrafters() -> None:
@@ -123,7 +126,7 @@ def test_configurations_saved_under_older_names_of_fields_are_read() -> None:
 
 def test_only_dynamicrafter_keeps_the_scale_of_its_last_step() -> None:
     keeping = {name for name, family in FAMILIES.items() if family.scheduler_config().get("keeps_last_scale")}
-    assert keeping == {"dynamicrafter-512", "dynamicrafter-1024"}
+    assert keeping == {"dynamicrafter-1024", *OF_512}
 
 
 def test_settings_of_a_diffusers_folder_replace_those_of_the_table(tmp_path: Path) -> None:

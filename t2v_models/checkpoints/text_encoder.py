@@ -1,27 +1,19 @@
 """The text encoder: OpenCLIP's names to those of transformers' CLIPTextModel, and back.
 
 OpenCLIP ViT-H has 24 blocks, and these models use the output of the 23rd; so the encoder for transformers has 23.
-OpenCLIP fuses the query, key and value projections.
 """
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import torch
 
-from .layouts import Shape, check_shapes, count_numbered
+from . import openclip_blocks
+from .layouts import Shape, check_shapes
 from .tensors import LazyDict, LazyTensor
 
-_BLOCK = {
-    "ln_1": "layer_norm1",
-    "ln_2": "layer_norm2",
-    "attn.out_proj": "self_attn.out_proj",
-    "mlp.c_fc": "mlp.fc1",
-    "mlp.c_proj": "mlp.fc2",
-}
-_BACK = {theirs: ours for ours, theirs in _BLOCK.items()}
+_THEIR_BLOCKS, _BLOCKS = "transformer.resblocks", "text_model.encoder.layers"
 _ROOTS = {
     "token_embedding.weight": "text_model.embeddings.token_embedding.weight",
     "positional_embedding": "text_model.embeddings.position_embedding.weight",
@@ -40,22 +32,11 @@ def from_openclip(tensors: LazyDict, source: str) -> LazyDict:
     Raises:
         T2VError: where a tensor is missing or has another shape.
     """
-    layers = count_numbered(tensors, r"transformer\.resblocks\.(\d{1,3})\.")
+    layers = openclip_blocks.count_blocks(tensors, _THEIR_BLOCKS)
     width = tensors["token_embedding.weight"].shape[-1] if "token_embedding.weight" in tensors else 0
     kept = layers if (width, layers) == (1024, 23) else layers - 1
-    result: LazyDict = {}
-    for name, tensor in tensors.items():
-        match = re.match(r"transformer\.resblocks\.(\d{1,3})\.(.+)\.?(weight|bias)$", name)
-        if name in _ROOTS:
-            result[_ROOTS[name]] = tensor
-        elif match and int(match[1]) < kept:
-            layer = f"text_model.encoder.layers.{match[1]}"
-            block, kind = match[2].rstrip("._"), match[3]
-            if block == "attn.in_proj" and tensor.shape and tensor.shape[0] % 3 == 0:
-                for i, x in enumerate("qkv"):
-                    result[f"{layer}.self_attn.{x}_proj.{kind}"] = _third(tensor, i)
-            elif block in _BLOCK:
-                result[f"{layer}.{_BLOCK[block]}.{kind}"] = tensor
+    result = {_ROOTS[name]: tensor for name, tensor in tensors.items() if name in _ROOTS}
+    result |= openclip_blocks.from_openclip(tensors, _THEIR_BLOCKS, _BLOCKS, kept)
     check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its text encoder")
     return result
 
@@ -82,19 +63,9 @@ def from_transformers(tensors: LazyDict, source: str) -> LazyDict:
 def to_openclip(tensors: LazyDict) -> LazyDict:
     """Rename transformers' tensors to OpenCLIP's, and add a last block of zeros, whose output is never used."""
     back = {theirs: ours for ours, theirs in _ROOTS.items()}
-    result: LazyDict = {}
-    for name, tensor in tensors.items():
-        match = re.match(r"text_model\.encoder\.layers\.(\d+)\.(.+)\.(weight|bias)$", name)
-        if name in back:
-            result[back[name]] = tensor
-        elif match:
-            block = f"transformer.resblocks.{match[1]}"
-            if match[2] in _BACK:
-                result[f"{block}.{_BACK[match[2]]}.{match[3]}"] = tensor
-            elif match[2] == "self_attn.q_proj":
-                parts = [tensors[name.replace("q_proj", f"{x}_proj")] for x in "qkv"]
-                result[f"{block}.attn.in_proj_{match[3]}"] = _concatenated(parts)
-    last = count_numbered(result, r"transformer\.resblocks\.(\d{1,3})\.")
+    result = {back[name]: tensor for name, tensor in tensors.items() if name in back}
+    result |= openclip_blocks.to_openclip(tensors, _BLOCKS, _THEIR_BLOCKS)
+    last = openclip_blocks.count_blocks(result, _THEIR_BLOCKS)
     for name, tensor in list(result.items()):
         if name.startswith("transformer.resblocks.0."):
             result[name.replace(".0.", f".{last}.", 1)] = _zeros(tensor.shape, tensor.dtype)
@@ -115,8 +86,8 @@ def config_of(tensors: LazyDict) -> dict[str, Any]:
         "architectures": ["CLIPTextModel"],
         "model_type": "clip_text_model",
         "hidden_size": width,
-        "intermediate_size": tensors["text_model.encoder.layers.0.mlp.fc1.weight"].shape[0],
-        "num_hidden_layers": count_numbered(tensors, r"text_model\.encoder\.layers\.(\d{1,3})\."),
+        "intermediate_size": tensors[f"{_BLOCKS}.0.mlp.fc1.weight"].shape[0],
+        "num_hidden_layers": openclip_blocks.count_blocks(tensors, _BLOCKS),
         "num_attention_heads": max(width // 64, 1),
         "max_position_embeddings": tensors[_ROOTS["positional_embedding"]].shape[0],
         "vocab_size": tokens,
@@ -137,28 +108,7 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
         _ROOTS["ln_final.weight"]: (width,),
         _ROOTS["ln_final.bias"]: (width,),
     }
-    for i in range(config["num_hidden_layers"]):
-        layer = f"text_model.encoder.layers.{i}"
-        for name in ("layer_norm1", "layer_norm2"):
-            shapes[f"{layer}.{name}.weight"] = shapes[f"{layer}.{name}.bias"] = (width,)
-        for name, rows, columns in (
-            *((f"self_attn.{x}_proj", width, width) for x in ("q", "k", "v", "out")),
-            ("mlp.fc1", inner, width),
-            ("mlp.fc2", width, inner),
-        ):
-            shapes[f"{layer}.{name}.weight"], shapes[f"{layer}.{name}.bias"] = (rows, columns), (rows,)
-    return shapes
-
-
-def _third(tensor: LazyTensor, i: int) -> LazyTensor:
-    """Return the first, second or last third of the rows."""
-    rows = tensor.shape[0] // 3
-    return tensor.then(lambda whole: whole[i * rows : (i + 1) * rows], (rows, *tensor.shape[1:]))
-
-
-def _concatenated(parts: list[LazyTensor]) -> LazyTensor:
-    shape = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    return LazyTensor(parts[0].dtype, shape, lambda: torch.cat([part.load() for part in parts]))
+    return shapes | openclip_blocks.expected_shapes(_BLOCKS, config["num_hidden_layers"], width, inner)
 
 
 def _zeros(shape: Shape, dtype: torch.dtype) -> LazyTensor:
