@@ -79,7 +79,7 @@ def camera_stills(images: Tensor, frames: int, move: Camera) -> Tensor:
     grid = _views(frames, h, w, move).to(images)  # (t, h, w, 2)
     planes = images.movedim(-1, 1).repeat_interleave(frames, 0)
     seen = F.grid_sample(planes, grid.repeat(b, 1, 1, 1), "bicubic", "reflection", align_corners=False)
-    return seen.clamp(0, 1).movedim(1, -1).unflatten(0, (b, frames))
+    return seen.clamp(0, 1).movedim(1, -1).reshape(b, frames, h, w, -1)
 
 
 def _views(frames: int, h: int, w: int, move: Camera) -> Tensor:
