@@ -36,8 +36,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from t2v_models.video import DEFAULT_QUALITY, FORMATS, VideoReader, VideoWriter, available_formats
-from t2v_models.video.ffmpeg import ffmpeg_exe
 from t2v_models.video.formats import SCALER
+from t2v_models.video.program.process import ffmpeg_exe
 from tests.support.video_clips import natural, psnr
 
 CORNERS = np.array([*itertools.product((0, 255), repeat=3), (128, 128, 128)], np.uint8)

@@ -24,7 +24,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from t2v_models.video import FORMATS, VideoWriter
-from t2v_models.video.ffmpeg import SAFE_INPUT, ffmpeg_exe, file_url
+from t2v_models.video.engine import Input, file_url
+from t2v_models.video.program.process import ffmpeg_exe, input_options
 
 FOLDER = Path(__file__).parent / "fixtures" / "ffmpeg"
 HEADING = "#### "
@@ -84,7 +85,7 @@ def record(exe: str, folder: Path) -> dict[str, str]:
 
     texts = {}
     for clip in sorted(folder.iterdir()):
-        source = (*SAFE_INPUT, "-i", file_url(clip))
+        source = input_options(Input(clip, file_url(clip)))
         texts[f"{clip.name} metadata"] = run("-v", "error", *source, "-f", "ffmetadata", "-")[0]
         code = ("-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-")
         texts[f"{clip.name} packets"] = run("-v", "error", *source, *code)[0]

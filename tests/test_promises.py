@@ -163,7 +163,7 @@ def test_reading_and_writing_start_only_ffmpeg(tmp_path: Path) -> None:
         sys.addaudithook(lambda event, args: started.append((event, args)) if event.startswith(kinds) else None)
         import numpy as np
         from t2v_models.video import FORMATS, VideoReader, VideoWriter
-        from t2v_models.video.ffmpeg import ffmpeg_exe
+        from t2v_models.video.program.process import ffmpeg_exe
         for name in ("h264-mp4", "vp9-webm", "gif"):
             path = sys.argv[1] + "/a" + FORMATS[name].extension
             with VideoWriter(path, 8, format=name) as video:

@@ -11,7 +11,9 @@ import pytest
 
 from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, available_formats, frame_rate
-from t2v_models.video import ffmpeg as ffmpeg_module
+from t2v_models.video.engine import Failed
+from t2v_models.video.engines import engine
+from t2v_models.video.program import process as ffmpeg_module
 
 from .support.video_clips import natural, psnr, some_slow, tone
 
@@ -377,12 +379,15 @@ def test_sound_of_a_rate_that_the_codec_lacks_is_resampled(tmp_path, name, rate,
 
 
 def test_sound_that_the_ffmpeg_cannot_encode_is_refused_before_the_first_frame(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise Failed("Unsupported channel layout")
+
     everything = ffmpeg_module.abilities("encoders")
     monkeypatch.setattr(ffmpeg_module, "abilities", lambda kind: everything - {"libopus"})
     with pytest.raises(T2VError, match="libopus"):
         VideoWriter(tmp_path / "a.webm", 8, audio=tone(1))
     monkeypatch.undo()
-    monkeypatch.setattr(ffmpeg_module, "run", lambda *_, **__: (1, b"", "[aac @ 0x1] Unsupported channel layout"))
+    monkeypatch.setattr(type(engine()), "check_sound", refuse)
     with pytest.raises(T2VError, match="Unsupported channel layout"):
         VideoWriter(tmp_path / "a.mp4", 8, audio=tone(1))
     assert not list(tmp_path.iterdir())

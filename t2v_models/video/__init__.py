@@ -1,7 +1,7 @@
 """Read and write video files, frame by frame through ffmpeg, with sound and metadata."""
 
 from .audio import Audio, to_audio
-from .ffmpeg_text import AudioInfo
+from .engine import AudioInfo
 from .formats import DEFAULT_QUALITY, FORMATS, Format, available_formats, check_rate, check_size, format_of
 from .frame_rate import frame_rate
 from .metadata import embed, json_text, read_embedded

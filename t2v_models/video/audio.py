@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import struct
-from collections.abc import Callable
 from dataclasses import dataclass
-from fractions import Fraction
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 
@@ -62,59 +59,3 @@ def to_audio(audio: Any) -> Audio:
     if not 1000 <= rate <= 768000:
         raise T2VError(f"The audio's sample_rate is {rate}: from 1000 to 768000 is possible.")
     return Audio(np.nan_to_num(samples, posinf=1.0, neginf=-1.0), rate)
-
-
-_CHUNK = 1 << 20
-"""Bytes of sound that are read at once."""
-
-_WAV_HEAD = 1 << 16
-"""Bytes of a WAV file in which its samples begin."""
-
-
-def read_wav(
-    pipe: BinaryIO,
-    seconds: Fraction,
-    silence: Fraction,
-    wait: Callable[[Callable[[], bytes]], bytes],
-    name: str,
-) -> Audio | None:
-    """Read a WAV file of float32 samples from a pipe, into memory that is asked for once.
-
-    Args:
-        pipe: the file.
-        seconds: the most that the sound lasts, `silence` included.
-        silence: seconds of silence before it.
-        wait: runs a read that may take long.
-        name: the clip's name, for errors.
-
-    Returns:
-        The sound; None where there is none.
-
-    Raises:
-        T2VError: where the memory does not hold the samples.
-    """
-    head = b""
-    while (at := head.find(b"data")) < 0 or len(head) < at + 8:
-        more = wait(lambda: pipe.read(256)) if len(head) < _WAV_HEAD else b""
-        if not more:
-            return None
-        head += more
-    channels, rate = struct.unpack_from("<HI", head, head.index(b"fmt ") + 10)
-    before = round(silence * rate)
-    count = max(before, round(seconds * rate) + rate // 10)
-    try:
-        samples = np.zeros((channels, count), np.float32)
-    except (MemoryError, ValueError) as error:  # more than the memory holds, or than an array can have
-        size = 4 * channels * count / 1e9
-        raise T2VError(
-            f"The sound of {name} needs {size:.1f} GB of memory ({channels} channels of {float(seconds):.0f} seconds), which "
-            "are not free: read fewer frames."
-        ) from error
-    rest, given = head[at + 8 :], before
-    while True:
-        data = rest + wait(lambda: pipe.read(_CHUNK))
-        whole = min(len(data) // (4 * channels), count - given)
-        if not whole:
-            return Audio(samples[:, :given], rate)
-        samples[:, given : given + whole] = np.frombuffer(data, "<f4", whole * channels).reshape(whole, channels).T
-        given, rest = given + whole, data[whole * channels * 4 :]

@@ -27,12 +27,10 @@ _CURVES = {
 }  # fmt: skip
 """Transfer curves whose values are shown as they are, as players do."""
 
-_PQ = (
-    "pow(max(pow({e}\\,1/78.84375)-0.8359375\\,0)/(18.8515625-18.6875*pow({e}\\,1/78.84375))\\,1/0.1593017578125)*10000"
-)
+_PQ = "pow(max(pow({e},1/78.84375)-0.8359375,0)/(18.8515625-18.6875*pow({e},1/78.84375)),1/0.1593017578125)*10000"
 """Light in nits behind a PQ signal of 0 to 1 (SMPTE ST 2084, equation 4.1)."""
 
-_HLG = "pow(if(lte({e}\\,0.5)\\,{e}*{e}/3\\,(exp(({e}-0.55991073)/0.17883277)+0.28466892)/12)\\,1.2)*1000"
+_HLG = "pow(if(lte({e},0.5),{e}*{e}/3,(exp(({e}-0.55991073)/0.17883277)+0.28466892)/12),1.2)*1000"
 """Light in nits behind an HLG signal of 0 to 1, on a screen of 1000 nits (ITU-R BT.2100-2, table 5), channel by channel."""
 
 _CURVES_OF_HDR = {"smpte2084": _PQ, "arib-std-b67": _HLG}
@@ -57,9 +55,9 @@ def tone_mapping(info: VideoInfo) -> list[str]:
     if curve is None:
         return []
     matrix = "" if info.pixels.startswith(("gb", "rgb", "bgr")) else ":in_color_matrix=bt2020"
-    linear = f"clip({curve.format(e='(val/maxval)')}/{_BRIGHTEST}\\,0\\,1)*maxval"
-    light = f"clip(val/maxval*{_BRIGHTEST}/{HDR_WHITE}\\,0\\,1)"
-    encoded = f"pow({light}\\,1/2.4)*maxval"  # the inverse of a screen's curve (ITU-R BT.1886)
+    linear = f"clip({curve.format(e='(val/maxval)')}/{_BRIGHTEST},0,1)*maxval"
+    light = f"clip(val/maxval*{_BRIGHTEST}/{HDR_WHITE},0,1)"
+    encoded = f"pow({light},1/2.4)*maxval"  # the inverse of a screen's curve (ITU-R BT.1886)
     return [
         f"scale=flags={SCALER}{matrix}",
         "format=rgb48le",

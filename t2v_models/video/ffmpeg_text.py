@@ -1,19 +1,19 @@
-"""Facts from the text that ffmpeg prints: pictures, sound, packets, names of encoders.
+"""Facts from the lines that ffmpeg's filters print, and causes from its error output.
 
-imageio-ffmpeg brings no ffprobe. ffmpeg prints the tags of a file among its facts, and a tag may hold any text, so facts are
-taken only from what no tag can write: the output of framecrc, and the lines of the filters showinfo and ashowinfo under a
-name that is drawn anew for every call (`secret_name`). Everything here is a pure function of that text; tests/fixtures/ffmpeg
-holds what four versions print (tests/record_ffmpeg.py), and all of it must be understood.
+ffmpeg prints the tags of a file among its facts, and a tag may hold any text, so facts are taken only from what no tag can
+write: the lines of the filters showinfo and ashowinfo under a name that is drawn anew for every call (`secret_name`). Everything
+here is a pure function of that text; tests/fixtures/ffmpeg holds what four versions print (tests/record_ffmpeg.py), and all of
+it must be understood.
 """
 
 from __future__ import annotations
 
 import re
 import secrets
-from array import array
 from collections.abc import Iterable
-from dataclasses import dataclass, field
 from fractions import Fraction
+
+from .engine import AudioInfo, Picture, Sound
 
 _FRAME = re.compile(r"n: *\d+ pts: *\S+ pts_time: *(?P<time>\S+) .*?fmt:(?P<format>\w+) (?P<rest>.*)")
 _PICTURE = re.compile(r"(?:cl:\S+ )?sar:(\d{1,10})/(\d{1,10}) s:(\d{1,6})x(\d{1,6}) i:(.)")
@@ -21,70 +21,6 @@ _COLOUR = re.compile(r"color_range:(\S+) color_space:(\S+) color_primaries:(\S+)
 _RATE = re.compile(r"config in time_base: \S+, frame_rate: (\d{1,10})/(\d{1,10})")
 _SOUND = re.compile(r"channels:(\d{1,4}) chlayout:.* rate:(\d{1,9}) nb_samples:")
 _NUMBER = re.compile(r"-?\d{1,20}(?:\.\d{1,20})?(?:e[+-]?\d{1,2})?")
-
-_NO_STAMP = -(2**63)
-"""The time stamp of a packet that has none."""
-
-_DISCARD = 4
-"""The flag of a packet that is decoded and not shown, because an edit list has cut it off."""
-
-_MOST_STAMPS = 2_000_000
-"""Time stamps that are compared to find out whether a clip's rate varies; a day of 24 frames a second."""
-
-
-@dataclass(frozen=True)
-class AudioInfo:
-    """The first sound track."""
-
-    rate: int
-    """Samples a second."""
-    channels: int
-
-
-@dataclass(frozen=True)
-class Picture:
-    """The first decoded frame."""
-
-    size: tuple[int, int]
-    """(width, height), after the rotation that the file asks for."""
-    pixels: str
-    """ffmpeg's name of the pixel format."""
-    matrix: str | None = None
-    """The colour matrix that the file names, such as "bt709"; None where it names none. So are the next three."""
-    transfer: str | None = None
-    primaries: str | None = None
-    range: str | None = None
-    aspect: Fraction = Fraction(1)
-    """Width of a pixel in heights of it."""
-    interlaced: bool = False
-    rate: Fraction | None = None
-    """Frames a second as the container says, or as ffmpeg guesses."""
-    begin: Fraction | None = None
-    """Seconds of the file's own time at which it is shown."""
-
-
-@dataclass(frozen=True)
-class Sound:
-    """The first decoded samples of a track."""
-
-    info: AudioInfo
-    begin: Fraction | None
-    """Seconds of the file's own time at which they are heard."""
-
-
-@dataclass(frozen=True)
-class Packets:
-    """Count and times of the frames of a video stream, from its packets."""
-
-    count: int
-    span: Fraction
-    """Seconds from the first frame's time stamp to the last one's."""
-    tick: Fraction
-    """Seconds of the container's unit of time."""
-    uniform: Fraction | None
-    """Seconds that every frame lasts; None where durations differ or are unknown."""
-    stamps: array[int] = field(default_factory=lambda: array("q"), repr=False)
-    """Every frame's time in ticks, in the file's order; empty where some have none, or they are too many."""
 
 
 def secret_name(filter: str) -> str:
@@ -144,65 +80,6 @@ def sound(stderr: str, name: str) -> Sound | None:
         if frame and (facts := _SOUND.match(frame["rest"])):
             return Sound(AudioInfo(int(facts[2]), int(facts[1])), _seconds(frame["time"]))
     return None
-
-
-def sound_codec(stderr: str, track: int) -> str:
-    """Return the names of a sound track's codec, for a message; a tag of the file may forge them."""
-    tracks = re.findall(
-        r"^ *Stream #0:\d+.{0,40}?: Audio: ([\w.-]{1,40}).{0,40}?(?: \((\w{4}) / 0x|,|$)", stderr, re.MULTILINE
-    )
-    codec, tag = tracks[track] if track < len(tracks) else ("unknown codec", "")
-    return f"{codec}, {tag}" if tag else codec
-
-
-def packets(lines: Iterable[bytes]) -> Packets:
-    """Parse the lines of ffmpeg's framecrc output, a packet each: "stream, dts, pts, duration, size, checksum[, flags]"."""
-    tick, count, durations, stamps = Fraction(1), 0, set[int](), array("q")
-    first = last = None
-    unknown = 0
-    for line in lines:
-        if line.startswith(b"#tb 0:"):
-            tick = Fraction(line.split(b":", 1)[1].strip().decode())
-        if line.startswith(b"#"):
-            continue
-        _, decoded, stamp, duration = (int(part, 0) for part in line.split(b",")[:4])
-        flags = re.search(rb"F=0x([0-9A-Fa-f]+)", line)
-        if flags and int(flags[1], 16) & _DISCARD:
-            continue
-        count += 1
-        unknown += stamp == _NO_STAMP
-        stamp = decoded if stamp == _NO_STAMP else stamp  # an AVI stores only when a frame is decoded
-        if stamp != _NO_STAMP:
-            first = stamp if first is None else min(first, stamp)
-            last = stamp if last is None else max(last, stamp)
-            if len(stamps) < _MOST_STAMPS:
-                stamps.append(stamp)
-        if len(durations) < 3:
-            durations.add(duration)
-    span = Fraction(0) if first is None or last is None else (last - first) * tick
-    uniform = durations.pop() * tick if len(durations) == 1 else None
-    comparable = len(stamps) == count and unknown in (0, count)  # times of showing and of decoding do not mix
-    return Packets(count, span, tick, uniform or None, stamps if comparable else array("q"))
-
-
-def written_frames(stderr: str) -> int | None:
-    """Parse how many frames ffmpeg has written, from the last line of its statistics; None where there is none."""
-    counts = re.findall(r"frame= *(\d+)", stderr)
-    return int(counts[-1]) if counts else None
-
-
-def names(table: str) -> frozenset[str]:
-    """Parse the names in the table that `ffmpeg -encoders` prints, or -decoders, -muxers, -demuxers."""
-    lines = table.splitlines()
-    # The head line of the table is " ------" or " ---"; every line after it is "FLAGS NAME title".
-    head = next((i for i, line in enumerate(lines) if line.strip() and not line.strip("- ")), -1)
-    return frozenset(fields[1] for line in lines[head + 1 :] if len(fields := line.split()) > 1)
-
-
-def library_version(text: str) -> tuple[int, int] | None:
-    """Parse (major, minor) of libavcodec from the output of `ffmpeg -version`; None where it is not there."""
-    found = re.search(r"^libavcodec +(\d{1,4})\. *(\d{1,4})\.", text, re.MULTILINE)
-    return (int(found[1]), int(found[2])) if found else None
 
 
 _FOLLOWS = (

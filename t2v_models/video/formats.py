@@ -13,8 +13,9 @@ from pathlib import Path
 from ..errors import T2VError
 from ..foreign import MOST_JSON
 from ..texts import strict_json
-from . import ffmpeg
 from .colours import SCALER
+from .engine import Track
+from .engines import engine
 from .frame_rate import frame_rate
 from .metadata import MOST_TEXT, MOST_WEBP_TEXTS
 
@@ -36,12 +37,17 @@ class Sound:
     """One way to store sound."""
 
     encoder: str
-    options: tuple[str, ...]
-    """ffmpeg's options, of the encoder."""
+    options: Mapping[str, str]
+    """The encoder's options, by ffmpeg's names."""
     rates: tuple[int, int] = (1, 768_000)
     """The least and the most samples a second; sound of another rate is resampled."""
     layouts: tuple[tuple[int, str], ...] = ()
     """Channels whose usual layout the encoder lacks, and ffmpeg's name of the layout that is used."""
+
+    def track(self, channels: int, rate: int) -> Track:
+        """Return how sound of that many channels and samples a second is stored."""
+        lowest, highest = self.rates
+        return Track(self.encoder, self.options, dict(self.layouts).get(channels), min(max(rate, lowest), highest))
 
 
 @dataclass(frozen=True)
@@ -54,8 +60,8 @@ class Format:
     """ffmpeg's encoders of this format; the first one that the ffmpeg in use has is used."""
     pixels: str
     """ffmpeg's name of the stored pixel format, below the quality `BEST`."""
-    arguments: Callable[[str, int], list[str]]
-    """(encoder, quality 0..100) -> the encoder's options."""
+    options: Callable[[str, int], dict[str, str]]
+    """(encoder, quality 0..100) -> the encoder's options, by ffmpeg's names."""
     extension: str
     """With its dot; "" is a folder of numbered frames."""
     muxer: str
@@ -96,27 +102,28 @@ class Format:
 
     def is_available(self) -> bool:
         """Whether the ffmpeg in use can write this format."""
-        return not ffmpeg.abilities("encoders").isdisjoint(self.encoders)
+        return not engine().abilities("encoders").isdisjoint(self.encoders)
 
     def encoder(self) -> str:
         """Return the encoder to use; T2VError where the ffmpeg in use has none."""
-        known = ffmpeg.abilities("encoders")
+        known = engine().abilities("encoders")
         for name in self.encoders:
             if name in known:
                 return name
         raise T2VError(
-            f"The ffmpeg at {ffmpeg.ffmpeg_exe()} cannot write {self.name} (no {' or '.join(self.encoders)}): "
-            "choose another format, or pip install --upgrade imageio-ffmpeg."
+            f"{engine().name} cannot write {self.name} (no {' or '.join(self.encoders)}): choose another format, or "
+            f"{engine().upgrade}."
         )
 
-    def filters(self, quality: int = DEFAULT_QUALITY) -> str:
-        """Return ffmpeg's filter chain from RGB frames to the stored pixels."""
+    def filters(self, quality: int = DEFAULT_QUALITY) -> tuple[str, ...]:
+        """Return ffmpeg's filters from RGB frames to the stored pixels."""
         pixels = self.best_pixels if self.best_pixels and quality >= BEST else self.pixels
         if not self.yuv:
-            return f"format={pixels}"
+            return (f"format={pixels}",)
         return (
-            f"scale=out_color_matrix=bt709:out_range=tv:flags={SCALER},format={pixels},"
-            "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+            f"scale=out_color_matrix=bt709:out_range=tv:flags={SCALER}",
+            f"format={pixels}",
+            "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709",
         )
 
 
@@ -127,50 +134,50 @@ def scale(quality: int, worst: float, default: float, best: float) -> float:
     return default + (best - default) * (quality - DEFAULT_QUALITY) / (100 - DEFAULT_QUALITY)
 
 
-def _x264(encoder: str, quality: int) -> list[str]:
-    return ["-preset", "medium", "-crf", f"{scale(quality, 40, 7, 1):.1f}"]
+def _x264(encoder: str, quality: int) -> dict[str, str]:
+    return {"preset": "medium", "crf": f"{scale(quality, 40, 7, 1):.1f}"}
 
 
-def _x265(encoder: str, quality: int) -> list[str]:
+def _x265(encoder: str, quality: int) -> dict[str, str]:
     crf = f"{scale(quality, 40, 8.5, 1):.1f}"
-    return ["-preset", "fast", "-crf", crf, "-tag:v", "hvc1", "-x265-params", "log-level=error"]
+    return {"preset": "fast", "crf": crf, "tag": "hvc1", "x265-params": "log-level=error"}
 
 
-def _vp9(encoder: str, quality: int) -> list[str]:
+def _vp9(encoder: str, quality: int) -> dict[str, str]:
     crf = f"{scale(quality, 58, 6, 1):.0f}"
-    return ["-crf", crf, "-b:v", "0", "-deadline", "good", "-cpu-used", "4", "-row-mt", "1"]
+    return {"crf": crf, "b": "0", "deadline": "good", "cpu-used": "4", "row-mt": "1"}
 
 
-def _av1(encoder: str, quality: int) -> list[str]:
+def _av1(encoder: str, quality: int) -> dict[str, str]:
     crf = f"{scale(quality, 58, 8, 2):.0f}"
     if encoder == "libsvtav1":
-        return ["-preset", "8", "-crf", crf]
-    return ["-crf", crf, "-b:v", "0", "-cpu-used", "6", "-row-mt", "1"]
+        return {"preset": "8", "crf": crf}
+    return {"crf": crf, "b": "0", "cpu-used": "6", "row-mt": "1"}
 
 
-def _prores(encoder: str, quality: int) -> list[str]:
+def _prores(encoder: str, quality: int) -> dict[str, str]:
     profile = next(number for number, limit in ((4, BEST), (3, 70), (2, 50), (1, 25), (0, 0)) if quality >= limit)
-    return ["-profile:v", str(profile), "-vendor", "apl0"]
+    return {"profile": str(profile), "vendor": "apl0"}
 
 
-def _webp(encoder: str, quality: int) -> list[str]:
+def _webp(encoder: str, quality: int) -> dict[str, str]:
     if quality == 100:
-        return ["-lossless", "1", "-compression_level", "2"]
-    return ["-quality", f"{scale(quality, 10, 97, 100):.1f}", "-compression_level", "4"]
+        return {"lossless": "1", "compression_level": "2"}
+    return {"quality": f"{scale(quality, 10, 97, 100):.1f}", "compression_level": "4"}
 
 
-def _ffv1(encoder: str, quality: int) -> list[str]:
-    return ["-level", "3", "-coder", "1", "-context", "0", "-g", "1", "-slices", "4", "-slicecrc", "1"]
+def _ffv1(encoder: str, quality: int) -> dict[str, str]:
+    return {"level": "3", "coder": "1", "context": "0", "g": "1", "slices": "4", "slicecrc": "1"}
 
 
-def _nothing(encoder: str, quality: int) -> list[str]:
-    return []
+def _nothing(encoder: str, quality: int) -> dict[str, str]:
+    return {}
 
 
-_AAC = Sound("aac", ("-b:a", "256k"), rates=(7_350, 96_000))
-_OPUS = Sound("libopus", ("-b:a", "192k"), layouts=((3, "3.0"), (4, "quad")))
-_FLAC = Sound("flac", ("-sample_fmt", "s32"), rates=(1, 655_350))
-_PCM = Sound("pcm_s24le", ())
+_AAC = Sound("aac", {"b": "256k"}, rates=(7_350, 96_000))
+_OPUS = Sound("libopus", {"b": "192k"}, layouts=((3, "3.0"), (4, "quad")))
+_FLAC = Sound("flac", {"sample_fmt": "s32"}, rates=(1, 655_350))
+_PCM = Sound("pcm_s24le", {})
 
 _HUNDREDTHS = "a GIF counts time in hundredths of a second, 65535 at most, and browsers show a frame of one for ten"
 _THOUSANDTHS = "browsers show a frame of a WebP that lasts 10 ms or less ten times as long"
@@ -221,13 +228,13 @@ def available_formats() -> list[str]:
     """Return the names of the formats that the ffmpeg in use can write; logs once which formats are left out."""
     for name, format in FORMATS.items():
         if not format.is_available():
-            _log_unavailable(ffmpeg.ffmpeg_exe(), name, " or ".join(format.encoders))
+            _log_unavailable(engine().name, name, " or ".join(format.encoders))
     return [name for name, format in FORMATS.items() if format.is_available()]
 
 
 @functools.cache
-def _log_unavailable(exe: str, name: str, encoders: str) -> None:
-    log.warning("This ffmpeg (%s) cannot write %s: it has no %s.", exe, name, encoders)
+def _log_unavailable(engine: str, name: str, encoders: str) -> None:
+    log.warning("%s cannot write %s: it has no %s.", engine, name, encoders)
 
 
 def format_of(path: str | os.PathLike[str]) -> Format:
@@ -277,10 +284,10 @@ def check_sound(format: Format) -> Sound:
     """Return how the format stores sound; T2VError where it holds none, or the ffmpeg in use cannot write it."""
     if format.audio is None:
         raise T2VError(f"A {format.title} file holds no sound: leave the audio out, or choose mp4, webm, mov or mkv.")
-    if format.audio.encoder not in ffmpeg.abilities("encoders"):
+    if format.audio.encoder not in engine().abilities("encoders"):
         raise T2VError(
-            f"The ffmpeg at {ffmpeg.ffmpeg_exe()} cannot write the sound of {format.name} (no {format.audio.encoder}): leave "
-            "the audio out, choose another format, or pip install --upgrade imageio-ffmpeg."
+            f"{engine().name} cannot write the sound of {format.name} (no {format.audio.encoder}): leave the audio out, choose "
+            f"another format, or {engine().upgrade}."
         )
     return format.audio
 

@@ -35,6 +35,11 @@ _MOST_PARTS = 100_000
 """Chunks and entries of one file that are looked at for texts."""
 
 
+def too_many_texts(path: Path) -> None:
+    """Log that the texts of a file are beyond `MOST_TEXT`."""
+    log.warning("%s holds more than %d MB of texts: they are not read.", path.name, MOST_TEXT >> 20)
+
+
 class _TooMuch(ValueError):
     """The texts of a file are beyond `MOST_TEXT` or `_MOST_PARTS`."""
 
@@ -115,7 +120,12 @@ def parse_ffmetadata(data: bytes) -> dict[str, str]:
             break
         if match := re.match(rb"((?:[^\\=;#]|\\.){1,256})=", line, re.DOTALL):
             texts[_unescaped(match[1]).lower()] = _unescaped(line[match.end() :])
-    return {key: text for key, text in texts.items() if key not in _CONTAINERS_OWN}
+    return own_tags(texts)
+
+
+def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
+    """Return a container's tags without those that every container has."""
+    return {key: text for key, text in tags.items() if key not in _CONTAINERS_OWN}
 
 
 def _logical_lines(data: bytes) -> Iterator[bytes]:
@@ -170,7 +180,7 @@ def read_embedded(path: Path) -> dict[str, str]:
             if head.startswith(b"GIF8"):
                 return _read_gif(file)
         except _TooMuch:
-            log.warning("%s holds more than %d MB of texts: they are not read.", path.name, MOST_TEXT >> 20)
+            too_many_texts(path)
         except (struct.error, IndexError, ValueError, OSError, zlib.error):
             pass
     return {}

@@ -9,11 +9,10 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 
 from ..errors import T2VError
-from . import ffmpeg, ffmpeg_text
-from .ffmpeg import Cancelled
-from .ffmpeg_text import AudioInfo, Picture
+from .engine import AudioInfo, Cancelled, Failed, Packets, Picture, Sound
+from .engines import engine
 from .frame_rate import frame_rate, measured_rate, stored_rate, usual_rate
-from .metadata import MOST_TEXT, PRIVATE, parse_ffmetadata, read_embedded
+from .metadata import PRIVATE, read_embedded
 from .source import Source
 
 log = logging.getLogger(__name__)
@@ -113,41 +112,24 @@ def probe(source: Source, cancelled: Cancelled | None = None) -> VideoInfo:
 
 def _first_frame(source: Source, cancelled: Cancelled | None) -> tuple[Picture, dict[str, str]]:
     """Return the facts of the first frame that can be decoded, and the texts in the file."""
-    name = ffmpeg_text.secret_name("showinfo")
-    code = ["-map", "0:v:0", "-vf", name, "-frames:v", "1", *ffmpeg.every_frame(), "-f", "null", "-"]
-    facts = ["-v", "info", "-nostats", "-copyts", *source.input, *code]
-    _, output, stderr = ffmpeg.run([*facts, "-f", "ffmetadata", "-"], most=MOST_TEXT, cancelled=cancelled)
-    if len(output) > MOST_TEXT:
-        log.warning("%s holds more than %d MB of texts: they are not read.", source.path.name, MOST_TEXT >> 20)
-        _, output, stderr = ffmpeg.run(facts, cancelled=cancelled)
-    picture = ffmpeg_text.picture(stderr, name)
-    if picture is None:
-        status, _, stderr = ffmpeg.run(["-v", "error", *source.input, *code], cancelled=cancelled)
-        why = ffmpeg_text.error_message(stderr, status)
-        raise T2VError(f"{source.path.name} is no video that ffmpeg can read: {why}.")
-    embedded = read_embedded(source.first)  # of files in which ffmpeg finds no tags
-    return picture, embedded or parse_ffmetadata(output)
+    try:
+        picture, tags = engine().first_frame(source.input, cancelled)
+    except Failed as error:
+        raise T2VError(f"{source.path.name} is no video that ffmpeg can read: {error}.") from error
+    return picture, read_embedded(source.first) or tags  # a PNG, WebP or GIF has no tags that ffmpeg finds
 
 
-def _packets(source: Source, cancelled: Cancelled | None) -> ffmpeg_text.Packets:
+def _packets(source: Source, cancelled: Cancelled | None) -> Packets:
     """Count the frames and read their times, without decoding them."""
     if source.count is not None and source.path.is_dir():
-        return ffmpeg_text.Packets(source.count, Fraction(0), Fraction(1), None)
-    code = ["-map", "0:v:0", "-c", "copy", "-f", "framecrc", "-"]
-    process = ffmpeg.Process(["-v", "error", *source.input, *code], stdout=True, cancelled=cancelled)
+        return Packets(source.count, Fraction(0), Fraction(1), None)
     try:
-        with open(process.stdout.fileno(), "rb", closefd=False) as lines:
-            packets = process.wait(lambda: ffmpeg_text.packets(lines))
-        status, stderr = process.finish(), process.stderr()
-    finally:
-        process.close()
-    if not packets.count:
-        message = ffmpeg_text.error_message(stderr, status)
-        raise T2VError(f"{source.path.name} holds no frame that ffmpeg can read: {message}.")
-    return packets
+        return engine().packets(source.input, cancelled)
+    except Failed as error:
+        raise T2VError(f"{source.path.name} holds no frame that ffmpeg can read: {error}.") from error
 
 
-def _usual_rate(source: Source, packets: ffmpeg_text.Packets, steady: Fraction | None) -> tuple[Fraction, int] | None:
+def _usual_rate(source: Source, packets: Packets, steady: Fraction | None) -> tuple[Fraction, int] | None:
     """Return (rate, frames) of a clip of variable rate at its usual rate; None where it is steady, or cannot be filled."""
     usual = usual_rate(packets.stamps, packets.tick, steady)
     if usual is None:
@@ -171,21 +153,16 @@ def _usual_rate(source: Source, packets: ffmpeg_text.Packets, steady: Fraction |
     return usual
 
 
-def _sound(source: Source, cancelled: Cancelled | None) -> tuple[int, ffmpeg_text.Sound | None]:
+def _sound(source: Source, cancelled: Cancelled | None) -> tuple[int, Sound | None]:
     """Return (number, first sound) of the first sound track that can be decoded; the sound is None where there is none."""
     if source.pictures:
         return 0, None
     for track in range(MOST_TRACKS):
-        name = ffmpeg_text.secret_name("ashowinfo")
-        code = ["-map", f"0:a:{track}", "-af", name, "-frames:a", "1", "-f", "null", "-"]
-        command = ["-v", "info", "-nostats", "-copyts", *source.input, *code]
-        _, _, stderr = ffmpeg.run(command, cancelled=cancelled)
-        sound = ffmpeg_text.sound(stderr, name)
-        if sound or "matches no streams" in stderr:
-            return track, sound
-        codec = ffmpeg_text.sound_codec(stderr, track)
-        log.warning("%s: sound track %d (%s) cannot be decoded by this ffmpeg: it is left out.",
-                    source.path.name, track + 1, codec)  # fmt: skip
+        try:
+            return track, engine().first_sound(source.input, track, cancelled)
+        except Failed as codec:
+            log.warning("%s: sound track %d (%s) cannot be decoded by this ffmpeg: it is left out.",
+                        source.path.name, track + 1, codec)  # fmt: skip
     return 0, None
 
 

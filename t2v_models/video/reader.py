@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
+import contextlib
 import logging
 import math
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from fractions import Fraction
 from functools import cached_property
 
@@ -14,10 +14,10 @@ import numpy as np
 
 from ..atomic_output import checked_path
 from ..errors import T2VError
-from . import ffmpeg, ffmpeg_text
-from .audio import Audio, read_wav
+from .audio import Audio
 from .colours import SCALER, colour_filters, report, tone_mapping
-from .ffmpeg import Cancelled
+from .engine import Cancelled, Damaged
+from .engines import engine
 from .frame_rate import frame_rate
 from .probe import VideoInfo, probe
 from .source import open_source
@@ -40,7 +40,7 @@ class VideoReader:
         size: (width, height) to scale to; where one of them is 0, it follows from the other and the clip's shape.
         depth: 16 returns uint16 frames.
         strict: raise T2VError after the last good frame of a damaged file; False returns what can be read.
-        cancelled: called four times a second while ffmpeg works; it raises to cancel, and ffmpeg is killed.
+        cancelled: called four times a second while ffmpeg works; it raises to cancel, and the work ends.
 
     Raises:
         FileNotFoundError, PermissionError: where the file cannot be opened.
@@ -104,20 +104,14 @@ class VideoReader:
         return self._frames()
 
     def _frames(self) -> Iterator[np.ndarray]:
-        # Frames are counted, not timed: ffmpeg refuses two that fall into one unit of time. Where their size changes it
-        # begins its filters anew, and the count with them: so each count starts behind the time of its first frame.
-        count = r"setpts=N+if(gt(STARTT\,0)\,floor(STARTT*1000000))"
-        code = ["-map", "0:v:0", "-vf", f"{self._filters()},settb=1/1000,{count}", "-enc_time_base", "1:1000"]
-        code += ffmpeg.every_frame()
         most = len(self) if self.info.variable else self.count
-        code += [] if most is None else ["-frames:v", str(most)]
-        code += ["-f", "image2pipe", "-c:v", "ppm", "-pix_fmt", "rgb24" if self.depth == 8 else "rgb48be", "pipe:1"]
-        command = ["-v", "error", *self._source.input, *code]
-        process = ffmpeg.Process(command, stdout=True, cancelled=self._cancelled)
+        frames = engine().frames(
+            self._source.input, self._filters(), depth=self.depth, most=most, cancelled=self._cancelled
+        )
         given, (width, height) = 0, self.size
         try:
-            with io.BufferedReader(process.stdout, 1 << 16) as pipe:
-                while (frame := process.wait(lambda: self._read(pipe))) is not None:
+            with contextlib.closing(frames):
+                for frame in frames:
                     if frame.shape[:2] != (height, width):
                         raise T2VError(
                             f"Frame {given} of {self.path.name} has {frame.shape[1]}x{frame.shape[0]} pixels, the first "
@@ -125,49 +119,37 @@ class VideoReader:
                         )
                     given += 1
                     yield frame
-                self._check(process.wait(process.finish), process.stderr(), given)
-        finally:
-            process.close()
+            self._check(None, given)
+        except Damaged as error:
+            self._check(str(error), given)
 
-    def _read(self, pipe: io.BufferedReader[io.FileIO]) -> np.ndarray | None:
-        """Read one portable pixmap, "P6 width height 255" and the pixels -> (h, w, 3); None at the end."""
-        head = [pipe.readline(32) for _ in range(3)]
-        if not head[2]:
-            return None
-        width, height = map(int, head[1].split())
-        frame = np.empty((height, width, 3), np.uint8 if self.depth == 8 else np.dtype(">u2"))
-        if pipe.readinto(frame.view(np.uint8).data) < frame.nbytes:
-            return None
-        return frame if self.depth == 8 else frame.astype(np.uint16)
-
-    def _check(self, status: int, stderr: str, given: int) -> None:
-        """Raise T2VError, or log a warning, where ffmpeg reported an error or returned no frame."""
-        failed = bool(status or stderr.strip())
-        if not failed and (given or self.fps is not None or not len(self)):
-            if (
-                self.fps is None and not self.info.variable and given != len(self)
-            ):  # such as frames whose key frame was cut off
+    def _check(self, why: str | None, given: int) -> None:
+        """Raise T2VError, or log a warning, where the file has faults, or no frame was returned."""
+        if why is None and (given or self.fps is not None or not len(self)):
+            if self.fps is None and not self.info.variable and given != len(self):
+                # such as frames whose key frame was cut off
                 log.warning("%s: %d frames were announced and %d are there.", self.path.name, len(self), given)
             return
-        why = ffmpeg_text.error_message(stderr, status) if failed else f"{len(self)} were announced"
+        why = why or f"{len(self)} were announced"
         if self.strict or not given:
             raise T2VError(f"{self.path.name} is damaged: {why}; {given} frames could be read.")
         log.warning("%s is damaged: %s; %d frames were read.", self.path.name, why, given)
 
-    def _filters(self) -> str:
+    def _filters(self) -> list[str]:
+        """Return ffmpeg's filters from the file's frames to those that are returned."""
         info = self.info
         chain = colour_filters(info)
         if self.fps or info.variable:
             chain.append(f"fps={self.fps or info.fps}:round=near")
         if self.start or self.every > 1:
-            chain.append(f"select='gte(n,{self.start})*not(mod(n-{self.start},{self.every}))'")
+            chain.append(f"select=gte(n,{self.start})*not(mod(n-{self.start},{self.every}))")
         chain += tone_mapping(info)
         chain += [f"scale=flags={SCALER}", f"format={'rgb24' if self.depth == 8 else 'rgb48be'}"]
         if info.cropped_size != info.stored_size:
             chain.append("crop={}:{}:0:0:exact=1".format(*info.cropped_size))
         if self.size != info.cropped_size:
             chain.append("scale={}:{}:flags=lanczos+accurate_rnd+full_chroma_int".format(*self.size))
-        return ",".join(chain)
+        return chain
 
     @property
     def audio_bytes(self) -> int:
@@ -194,19 +176,53 @@ class VideoReader:
         begin = self.start / (self.fps or info.fps) + info.picture_delay
         silence = min(max(-begin, Fraction(0)), self._seconds)  # where the picture begins before the sound
         span = f"start={float(max(begin, Fraction(0))):.6f}:duration={float(self._seconds - silence):.6f}"
-        cut = f"asetpts=PTS-STARTPTS,aresample=async=1:first_pts=0,atrim={span}"
-        # without the file's tags: a WAV has them before its samples
-        track = ["-map", f"0:a:{info.audio_track}", "-map_metadata", "-1"]
-        code = [*track, "-af", cut, "-c:a", "pcm_f32le", "-f", "wav", "pipe:1"]
-        command = ["-v", "error", *self._source.input, *code]
-        process = ffmpeg.Process(command, stdout=True, cancelled=self._cancelled)
-        try:
-            with io.BufferedReader(process.stdout, 1 << 16) as pipe:
-                audio = read_wav(pipe, self._seconds, silence, process.wait, self.path.name)
-            status, stderr = process.wait(process.finish), process.stderr()
-        finally:
-            process.close()
-        if status or stderr.strip():
-            why = ffmpeg_text.error_message(stderr, status)
+        cut = ("asetpts=PTS-STARTPTS", "aresample=async=1:first_pts=0", f"atrim={span}")
+        parts = engine().sound(self._source.input, info.audio_track, cut, self._cancelled)
+        audio, why = _gathered(parts, self._seconds, silence, self.path.name)
+        if why:
             log.warning("The sound of %s is damaged (%s): what could be decoded is used.", self.path.name, why)
         return audio
+
+
+def _gathered(
+    parts: Iterable[tuple[int, np.ndarray]], seconds: Fraction, silence: Fraction, name: str
+) -> tuple[Audio | None, str | None]:
+    """Gather the parts of a sound in memory that is asked for once.
+
+    Args:
+        parts: (samples a second, samples (n, channels) float32), as an engine gives them.
+        seconds: the most that the sound lasts, `silence` included.
+        silence: seconds of silence before it.
+        name: the clip's name, for errors.
+
+    Returns:
+        The sound, None where there is none; and what is wrong with the file, None where nothing is.
+
+    Raises:
+        T2VError: where the memory does not hold the samples.
+    """
+    samples, given, rate = None, 0, 0
+    why = None
+    try:
+        for rate, part in parts:
+            if samples is None:
+                given = round(silence * rate)
+                samples = _room(part.shape[1], max(given, round(seconds * rate) + rate // 10), seconds, name)
+            part = part[: samples.shape[1] - given]
+            samples[:, given : given + len(part)] = part.T
+            given += len(part)
+    except Damaged as error:
+        why = str(error)
+    return (None if samples is None else Audio(samples[:, :given], rate)), why
+
+
+def _room(channels: int, count: int, seconds: Fraction, name: str) -> np.ndarray:
+    """Return an array of (channels, count) zeros; T2VError where the memory does not hold it."""
+    try:
+        return np.zeros((channels, count), np.float32)
+    except (MemoryError, ValueError) as error:  # more than the memory holds, or than an array can have
+        size = 4 * channels * count / 1e9
+        raise T2VError(
+            f"The sound of {name} needs {size:.1f} GB of memory ({channels} channels of {float(seconds):.0f} seconds), which "
+            "are not free: read fewer frames."
+        ) from error

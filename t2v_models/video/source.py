@@ -1,4 +1,4 @@
-"""What a path is: a video file or a folder of pictures, with ffmpeg's options to read it."""
+"""What a path is: a video file or a folder of pictures, and how an engine opens it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from pathlib import Path
 
 from ..atomic_output import checked_path
 from ..errors import T2VError
-from . import ffmpeg
+from .engine import CONTAINERS, Input, file_url
+from .engines import engine
 from .frame_rate import stored_rate
 from .metadata import PRIVATE, read_embedded
 from .truncation import count_gif_pictures, whole_size
@@ -33,11 +34,10 @@ _PATTERN = re.compile(r"[%*?\[\]{}]")
 
 @dataclass(frozen=True)
 class Source:
-    """A file, or a folder of numbered pictures, with ffmpeg's options to read it."""
+    """A file, or a folder of numbered pictures, and how an engine opens it."""
 
     path: Path
-    input: tuple[str, ...]
-    """ffmpeg's options, "-i" and the file's URL included."""
+    input: Input
     first: Path
     """The file that holds the metadata: the first frame of a folder."""
     count: int | None = None
@@ -72,38 +72,39 @@ def open_source(path: str | os.PathLike[str], *, strict: bool = True) -> Source:
         raise T2VError(f"{path.name[:200]} cannot be read: {error.strerror}. Copy it to another place.") from error
     if not head:
         raise T2VError(f"{path.name} is empty (0 bytes): it is no video.")
-    if _is_animated_webp(head) and "webp_anim" not in ffmpeg.abilities("demuxers"):
-        raise T2VError(f"This ffmpeg cannot read animated WebP ({path.name}): pip install --upgrade imageio-ffmpeg.")
+    if is_animated_webp(head) and not engine().reads_animated_webp():
+        raise T2VError(f"This ffmpeg cannot read animated WebP ({path.name}): {engine().upgrade}.")
     pictures = head.startswith((b"GIF8", b"\x89PNG", b"\xff\xd8\xff")) or head[8:12] == b"WEBP"
     return Source(path, _file_input(path, head, strict=strict), path, count_gif_pictures(path), pictures)
 
 
-def _is_animated_webp(head: bytes) -> bool:
+def is_animated_webp(head: bytes) -> bool:
+    """Whether a file that begins so is an animated WebP."""
     return head[:4] == b"RIFF" and head[8:16] == b"WEBPVP8X" and bool(head[20:21]) and bool(head[20] & 2)
 
 
-def _file_input(path: Path, head: bytes, *, strict: bool) -> tuple[str, ...]:
-    """Return ffmpeg's options that open this file alone, without the bytes behind its end."""
+def _file_input(path: Path, head: bytes, *, strict: bool) -> Input:
+    """Return how this file alone is opened, without the bytes behind its end."""
     try:
         end = whole_size(path)
     except T2VError:
         if strict:
             raise
         end = None
-    url = ffmpeg.file_url(path)
+    url = file_url(path)
     if end is not None and end < path.stat().st_size and head[:4] in (b"\x89PNG", b"GIF8"):
         url = f"subfile,,start,0,end,{end},,:{url}"  # ffmpeg takes what follows for another picture
     if not _PATTERN.search(url):
-        return (*ffmpeg.SAFE_INPUT, "-i", url)
+        return Input(path, url)
+    demuxer = None
     if head.startswith(b"\x89PNG"):
-        demuxer = ["-f", "apng" if b"acTL" in head else "png_pipe"]
+        demuxer = "apng" if b"acTL" in head else "png_pipe"
     elif head.startswith(b"\xff\xd8\xff"):
-        demuxer = ["-f", "jpeg_pipe"]
+        demuxer = "jpeg_pipe"
     elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        demuxer = ["-f", "webp_anim" if _is_animated_webp(head) else "webp_pipe"]
-    else:
-        demuxer = []
-    return (*ffmpeg.SINGLE_INPUT, *demuxer, "-i", url)
+        demuxer = "webp_anim" if is_animated_webp(head) else "webp_pipe"
+    # image2 takes a file's name for a pattern of many names
+    return Input(path, url, tuple(name for name in CONTAINERS if name != "image2"), demuxer)
 
 
 def _folder(path: Path) -> Source:
@@ -119,16 +120,19 @@ def _folder(path: Path) -> Source:
     _report_gaps(path, order)
     names = [name for _, name in order]
     texts = read_embedded(path / names[0])
-    options = ("-f", "image2", "-framerate", str(stored_rate(texts.get(PRIVATE + "frame_rate")) or Fraction(24)))
+    rate = str(stored_rate(texts.get(PRIVATE + "frame_rate")) or Fraction(24))
+
+    def numbered(url: str, first: int) -> Input:
+        return Input(path, url, CONTAINERS, "image2", (("framerate", rate), ("start_number", str(first))))
+
     if pattern := _pattern(order):
         place = str(path.absolute()).replace("%", "%%")
-        numbering = ("-start_number", str(order[0][0]), "-i", f"file:{place}/{pattern}")
-        return Source(path, (*ffmpeg.SAFE_INPUT, *options, *numbering), path / names[0], len(names), pictures=True)
+        input = numbered(f"file:{place}/{pattern}", order[0][0])
+        return Source(path, input, path / names[0], len(names), pictures=True)
     linked = tempfile.mkdtemp(prefix="t2v-frames-")
     ending = PICTURES[Path(names[0]).suffix.lower()]
-    url = ffmpeg.file_url(linked).replace("%", "%%") + "/%08d" + ending
-    numbering = ("-start_number", "0", "-i", url)
-    source = Source(path, (*ffmpeg.SAFE_INPUT, *options, *numbering), path / names[0], len(names), pictures=True)
+    input = numbered(file_url(linked).replace("%", "%%") + "/%08d" + ending, 0)
+    source = Source(path, input, path / names[0], len(names), pictures=True)
     weakref.finalize(source, shutil.rmtree, linked, ignore_errors=True)
     for index, name in enumerate(names):
         _link(path / name, Path(linked) / f"{index:08d}{ending}")

@@ -75,7 +75,7 @@ class Watch:
 
 def program() -> Path:
     """The ffmpeg in use."""
-    from t2v_models.video.ffmpeg import ffmpeg_exe
+    from t2v_models.video.program.process import ffmpeg_exe
 
     return Path(ffmpeg_exe()).resolve()
 

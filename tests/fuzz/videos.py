@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from t2v_models.video import VideoWriter, still_png
-from t2v_models.video.ffmpeg import ffmpeg_exe
+from t2v_models.video.program.process import ffmpeg_exe
 
 from .run import Mutate, fuzz
 

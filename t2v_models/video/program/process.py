@@ -10,33 +10,15 @@ import os
 import shutil
 import subprocess
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor, wait
-from pathlib import Path
 from typing import IO, TypeVar, cast
 
-from ..errors import T2VError
-from . import ffmpeg_text
+from ...errors import T2VError
+from ..engine import ASKED_EVERY, PROTOCOLS, Cancelled, Input
+from . import text
 
 log = logging.getLogger(__name__)
-
-CONTAINERS = (
-    "mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi", "gif", "webp_anim", "apng", "image2", "png_pipe", "webp_pipe",
-    "jpeg_pipe", "mpegts", "mpeg", "mpegvideo", "flv", "asf", "ogg", "nut", "ivf", "h264", "hevc", "yuv4mpegpipe",
-)  # fmt: skip
-"""Demuxers that may open an unknown file. Playlists are left out: they would open other files and addresses."""
-
-SAFE_INPUT = ("-protocol_whitelist", "file,pipe,fd,subfile", "-format_whitelist", ",".join(CONTAINERS))
-"""Options before an input: local files only, of the formats in `CONTAINERS`."""
-
-SINGLE_INPUT = (*SAFE_INPUT[:3], ",".join(name for name in CONTAINERS if name != "image2"))
-"""`SAFE_INPUT` without the demuxer that takes a file's name for a pattern of many names."""
-
-Cancelled = Callable[[], object]
-"""Asked while ffmpeg works; it raises to cancel, and ffmpeg is killed."""
-
-_ASKED_EVERY = 0.25
-"""Seconds between two questions whether the user has cancelled."""
 
 _OLDEST, _FPS_MODE, _STATS_PERIOD = (58, 54), (59, 37), (58, 134)
 """Versions of libavcodec: of ffmpeg 4.2, and of the first ffmpeg with -fps_mode (5.1) and with -stats_period (4.4)."""
@@ -70,7 +52,7 @@ def version(exe: str) -> tuple[int, int]:
     Raises:
         T2VError: where it cannot be started, or is older than 4.2.
     """
-    found = ffmpeg_text.library_version(_asked(exe, "-version"))
+    found = text.library_version(_asked(exe, "-version"))
     if found and found < _OLDEST:
         raise T2VError(
             f"The ffmpeg at {exe} is too old (libavcodec {found[0]}.{found[1]}; ffmpeg 4.2 or newer is wanted): "
@@ -98,7 +80,7 @@ def abilities(kind: str) -> frozenset[str]:
 @functools.lru_cache(maxsize=16)
 def _abilities(exe: str, kind: str) -> frozenset[str]:
     version(exe)
-    return ffmpeg_text.names(_asked(exe, f"-{kind}"))
+    return text.names(_asked(exe, f"-{kind}"))
 
 
 @functools.lru_cache(maxsize=16)
@@ -113,9 +95,19 @@ def _asked(exe: str, option: str) -> str:
     return done.stdout.decode("utf-8", "replace")
 
 
-def file_url(path: Path | str) -> str:
-    """Write a path as a URL for ffmpeg, so that "a:b.mp4" is no protocol and "-x.mp4" no option."""
-    return "file:" + os.path.abspath(path)
+def chain(filters: Iterable[str]) -> str:
+    """Write a chain of filters, in which a comma would end a filter."""
+    return ",".join(filter.replace(",", "\\,") for filter in filters)
+
+
+def input_options(input: Input) -> list[str]:
+    """Return the options that open a file: local files only, of the formats in its list; "-i" and the URL included."""
+    options = ["-protocol_whitelist", PROTOCOLS, "-format_whitelist", ",".join(input.demuxers)]
+    if input.demuxer:
+        options += ["-f", input.demuxer]
+    for name, value in input.options:
+        options += [f"-{name}", value]
+    return [*options, "-i", input.url]
 
 
 class Process:
@@ -164,7 +156,7 @@ class Process:
         future = self._threads.submit(job)
         try:
             self._cancelled()
-            while not wait([future], _ASKED_EVERY).done:
+            while not wait([future], ASKED_EVERY).done:
                 self._cancelled()
         except BaseException:
             self.popen.kill()

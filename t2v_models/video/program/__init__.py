@@ -1,0 +1,5 @@
+"""The engine that starts ffmpeg as a program. The registry's package leaves it out: inside ComfyUI, `pyav` does its work."""
+
+from .reading import Program
+
+__all__ = ["Program"]
