@@ -19,7 +19,7 @@ PARTS = {
     "pyproject.toml", "requirements.txt", "t2v_models", "web", "workflows",
 }  # fmt: skip
 
-STARTS_PROGRAMS = {"t2v_models/video/ffmpeg.py"}
+STARTS_PROGRAMS = {"t2v_models/video/program/process.py"}
 """The only file that may start a program. The registry flags each such call, so the pack has one place for them, which a
 reviewer can read whole: it starts ffmpeg with a list of arguments and no shell."""
 
