@@ -11,6 +11,7 @@ from torch import Tensor
 from .builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from .errors import T2VError
 from .pipeline import Pipeline
+from .vae.dual_reference import DualReferenceDecoder
 
 if TYPE_CHECKING:
     from .checkpoints import Checkpoint
@@ -75,13 +76,20 @@ def load_pipeline(
 
 
 def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """diffusers' AutoencoderKL with the checkpoint's weights."""
+    """diffusers' AutoencoderKL with the checkpoint's weights; ToonCrafter's has a `DualReferenceDecoder` as its decoder."""
     from diffusers import AutoencoderKL
 
+    from .checkpoints import dual_decoder
+
     kind: Any = AutoencoderKL
+    config, weights = checkpoint.vae_config(), checkpoint.vae() or {}
     with torch.device("meta"):
-        vae = kind.from_config(checkpoint.vae_config())
-    return _filled(vae, checkpoint.vae() or {}, dtype, device)
+        if not dual_decoder.is_dual(weights):
+            return _filled(kind.from_config(config), weights, dtype, device)
+        vae = kind.from_config(config | {"use_post_quant_conv": False})
+        vae.decoder = DualReferenceDecoder(dual_decoder.config_of(weights))
+    weights = {name: weight for name, weight in weights.items() if not name.startswith("post_quant_conv.")}
+    return _filled(vae, weights, dtype, device)
 
 
 def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:

@@ -10,7 +10,9 @@ import torch
 from t2v_models import inspect, load_unet
 from t2v_models.checkpoints.convert import convert
 from t2v_models.errors import T2VError
+from t2v_models.image.latents import concat_latents
 from t2v_models.unet import UNet3D
+from tests.references.outputs import Outputs
 from tests.references.parity import ROUNDING, TOLERANCE, difference
 from tests.references.seeding import fill, normal
 
@@ -130,3 +132,21 @@ def test_strength_0_leaves_the_tokens_out_and_1_changes_nothing(unet):
     assert torch.equal(ours(unet, given, options={"image_strength": 0}), alone)
     assert torch.equal(ours(unet, given, options={"image_strength": 1.0}), ours(unet, given))
     assert not torch.equal(ours(unet, given, options={"image_strength": 0.5}), ours(unet, given))
+
+
+def test_vgens_own_file_computes_what_vgens_own_network_computed(tmp_path):
+    """Its projections are fused, and its network adds the branch of the image latents twice."""
+    recording = Outputs.load("vgen")
+    torch.save({"state_dict": recording.state_dict(), "step": 854500}, tmp_path / "i2vgen_xl_00854500.pth")
+    assert inspect(tmp_path / "i2vgen_xl_00854500.pth").layout == "modelscope"
+    network = load_unet(tmp_path / "i2vgen_xl_00854500.pth")
+    picture = normal("image", (2, 4, 8, 6))
+    tokens = network.image_branches.tokens(picture, normal("embedding", (2, 1, 1024))[:, 0])
+    x = torch.cat([normal("x", (2, 4, 3, 8, 6)), concat_latents(picture, None, 3, "ramp")], dim=1)
+    timesteps, fps = torch.tensor([20, 981]), torch.tensor([16, 8])
+    output = network(x, timesteps, normal("context", (2, 7, 1024)), fps=fps, image_context=tokens)
+    assert difference(output, recording.calls["output"]) < TOLERANCE
+    convert(tmp_path / "i2vgen_xl_00854500.pth", tmp_path / "again.pth", "modelscope")
+    again, weights = torch.load(tmp_path / "again.pth", weights_only=True), recording.state_dict()
+    assert set(again) == set(weights)
+    assert all(torch.equal(again[name], weight) for name, weight in weights.items())

@@ -17,7 +17,7 @@ from ..errors import T2VError
 from ..families import Family, family_for
 from ..texts import strict_json
 from ..unet import UNet3D, UNetConfig
-from . import diffusers_layout, i2vgen, image_encoder, text_encoder, vae
+from . import diffusers_layout, dual_decoder, i2vgen, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
 from .detect import LAYOUTS
 from .files import SUFFIXES
@@ -172,6 +172,10 @@ def _plan(
         config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
     # with T2V-Turbo's LoRA the model is T2V-Turbo, which has another noise schedule
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
+    if not (
+        config.image_attention or config.image_branches
+    ):  # the file holds the whole of CLIP, whose image encoder this model does not use
+        parts = {kind: tensors for kind, tensors in parts.items() if not kind.startswith("image_")}
     unet = LAYOUTS[layout].from_canonical(canonical, config)
     if layout == "modelscope" and config.image_branches:
         unet = i2vgen.to_vgen(unet)
@@ -179,7 +183,8 @@ def _plan(
     if layout == "videocrafter" and family.scale_base is not None:
         scale["scale_arr"] = _scale_arr(family.scale_base)
     if layout != "diffusers" or single is not None:
-        _check_readable(unet | scale, config, family, layout)
+        beside = _first_stage(parts) if layout == "videocrafter" or single is None else {}
+        _check_readable(unet | scale | beside, config, family, layout)
     if layout == "videocrafter":
         tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
         tensors |= _videocrafter_parts(parts) | scale
@@ -195,31 +200,30 @@ def _plan(
     return files
 
 
+def _first_stage(parts: dict[str, LazyDict]) -> LazyDict:
+    """The VAE by latent diffusion's names, as it is in whole checkpoints; empty where there is none."""
+    return {f"first_stage_model.{name}": tensor for name, tensor in vae.to_ldm(parts.get("vae", {})).items()}
+
+
 def _videocrafter_parts(parts: dict[str, LazyDict]) -> LazyDict:
-    tensors: LazyDict = {}
-    if "vae" in parts:
-        tensors |= {f"first_stage_model.{name}": tensor for name, tensor in vae.to_ldm(parts["vae"]).items()}
+    tensors = _first_stage(parts)
     if "text_encoder" in parts:
         renamed = text_encoder.to_openclip(parts["text_encoder"])
         tensors |= {f"cond_stage_model.model.{name}": tensor for name, tensor in renamed.items()}
-    if "image_encoder" in parts:
-        renamed = image_encoder.to_openclip(parts["image_encoder"])
-        tensors |= {f"embedder.model.{name}": tensor for name, tensor in renamed.items()}
-    projector = parts.get("image_projector", {})
-    return tensors | {f"image_proj_model.{name}": tensor for name, tensor in projector.items()}
+    for kind, prefix in (("image_encoder", "embedder.model."), ("image_projector", "image_proj_model.")):
+        tensors |= {prefix + name: tensor for name, tensor in parts.get(kind, {}).items()}
+    return tensors
 
 
 def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]:
     files = [_File("text2video_pytorch_model.pth", unet)]
     if "vae" in parts:
-        renamed = {f"first_stage_model.{name}": tensor for name, tensor in vae.to_ldm(parts["vae"]).items()}
-        files.append(_File("VQGAN_autoencoder.pth", renamed, wrapper="state_dict"))
-    clip = text_encoder.to_openclip(parts["text_encoder"]) if "text_encoder" in parts else {}
-    clip |= image_encoder.to_openclip(parts["image_encoder"]) if "image_encoder" in parts else {}
-    if clip:
-        files.append(_File("open_clip_pytorch_model.bin", clip))
-    if "image_projector" in parts:
-        raise T2VError("ModelScope's layout has no place for image conditioning: choose diffusers or videocrafter.")
+        files.append(_File("VQGAN_autoencoder.pth", _first_stage(parts), wrapper="state_dict"))
+    if "text_encoder" in parts:
+        files.append(_File("open_clip_pytorch_model.bin", text_encoder.to_openclip(parts["text_encoder"])))
+    for kind in ("image_encoder", "image_projector"):
+        if kind in parts:
+            raise T2VError("ModelScope's layout has no place for image conditioning: choose diffusers or videocrafter.")
     return files
 
 
@@ -243,20 +247,18 @@ def _diffusers_files(
     ]
     if "vae" in parts:
         index["vae"] = ["diffusers", "AutoencoderKL"]
-        files.append(_File("vae/diffusion_pytorch_model.safetensors", parts["vae"]))
+        own = dual_decoder.is_dual(parts["vae"])  # diffusers has no class and so no names for it
+        tensors = vae.to_ldm(parts["vae"]) if own else parts["vae"]
+        files.append(_File("vae/diffusion_pytorch_model.safetensors", tensors))
         files.append(_File("vae/config.json", text=_json(checkpoint.vae_config())))
     if "text_encoder" in parts:
         index["text_encoder"] = ["transformers", "CLIPTextModel"]
         files.append(_File("text_encoder/model.safetensors", parts["text_encoder"]))
         files.append(_File("text_encoder/config.json", text=_json(checkpoint.text_encoder_config())))
-    if "image_encoder" in parts:
-        encoder = checkpoint.image_encoder_config()
-        index["image_encoder"] = ["transformers", *encoder["architectures"]]
-        files.append(_File("image_encoder/model.safetensors", parts["image_encoder"]))
-        files.append(_File("image_encoder/config.json", text=_json(encoder)))
-    if "image_projector" in parts:
-        named = {f"image_proj_model.{name}": tensor for name, tensor in parts["image_projector"].items()}
-        files.append(_File("image_projector/model.safetensors", named))
+    for kind, prefix in (("image_encoder", ""), ("image_projector", "image_proj_model.")):
+        if kind in parts:
+            named = {prefix + name: tensor for name, tensor in parts[kind].items()}
+            files.append(_File(f"{kind}/model.safetensors", named))
     if checkpoint.tokenizer_path:
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]
     files.append(_File("model_index.json", text=_json(index)))

@@ -8,6 +8,7 @@ from typing import Any
 
 from ..errors import AGAIN, T2VError
 from ..families import family_called
+from . import dual_decoder
 from .configs import is_plain
 from .detect import Part
 from .layouts import Layout, any_with
@@ -34,6 +35,8 @@ def family_hints(found: Found, part: Part, layout: Layout, path: str) -> dict[st
         path: where the checkpoint is, whose last names may be a fine-tune's.
     """
     hints = _from_tensors(found.extra, part, layout, path)
+    if "vae" in found.parts and dual_decoder.is_dual(found.parts["vae"].tensors):
+        hints["family"] = "tooncrafter-512"  # whose UNet is DynamiCrafter's
     hints |= _from_scheduler(found.configs.get("scheduler", {}))
     config = found.configs.get("unet", {})
     hints |= _from_names(config, path)

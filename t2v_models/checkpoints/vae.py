@@ -5,7 +5,8 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from .layouts import Shape, check_shapes, count_numbered
+from . import dual_decoder
+from .layouts import Shape, Shapes, check_shapes, count_numbered
 from .tensors import LazyDict
 
 _ATTENTION = {"norm": "group_norm", "q": "to_q", "k": "to_k", "v": "to_v", "proj_out": "to_out.0"}
@@ -16,6 +17,8 @@ _OLD_ATTENTION = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": 
 def from_ldm(tensors: LazyDict, source: str) -> LazyDict:
     """Rename latent diffusion's tensors to diffusers', and make linear layers of the attention's 1x1 convolutions.
 
+    ToonCrafter's decoder gets the names of `DualReferenceDecoder`.
+
     Args:
         tensors: the VAE's, without a prefix.
         source: the checkpoint's name in an error.
@@ -24,12 +27,13 @@ def from_ldm(tensors: LazyDict, source: str) -> LazyDict:
         T2VError: where a tensor is missing or has another shape.
     """
     levels = count_numbered(tensors, r"(?:en|de)coder\.(?:down|up)\.(\d{1,2})\.")
-    result: LazyDict = {}
-    for name, tensor in tensors.items():
+    decoder, plain = dual_decoder.split(tensors)
+    result = dual_decoder.from_ldm(decoder)
+    for name, tensor in plain.items():
         renamed = _to_diffusers(name, levels)
         linear = re.search(r"\.attentions\.0\.to_\w+(?:\.0)?\.weight$", renamed) and len(tensor.shape) == 4
         result[renamed] = tensor.reshape(tensor.shape[:2]) if linear else tensor
-    check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its VAE")
+    check_shapes(result, lambda: _expected(result), f"{source}: its VAE")
     return result
 
 
@@ -56,8 +60,9 @@ def from_diffusers(tensors: LazyDict, source: str) -> LazyDict:
 def to_ldm(tensors: LazyDict) -> LazyDict:
     """Rename diffusers' tensors to latent diffusion's, and make 1x1 convolutions of the attention's linear layers."""
     levels = count_numbered(tensors, r"encoder\.down_blocks\.(\d{1,2})\.")
-    result: LazyDict = {}
-    for name, tensor in tensors.items():
+    decoder, plain = dual_decoder.split(tensors)
+    result = dual_decoder.to_ldm(decoder)
+    for name, tensor in plain.items():
         linear = ".attentions.0.to_" in name and len(tensor.shape) == 2
         result[_to_ldm(name, levels)] = tensor.reshape((*tensor.shape, 1, 1)) if linear else tensor
     return result
@@ -120,6 +125,16 @@ def config_of(tensors: LazyDict, scaling_factor: float = 0.18215) -> dict[str, A
         "use_quant_conv": "quant_conv.weight" in tensors,
         "use_post_quant_conv": "post_quant_conv.weight" in tensors,
     }
+
+
+def _expected(tensors: LazyDict) -> Shapes:
+    """The shapes of a VAE, whichever decoder it has."""
+    shapes = expected_shapes(config_of(tensors))
+    decoder, _ = dual_decoder.split(tensors)
+    if not decoder:
+        return shapes
+    plain = {name: shape for name, shape in shapes.items() if not name.startswith("decoder.")}
+    return plain | dual_decoder.expected_shapes(decoder)
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:

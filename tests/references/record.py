@@ -84,8 +84,10 @@ class Stub(types.ModuleType):
 class StubFinder(importlib.abc.MetaPathFinder, importlib.abc.Loader):
     """Finds a stub for every module that is missing here."""
 
+    missing = MISSING
+
     def find_spec(self, name: str, path: Any = None, target: Any = None) -> importlib.machinery.ModuleSpec | None:
-        return importlib.machinery.ModuleSpec(name, self) if name.split(".")[0] in MISSING else None
+        return importlib.machinery.ModuleSpec(name, self) if name.split(".")[0] in self.missing else None
 
     def create_module(self, spec: importlib.machinery.ModuleSpec) -> Stub:
         return Stub(spec.name)

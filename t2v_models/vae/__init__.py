@@ -1,0 +1,1 @@
+"""Image autoencoders (VAEs) whose decoder is more than Stable Diffusion's."""
