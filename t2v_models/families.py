@@ -335,10 +335,23 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
     elif fitting:
         family = max(fitting, key=lambda f: sum(getattr(f, key, None) == value for key, value in hints.items()))
     else:
-        family = Family(
-            str(hints.get("family") or "custom"), "A model with a shape of its own", "unknown: see its source", ""
-        )
+        family = _custom(str(hints.get("family") or "custom"), config)
     return replace(family, **{name: value for name, value in hints.items() if _is_field(family, name, value)})
+
+
+def _custom(name: str, config: UNetConfig) -> Family:
+    """The family of a UNet that is none of the published ones, which takes images as the published ones do."""
+    tokens = "i2vgen" if config.image_branches else "resampler" if config.image_attention else ""
+    latents = "ramp" if config.image_branches else "repeat" if config.in_channels == 2 * config.out_channels else ""
+    return Family(
+        name,
+        "A model with a shape of its own",
+        "unknown: see its source",
+        "",
+        image=config.takes_image,
+        image_latents=latents if config.takes_image else "",
+        image_tokens=tokens,
+    )
 
 
 def _as_tuple(value: Any) -> Any:

@@ -21,17 +21,28 @@ from t2v_models.checkpoints.writing import _STORAGES, _integer, write_pickle
 from t2v_models.errors import T2VError
 from t2v_models.unet import UNet3D, UNetConfig
 
-from .support.checkpoints import SMALL, all_in_one, diffusers_folder, in_layout, same
+from .support.checkpoints import (
+    SMALL,
+    all_in_one,
+    diffusers_folder,
+    image_encoder_weights,
+    image_parts,
+    in_layout,
+    same,
+)
 
 
 def test_a_conversion_keeps_the_image_parts(tmp_path: Path) -> None:
+    from transformers import CLIPVisionModelWithProjection
+
     tensors = all_in_one(dataclasses.replace(SMALL, image_attention=True))
-    image = {
-        "embedder.model.visual.conv1.weight": torch.randn(8, 3, 2, 2),
-        "image_proj_model.latents": torch.randn(1, 4, 8),
-    }
+    image = image_parts()
     torch.save({"state_dict": tensors | image}, tmp_path / "model.ckpt")
     convert(tmp_path / "model.ckpt", tmp_path / "folder", "diffusers")
+    for kind in ("image_encoder", "image_projector"):
+        assert kind in inspect(tmp_path / "folder").parts
+    encoder = CLIPVisionModelWithProjection.from_pretrained(tmp_path / "folder" / "image_encoder")
+    assert same({n: t for n, t in encoder.state_dict().items() if "position_ids" not in n}, image_encoder_weights())
     convert(tmp_path / "folder", tmp_path / "back.safetensors", "videocrafter")
     back = load_state_dict(tmp_path / "back.safetensors")
     unused = {"cond_stage_model.model.text_projection", "cond_stage_model.model.logit_scale"}

@@ -138,16 +138,18 @@ def test_parts_get_the_names_of_their_classes() -> None:
     assert set(checkpoint.info.parts) == {"unet", "vae", "text_encoder", "image_encoder", "image_projector"}
 
     from diffusers import AutoencoderKL
-    from transformers import CLIPTextConfig, CLIPTextModel
+    from transformers import CLIPTextConfig, CLIPTextModel, CLIPVisionConfig, CLIPVisionModelWithProjection
 
     with torch.device("meta"):
         vae = AutoencoderKL.from_config(checkpoint.vae_config())
         encoder = CLIPTextModel(CLIPTextConfig(**checkpoint.text_encoder_config()))
+        vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**checkpoint.image_encoder_config()))
     assert shapes_of(checkpoint.vae()) == shapes_of(vae.state_dict())
     bare = {n.removeprefix("text_model."): s for n, s in shapes_of(checkpoint.text_encoder()).items()}
     assert bare == {n.removeprefix("text_model."): s for n, s in shapes_of(encoder.state_dict()).items()}
     assert checkpoint.text_encoder_config()["num_hidden_layers"] == 23
-    assert "visual.conv1.weight" in checkpoint.image_encoder()
+    assert checkpoint.image_encoder_config()["num_attention_heads"] == 16
+    assert shapes_of(checkpoint.image_encoder()) == shapes_of(vision.state_dict())
     assert set(checkpoint.image_projector()) == {"latents", "layers.0.0.norm1.weight"}
 
 

@@ -15,7 +15,7 @@ import torch
 from ..errors import AGAIN, T2VError
 from ..families import FAMILIES, Defaults, Family, family_for
 from ..unet import UNet3D, UNetConfig
-from . import configs, diffusers_layout, native, text_encoder, vae
+from . import configs, diffusers_layout, image_encoder, native, text_encoder, vae
 from .configs import checked, checked_scheduler
 from .detect import Part, unet_config
 from .files import file_metadata, read_file, reading
@@ -145,12 +145,28 @@ class Checkpoint:
         with reading(self.path):
             return convert(part.tensors, self.path)
 
+    def lazy_image_encoder(self) -> LazyDict | None:
+        """The image encoder under the names of transformers' CLIPVisionModel ("vision_model.…"), unread."""
+        part = self._found.parts.get("image_encoder")
+        if part is None:
+            return None
+        convert = image_encoder.from_openclip if part.layout == "openclip" else image_encoder.from_transformers
+        with reading(self.path):
+            return convert(part.tensors, self.path)
+
+    def lazy_image_projector(self) -> LazyDict | None:
+        """The network that makes tokens of the encoded image (the Resampler), under its published names, unread."""
+        part = self._found.parts.get("image_projector")
+        return None if part is None else part.tensors
+
     def lazy_parts(self) -> dict[str, LazyDict]:
-        """All parts by kind, under the names of their classes, unread; image parts keep their own names."""
+        """All parts that the UNet works with, by kind, under the names of their classes, unread.
+
+        A file of the whole of CLIP beside a text-to-video model holds an image encoder which that model does not use.
+        """
         parts = {"unet": self.lazy_unet(), "vae": self.lazy_vae(), "text_encoder": self.lazy_text_encoder()}
-        for kind in ("image_encoder", "image_projector"):
-            if kind in self._found.parts:
-                parts[kind] = self._found.parts[kind].tensors
+        if self.config.takes_image:
+            parts |= {"image_encoder": self.lazy_image_encoder(), "image_projector": self.lazy_image_projector()}
         return {kind: tensors for kind, tensors in parts.items() if tensors is not None}
 
     def settings(self) -> dict[str, Any]:
@@ -182,12 +198,20 @@ class Checkpoint:
         return None if tensors is None else load_all(tensors)
 
     def image_encoder(self) -> StateDict | None:
-        """Read the image encoder of an image-to-video model, under its own names; None where there is none."""
-        return self._own_names("image_encoder")
+        """Read the image encoder's weights, under the published names "vision_model.…"; None where there is none.
+
+        transformers 5 leaves "vision_model." out of its own names. `t2v_models.image.encoder` builds it.
+        """
+        tensors = self.lazy_image_encoder()
+        return None if tensors is None else load_all(tensors)
 
     def image_projector(self) -> StateDict | None:
-        """Read the network that makes tokens of the encoded image, under its own names; None where there is none."""
-        return self._own_names("image_projector")
+        """Read the weights of the network that makes tokens of the encoded image; None where there is none.
+
+        `t2v_models.image.resampler` builds it.
+        """
+        tensors = self.lazy_image_projector()
+        return None if tensors is None else load_all(tensors)
 
     def vae_config(self) -> dict[str, Any]:
         """Return the configuration of diffusers' AutoencoderKL; T2VError where there is no VAE."""
@@ -205,17 +229,26 @@ class Checkpoint:
         if tensors is None:
             raise self._missing("text encoder")
         computed = text_encoder.config_of(tensors)
-        given = checked(
-            self._found.configs.get("text_encoder", {}),
-            configs.TEXT_ENCODER,
-            f"{self.path}: its text encoder's config.json",
-        )
-        heads = given.get("num_attention_heads", 1)
-        if computed["hidden_size"] % heads:
-            raise T2VError(
-                f"{self.path} has a text encoder {computed['hidden_size']} wide, and {heads} heads do not fit it."
-            )
-        return computed | given
+        return self._clip_config("text_encoder", "text encoder", computed, configs.TEXT_ENCODER)
+
+    def image_encoder_config(self) -> dict[str, Any]:
+        """Return the configuration of transformers' CLIPVisionModel; T2VError where there is no image encoder."""
+        tensors = self.lazy_image_encoder()
+        if tensors is None:
+            raise self._missing("image encoder")
+        computed = image_encoder.config_of(tensors)
+        return self._clip_config("image_encoder", "image encoder", computed, configs.IMAGE_ENCODER)
+
+    def _clip_config(
+        self, kind: str, title: str, computed: dict[str, Any], table: Mapping[str, configs.Check]
+    ) -> dict[str, Any]:
+        """Complete a configuration that was computed from shapes by the entries of the part's config.json."""
+        given = checked(self._found.configs.get(kind, {}), table, f"{self.path}: its {title}'s config.json")
+        config = computed | given
+        width, heads = config["hidden_size"], config["num_attention_heads"]
+        if width % heads:
+            raise T2VError(f"{self.path} has a {title} {width} wide, and {heads} heads do not fit it.")
+        return config
 
     def scheduler_config(self) -> dict[str, Any]:
         """Return the noise schedule as the configuration of a diffusers scheduler.
@@ -231,10 +264,6 @@ class Checkpoint:
     def tokenizer_path(self) -> Path | None:
         """The folder of the tokenizer's files; None where there is none."""
         return self._found.tokenizer
-
-    def _own_names(self, kind: str) -> StateDict | None:
-        part = self._found.parts.get(kind)
-        return None if part is None else load_all(part.tensors)
 
     def _recognised(self) -> _UNet:
         if self._unet is None:

@@ -73,6 +73,11 @@ TEXT_ENCODER: dict[str, Check] = {
 }
 """Entries of transformers' CLIPTextModel that shapes do not give."""
 
+IMAGE_ENCODER: dict[str, Check] = {
+    name: TEXT_ENCODER[name] for name in ("attention_dropout", "hidden_act", "layer_norm_eps", "num_attention_heads")
+}
+"""Entries of transformers' CLIPVisionModel that shapes do not give."""
+
 SCHEDULER: dict[str, Check] = {
     "beta_end": _number(0, 1),
     "beta_schedule": _one_of("scaled_linear", "linear", "squaredcos_cap_v2"),
@@ -100,7 +105,7 @@ def checked(values: Mapping[str, Any], table: Mapping[str, Check], source: str) 
 
     Args:
         values: what a file holds.
-        table: see `VAE`, `TEXT_ENCODER` and `SCHEDULER`.
+        table: see `VAE`, `TEXT_ENCODER`, `IMAGE_ENCODER` and `SCHEDULER`.
         source: what to call the configuration in an error.
 
     Raises:

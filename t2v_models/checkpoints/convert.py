@@ -17,7 +17,7 @@ from ..errors import T2VError
 from ..families import Family, family_for
 from ..texts import strict_json
 from ..unet import UNet3D, UNetConfig
-from . import diffusers_layout, dual_decoder, i2vgen, text_encoder, vae
+from . import diffusers_layout, dual_decoder, i2vgen, image_encoder, text_encoder, vae
 from .checkpoint import Checkpoint, open_checkpoint
 from .detect import LAYOUTS
 from .files import SUFFIXES
@@ -172,10 +172,6 @@ def _plan(
         config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
     # with T2V-Turbo's LoRA the model is T2V-Turbo, which has another noise schedule
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
-    if not (
-        config.image_attention or config.image_branches
-    ):  # the file holds the whole of CLIP, whose image encoder this model does not use
-        parts = {kind: tensors for kind, tensors in parts.items() if not kind.startswith("image_")}
     unet = LAYOUTS[layout].from_canonical(canonical, config)
     if layout == "modelscope" and config.image_branches:
         unet = i2vgen.to_vgen(unet)
@@ -210,20 +206,23 @@ def _videocrafter_parts(parts: dict[str, LazyDict]) -> LazyDict:
     if "text_encoder" in parts:
         renamed = text_encoder.to_openclip(parts["text_encoder"])
         tensors |= {f"cond_stage_model.model.{name}": tensor for name, tensor in renamed.items()}
-    for kind, prefix in (("image_encoder", "embedder.model."), ("image_projector", "image_proj_model.")):
-        tensors |= {prefix + name: tensor for name, tensor in parts.get(kind, {}).items()}
-    return tensors
+    if "image_encoder" in parts:
+        renamed = image_encoder.to_openclip(parts["image_encoder"])
+        tensors |= {f"embedder.model.{name}": tensor for name, tensor in renamed.items()}
+    projector = parts.get("image_projector", {})
+    return tensors | {f"image_proj_model.{name}": tensor for name, tensor in projector.items()}
 
 
 def _modelscope_files(unet: LazyDict, parts: dict[str, LazyDict]) -> list[_File]:
     files = [_File("text2video_pytorch_model.pth", unet)]
     if "vae" in parts:
         files.append(_File("VQGAN_autoencoder.pth", _first_stage(parts), wrapper="state_dict"))
-    if "text_encoder" in parts:
-        files.append(_File("open_clip_pytorch_model.bin", text_encoder.to_openclip(parts["text_encoder"])))
-    for kind in ("image_encoder", "image_projector"):
-        if kind in parts:
-            raise T2VError("ModelScope's layout has no place for image conditioning: choose diffusers or videocrafter.")
+    clip = text_encoder.to_openclip(parts["text_encoder"]) if "text_encoder" in parts else {}
+    clip |= image_encoder.to_openclip(parts["image_encoder"]) if "image_encoder" in parts else {}
+    if clip:
+        files.append(_File("open_clip_pytorch_model.bin", clip))
+    if "image_projector" in parts:
+        raise T2VError("ModelScope's layout has no place for image conditioning: choose diffusers or videocrafter.")
     return files
 
 
@@ -255,10 +254,14 @@ def _diffusers_files(
         index["text_encoder"] = ["transformers", "CLIPTextModel"]
         files.append(_File("text_encoder/model.safetensors", parts["text_encoder"]))
         files.append(_File("text_encoder/config.json", text=_json(checkpoint.text_encoder_config())))
-    for kind, prefix in (("image_encoder", ""), ("image_projector", "image_proj_model.")):
-        if kind in parts:
-            named = {prefix + name: tensor for name, tensor in parts[kind].items()}
-            files.append(_File(f"{kind}/model.safetensors", named))
+    if "image_encoder" in parts:
+        encoder = checkpoint.image_encoder_config()
+        index["image_encoder"] = ["transformers", *encoder["architectures"]]
+        files.append(_File("image_encoder/model.safetensors", parts["image_encoder"]))
+        files.append(_File("image_encoder/config.json", text=_json(encoder)))
+    if "image_projector" in parts:
+        named = {f"image_proj_model.{name}": tensor for name, tensor in parts["image_projector"].items()}
+        files.append(_File("image_projector/model.safetensors", named))
     if checkpoint.tokenizer_path:
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]
     files.append(_File("model_index.json", text=_json(index)))

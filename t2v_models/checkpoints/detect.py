@@ -136,7 +136,7 @@ def _without_blank_channels(part: Part) -> Part:
     return replace(part, tensors=part.tensors | {"input_blocks.0.0.weight": cut}, blank_channels=8)
 
 
-_OWN = {"image_encoder": ("visual.", "vision_model."), "image_projector": ("image_proj_model.",)}
+_OWN = {"image_encoder": ("visual.", "vision_model.", "visual_projection."), "image_projector": ("image_proj_model.",)}
 """The beginnings of the names, after the prefix, that belong to these parts."""
 
 

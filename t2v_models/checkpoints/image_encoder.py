@@ -77,7 +77,7 @@ def to_openclip(tensors: LazyDict) -> LazyDict:
 
 
 def config_of(tensors: LazyDict) -> dict[str, Any]:
-    """Return the config.json of transformers' CLIPVisionModelWithProjection for tensors under its names.
+    """Return the config.json of transformers' CLIPVisionModel (WithProjection) for tensors under its names.
 
     The number of heads does not follow from shapes: the towers of OpenCLIP that are 1024 wide or more (ViT-L, H, g, bigG)
     have 16, narrower ones have heads of 64 channels. OpenCLIP's activation is the exact GELU.
@@ -88,10 +88,10 @@ def config_of(tensors: LazyDict) -> dict[str, Any]:
     """
     width = tensors[_CLASS].shape[-1] if tensors[_CLASS].shape else 0
     patches, positions = tensors[_PATCHES].shape, tensors[_POSITIONS].shape
-    if width < 1 or len(patches) != 4 or len(positions) != 2:
+    if width < 1 or len(patches) != 4 or patches[-1] < 1 or len(positions) != 2:
         raise ValueError("an embedding of patches or positions")
     return {
-        "architectures": ["CLIPVisionModelWithProjection"],
+        "architectures": ["CLIPVisionModelWithProjection" if _PROJECTION in tensors else "CLIPVisionModel"],
         "model_type": "clip_vision_model",
         "hidden_size": width,
         "intermediate_size": tensors[f"{_BLOCKS}.0.mlp.fc1.weight"].shape[0],
@@ -106,7 +106,7 @@ def config_of(tensors: LazyDict) -> dict[str, Any]:
 
 
 def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
-    """Map the name of every tensor of transformers' CLIPVisionModel to its shape."""
+    """Map the name of every tensor of transformers' CLIPVisionModel (WithProjection) to its shape."""
     width, patch = config["hidden_size"], config["patch_size"]
     tokens = (config["image_size"] // patch) ** 2 + 1
     shapes: dict[str, Shape] = {
@@ -116,6 +116,8 @@ def expected_shapes(config: dict[str, Any]) -> dict[str, Shape]:
     }
     for norm in ("pre_layrnorm", "post_layernorm"):
         shapes[f"vision_model.{norm}.weight"] = shapes[f"vision_model.{norm}.bias"] = (width,)
+    if config["architectures"] == ["CLIPVisionModelWithProjection"]:
+        shapes[_PROJECTION] = (config["projection_dim"], width)
     return shapes | openclip_blocks.expected_shapes(
         _BLOCKS, config["num_hidden_layers"], width, config["intermediate_size"]
     )

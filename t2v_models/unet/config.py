@@ -108,6 +108,11 @@ class UNetConfig:
             raise ValueError("UNetConfig.in_channels is odd: with image_branches half of them are image latents.")
 
     @property
+    def takes_image(self) -> bool:
+        """Whether the network needs a picture besides the text."""
+        return self.image_attention or self.image_branches
+
+    @property
     def embed_dim(self) -> int:
         """Width of the timestep embedding after its two layers."""
         return 4 * self.channels[0]

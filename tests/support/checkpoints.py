@@ -9,8 +9,9 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from t2v_models.checkpoints import LAYOUTS, diffusers_layout, text_encoder, vae
+from t2v_models.checkpoints import LAYOUTS, diffusers_layout, image_encoder, text_encoder, vae
 from t2v_models.checkpoints.tensors import as_lazy, load_all
+from t2v_models.image.resampler import ResamplerConfig
 from t2v_models.unet import UNet3D, UNetConfig
 
 SMALL = UNetConfig(channels=(32, 64), attention_levels=(True, False), num_res_blocks=1, context_dim=64,
@@ -22,6 +23,10 @@ VAE = {"block_out_channels": [32, 64], "layers_per_block": 1, "latent_channels":
        "mid_block_add_attention": True}  # fmt: skip
 TEXT = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "vocab_size": 50,
         "max_position_embeddings": 77}  # fmt: skip
+VISION = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_channels": 3, "patch_size": 14,
+          "image_size": 224, "projection_dim": 64, "architectures": ["CLIPVisionModelWithProjection"]}  # fmt: skip
+RESAMPLER = ResamplerConfig(queries=64, input_dim=64, dim=64, output_dim=64, depth=2, heads=1, feed_forward=256)
+"""A Resampler for four frames, 16 tokens for each."""
 
 
 def random_tensors(shapes: dict[str, tuple[int, ...]], seed: int = 0) -> dict[str, torch.Tensor]:
@@ -48,6 +53,19 @@ def text_weights() -> dict[str, torch.Tensor]:
     return random_tensors(text_encoder.expected_shapes(TEXT), 2)
 
 
+@cache
+def image_encoder_weights() -> dict[str, torch.Tensor]:
+    """The image encoder's weights by transformers' names."""
+    return random_tensors(image_encoder.expected_shapes(VISION), 3)
+
+
+@cache
+def resampler_weights() -> dict[str, torch.Tensor]:
+    """The Resampler's weights by published names."""
+    weights = random_tensors(RESAMPLER.shapes(), 4)
+    return {"latents": weights.pop("latents.weight")[None], **weights}
+
+
 def in_layout(layout: str, config: UNetConfig = SMALL, prefix: str = "") -> dict[str, torch.Tensor]:
     """The UNet's weights by a layout's names, each after `prefix`."""
     renamed = LAYOUTS[layout].from_canonical(as_lazy(unet_weights(config)), config)
@@ -61,6 +79,13 @@ def all_in_one(config: UNetConfig = SMALL) -> dict[str, torch.Tensor]:
     clip = load_all(text_encoder.to_openclip(as_lazy(text_weights())))
     tensors |= {f"first_stage_model.{name}": tensor for name, tensor in ldm.items()}
     return tensors | {f"cond_stage_model.model.{name}": tensor for name, tensor in clip.items()}
+
+
+def image_parts() -> dict[str, torch.Tensor]:
+    """Image encoder and Resampler as in DynamiCrafter's model.ckpt."""
+    vision = load_all(image_encoder.to_openclip(as_lazy(image_encoder_weights())))
+    tensors = {f"embedder.model.{name}": tensor.contiguous() for name, tensor in vision.items()}
+    return tensors | {f"image_proj_model.{name}": tensor for name, tensor in resampler_weights().items()}
 
 
 def diffusers_folder(folder: Path, config: UNetConfig = SMALL, variant: str = "", shards: int = 1) -> Path:
