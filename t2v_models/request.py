@@ -19,6 +19,7 @@ from .arguments import (
 )
 from .arrays import finite_tensor, pictures, pixels
 from .errors import T2VError
+from .image.methods import AUTO, ImageMethod
 from .sampling.scenes import Story
 from .sampling.story import parse_story, with_negative
 from .sampling.windows import Windows
@@ -60,7 +61,7 @@ class ClipOptions(Options, total=False):
     image_strength: float
     image_guidance_scale: float | None
     image_noise: Tensor | None
-    image_method: str
+    image_method: str | ImageMethod
 
 
 class ClipModel(ModelFacts, Protocol):
@@ -148,8 +149,9 @@ class ClipRequest(Request):
     """How closely to follow the pictures; equal to `guidance_scale` where nothing is asked."""
     image_noise: Tensor | None
     """(b, 4, n, h/8, w/8) standard normal noise for the VAE's latents of the n pictures; None for their modes."""
-    image_method: str
-    """How a model that was made for texts alone follows a picture, see `t2v_models.image_to_video`."""
+    image_method: ImageMethod | None
+    """How a model that was made for texts alone follows a picture, see `t2v_models.image.methods`; None
+    where none is needed."""
 
     @classmethod
     def of_prompts(
@@ -173,7 +175,7 @@ class ClipRequest(Request):
         image_strength: float = 1.0,
         image_guidance_scale: float | None = None,
         image_noise: Tensor | None = None,
-        image_method: str = "auto",
+        image_method: str | ImageMethod = AUTO,
         **options: Any,
     ) -> ClipRequest:
         """Check the arguments of `Pipeline.__call__`, which describes them; `options` as in `Request.checked`.
@@ -223,8 +225,24 @@ class ClipRequest(Request):
             image_strength=checked_share(image_strength, "image_strength"),
             image_guidance_scale=checked_scale(image_guidance_scale),
             image_noise=None if image_noise is None else finite_tensor(image_noise, "image_noise"),
-            image_method=checked_text(image_method, "image_method"),
+            image_method=_method(image_method, own, first=image is not None, last=end_image is not None),
         )
+
+
+def _method(asked: str | ImageMethod, family: Family, *, first: bool, last: bool) -> ImageMethod | None:
+    """How a model of texts follows pictures; None for a model that takes them, and where none is given.
+
+    Raises:
+        T2VError: for a method that cannot be used.
+    """
+    if first or last:
+        if not family.image:
+            return ImageMethod.checked(asked, family, first=first, last=last)
+        if asked != AUTO:
+            raise T2VError(f"image_method is given, and {family.title} follows pictures in its own way: leave it out.")
+    elif asked != AUTO:
+        raise T2VError("image_method is given without a picture: give one by image=, or leave it out.")
+    return None
 
 
 def _each(texts: str | Sequence[str] | None, what: str) -> tuple[str, ...]:

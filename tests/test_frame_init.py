@@ -5,7 +5,8 @@ import math
 import pytest
 import torch
 
-from t2v_models.sampling.frame_init import frame_init_noise
+from t2v_models.families import FAMILIES
+from t2v_models.sampling.frame_init import frame_init_noise, usual_timestep
 from t2v_models.sampling.noise import low_pass
 from t2v_models.sampling.schedule import NoiseSchedule
 
@@ -63,3 +64,13 @@ def test_scale_of_videocrafter_weakens_the_frames_as_its_network_sees_them():
         frame_init_noise(noise, video, each) - frame_init_noise(noise, 0 * video, each) for each in (SCHEDULE, scaled)
     ]
     assert torch.allclose(0.7 * change[0], change[1], atol=1e-5)
+
+
+@pytest.mark.parametrize("family", ["modelscope", "videocrafter2", "vgen", "tf-t2v"])
+def test_timestep_left_out_has_the_signal_of_consist_i2v_and_is_its_own_in_stable_diffusions_schedule(family):
+    schedule = NoiseSchedule.from_config(FAMILIES[family].scheduler_config())
+    timestep, signal = usual_timestep(schedule), SCHEDULE.alphas_cumprod[850]
+    assert usual_timestep(SCHEDULE) == 850
+    assert schedule.alphas_cumprod[timestep] == pytest.approx(float(signal), rel=0.02)
+    noise, still = latents(1, 4, 5, 4, 4), latents(1, 4, 1, 4, 4, seed=3)
+    assert torch.equal(frame_init_noise(noise, still, schedule), frame_init_noise(noise, still, schedule, timestep))

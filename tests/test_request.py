@@ -17,7 +17,7 @@ OWN = Defaults(frames=12, width=64, height=48, fps=10, steps=7, guidance_scale=5
 MODEL = SimpleNamespace(
     defaults=OWN,
     config=PRESETS["modelscope"],
-    family=SimpleNamespace(guidance_rescale=0.3, eta=0.5, image=False),
+    family=SimpleNamespace(guidance_rescale=0.3, eta=0.5, image=False, frame_timesteps=False),
 )
 
 

@@ -84,10 +84,14 @@ class _CoarseToFine:
         window, count = settings.window, len(key_numbers(frames, self.strides[0], looped=True)) - 1
         self.ring = replace(window, length=count, overlap=count * window.overlap // window.length, frames=count)
         self.rounds = [self.ring.spans(i) for i in range(settings.steps)] if self.looped else []
+        self.key_resample = 0 if job.image is None or self.known_clean else settings.resample
 
         # the work, in clips that go through the model
         self.skipped = round(SKIPPED_STEPS * settings.steps)
-        self.key_frames_cost = settings.candidates * (sum(map(len, self.rounds)) or settings.steps)
+        self.key_frames_cost = settings.candidates * sum(
+            (len(self.rounds[i]) if self.looped else 1) * (1 + self.key_resample * (i + 1 < settings.steps))
+            for i in range(settings.steps)
+        )
         self.segment_cost = self._calls(settings.steps)
         self.change_cost = self._calls(settings.steps - self.skipped)
         segments = segment_count(frames, self.strides, looped=self.looped)
@@ -108,10 +112,10 @@ class _CoarseToFine:
         """The key frames with these numbers, (1, 4, n, h, w): of several candidates the steadiest."""
         shape, count = self.job.shape, self.job.settings.candidates
         model, nothing = self.models[self.strides[0]], torch.zeros(count, shape[1], len(numbers), *shape[3:])
-        known = torch.zeros(len(numbers), dtype=torch.bool)
 
         def steadiest() -> Tensor:
-            clips = self._sample(model, nothing, known, [numbers] * count, [0])
+            held = self.job.held(nothing, numbers)
+            clips = self._sample(model, held.clean, held.known, [numbers] * count, [0], ring=self.looped)
             closed = torch.cat([clips, clips[:, :, :1]], dim=2) if self.looped else clips
             return clips[motion_jump_ratio(closed).argmin()][None]
 
@@ -139,14 +143,16 @@ class _CoarseToFine:
         numbers: Numbers,
         key: Sequence[int],
         repaint: bool = False,
+        ring: bool = False,
     ) -> Tensor:
         """Denoise clips of frames with these numbers.
 
-        clean: (b, 4, n, h, w), and known: (n,), see `sample_between`; key: of the noise, see `FilmJob.noise`.
+        clean: (b, 4, n, h, w), and known: (n,), see `sample_between`; key: of the noise, see `FilmJob.noise`; ring: the
+        clips are a loop's key frames, seen in windows.
         """
         generator, at = self.job.noise(*key), torch.tensor([list(each) for each in numbers])
         at = at % self.job.shape[2] if self.looped else at
-        rounds = iter([] if known.any() else self.rounds)
+        rounds = iter(self._ring_rounds() if ring else [])
 
         def predict(x: Tensor, timesteps: Tensor) -> Tensor:
             prediction = self._predict(model, x, timesteps, at, next(rounds, None))
@@ -165,6 +171,11 @@ class _CoarseToFine:
             resample=self.job.settings.resample if known.any() else 0,
             generator=generator,
         )
+
+    def _ring_rounds(self) -> Iterator[list[list[int]]]:
+        """The windows over a loop's key frames for every call of the model."""
+        for i, spans in enumerate(self.rounds):
+            yield from [spans] * (1 + self.key_resample * (i + 1 < len(self.rounds)))
 
     def _predict(
         self, model: GuidedModel, x: Tensor, timesteps: Tensor, numbers: Tensor, spans: list[list[int]] | None

@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from ..arguments import Progress, check_memory, real_number, warn_of_unused, whole_number
-from ..arrays import pixels
+from ..arrays import pictures, pixels
 from ..errors import T2VError
+from ..image.fit import fit
 from ..request import Request
 from ..sampling.story import parse_story, with_negative
 from ..sampling.windows import Windows, windows
@@ -44,6 +45,9 @@ class Film:
         candidates: for the method "coarse-to-fine", how many sets of key frames are made; the steadiest is taken.
         clip: (t, h, w, 3), 0..1, frames that the film continues, for the method "endless": they stay as they are,
             `frames` more follow, and the story's time begins with them.
+        image: (h, w, 3), 0..1, a picture that the film begins with, of any size: the first frame has its latent, exactly with
+            a model that was trained with a timestep for every frame, and so in the methods of all others.
+        image_fit: "crop", "pad" or "stretch", how the picture gets the film's size.
         fps_condition: the frame rate that the model is asked for, where it knows frame rates; fps where None.
         resume: a folder for finished parts; a film that was stopped continues with them, and becomes the same film bit for
             bit.
@@ -66,6 +70,8 @@ class Film:
         window: Windows | None = None,
         candidates: int = Settings.candidates,
         clip: Tensor | None = None,
+        image: Tensor | None = None,
+        image_fit: str = "crop",
         fps_condition: float | None = None,
         resume: str | Path | None = None,
         progress: Progress | None = None,
@@ -76,6 +82,8 @@ class Film:
         candidates = whole_number(candidates, "candidates")
         self.method = method or ("windows" if clip is None else "endless")
         _check_method(self.method, clip, candidates)
+        if image is not None and clip is not None:
+            raise T2VError("A clip to continue and a picture to begin with are given: leave one of them out.")
         if clip is not None:
             options["height"], options["width"] = clip.shape[1:3]
         request = Request.checked(model, **options)
@@ -86,6 +94,9 @@ class Film:
             # a window that continues a clip reaches back into it, and before its first frame
             reach = max(self.shape[2], model.defaults.frames)
         check_memory(self.shape, decoded=False)
+        if image is not None:
+            codec_of(model)
+            image = fit(pictures(image, "image", 1), 8 * self.shape[4], 8 * self.shape[3], image_fit)[0]
         text = with_negative(story, negative_prompt)
         settings = Settings(
             steps=request.steps,
@@ -106,8 +117,8 @@ class Film:
             "settings": settings,
             "fps": (self.fps, rate),
         }
-        store = Store(resume, {} if resume is None else {**about, **_digests(model, clip)})
-        self.job = FilmJob(model, parsed, self.shape, rate, settings, store, clip, progress, preview)
+        store = Store(resume, {} if resume is None else {**about, **_digests(model, clip=clip, image=image)})
+        self.job = FilmJob(model, parsed, self.shape, rate, settings, store, clip, image, progress, preview)
 
     @torch.no_grad()
     def latents(self) -> Iterator[Tensor]:
@@ -153,9 +164,10 @@ def _window(window: Windows, frames: int, method: str) -> Windows:
     return window.over(frames)
 
 
-def _digests(model: FilmModel, clip: Tensor | None) -> dict[str, Any]:
-    """What tells the film of one model and clip from that of another, to resume only the film that was stopped."""
+def _digests(model: FilmModel, **given: Tensor | None) -> dict[str, Any]:
+    """What tells the film of one model, clip and picture from that of another, to resume only the film that was stopped."""
     digests = {"model": model.identity()}
-    if clip is not None:
-        digests["clip"] = hashlib.sha256(clip.cpu().contiguous().numpy().tobytes()).hexdigest()
+    for name, frames in given.items():
+        if frames is not None:
+            digests[name] = hashlib.sha256(frames.cpu().contiguous().numpy().tobytes()).hexdigest()
     return digests

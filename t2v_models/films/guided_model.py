@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from ..arguments import is_guided
-from ..sampling.ddim import ddim_step
 from ..sampling.guidance import classifier_free
 from ..sampling.scenes import FrameContexts, equal_shape
 from ..sampling.schedule import CLEAN
@@ -43,6 +42,7 @@ class GuidedModel:
         self.conditions = model.conditions(fps, guidance_scale)
         self.schedule, self.device = model.schedule, model.device
         self.timesteps = model.schedule.timesteps(steps)
+        self.following = [*self.timesteps[1:], self.timesteps.new_tensor(CLEAN)]
 
     def __call__(self, x: Tensor, timesteps: Tensor, numbers: Tensor, options: dict[str, Any] | None = None) -> Tensor:
         """Predict some clips, in groups that fit a call of the UNet.
@@ -76,18 +76,10 @@ class GuidedModel:
             return context
         return torch.cat(equal_shape(self.negative.at(numbers), context, numbers.shape[1]))
 
-    def all_frames(self, x: Tensor, i: int, options: dict[str, Any] | None = None) -> Tensor:
-        """Predict all frames of a film, or its first ones, in one pass at step i. x: (1, 4, t, h, w) -> like x."""
-        frames = x.shape[2]
-        timesteps = self.timesteps[i].expand(1, frames)
-        return self(x.to(self.device), timesteps, torch.arange(frames)[None], options).cpu()
+    def all_frames(self, x: Tensor, timesteps: Tensor, options: dict[str, Any] | None = None) -> Tensor:
+        """Predict all frames of a film, or its first ones, in one pass. x: (1, 4, t, h, w) at timesteps (1, t) -> like x."""
+        return self(x.to(self.device), timesteps, torch.arange(x.shape[2])[None], options).cpu()
 
     def clean(self, x: Tensor, timesteps: Tensor, prediction: Tensor) -> Tensor:
         """The clean latents that a prediction implies. x: (b, 4, t, h, w) at timesteps (b, t) -> like x."""
         return self.schedule.to_clean(x, prediction, timesteps)[0]
-
-    def step(self, x: Tensor, i: int, prediction: Tensor) -> Tensor:
-        """The latents after DDIM's step i; after the last step no noise is left."""
-        last = i + 1 == len(self.timesteps)
-        after = self.timesteps.new_tensor(CLEAN) if last else self.timesteps[i + 1]
-        return ddim_step(x, prediction, self.schedule, self.timesteps[i], after, last=last)

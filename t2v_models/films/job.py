@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from ..arguments import Progress
+from ..sampling.keyframes import HeldFrames
 from ..sampling.scenes import Story
 from .guided_model import GuidedModel
-from .model import FilmModel
+from .model import FilmModel, codec_of
 from .settings import Settings
 from .store import Store
 
@@ -30,6 +31,8 @@ class FilmJob:
     store: Store
     clip: Tensor | None = None
     """(t, h, w, 3), 0..1, frames that the film continues."""
+    image: Tensor | None = None
+    """(h, w, 3), 0..1, of the film's size: the picture that the film begins with."""
     progress: Progress | None = None
     preview: Callable[[Tensor], None] | None = None
     """Called with latents (b, 4, t, h, w) of some or all of the frames as they look so far."""
@@ -53,6 +56,15 @@ class FilmJob:
             guidance_scale=self.settings.guidance_scale if guided else 1.0,
             fps=self.fps / stride,
         )
+
+    def held(self, noise: Tensor, numbers: Sequence[int]) -> HeldFrames:
+        """The frames of clips from noise, (b, 4, n, h, w), that are known: number 0, where the film begins with a picture."""
+        known, clean = torch.zeros(len(numbers), dtype=torch.bool), torch.zeros_like(noise)
+        resample = 0
+        if self.image is not None:
+            known, resample = torch.tensor(numbers) == 0, self.settings.resample
+            clean[:, :, known] = codec_of(self.model).encode_video(self.image[None, None]).to(noise)
+        return HeldFrames(known, clean, noise, self.model.schedule, self.model.family.frame_timesteps, resample)
 
     def noise(self, *key: int) -> torch.Generator:
         """The random generator of one part's noise, which depends on the seed and the key alone."""

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ..sampling.fifo import Fifo
+from ..sampling.keyframes import HeldFrames, calls_between
 from ..sampling.noise import reschedule
 from ..sampling.schedule import CLEAN
 from ..sampling.windows import fuse
@@ -18,22 +19,23 @@ from .job import FilmJob
 from .model import codec_of
 from .work import Work
 
-Predict = Callable[[Tensor, int, Work], Tensor]
-"""``predict(x, i, work)`` -> the prediction for x at step i, like x; it adds its calls of the model to the work."""
+Predict = Callable[[Tensor, Tensor, int, Work], Tensor]
+"""``predict(x, timesteps, i, work)`` -> the prediction for x, (1, 4, t, h, w) at timesteps (1, t), in step i, like x; it adds
+its calls of the model to the work."""
 
 
 def by_windows(job: FilmJob) -> Iterator[Tensor]:
     """Denoise overlapping windows at every step and average them. Source: Gen-L-Video, see `sampling.windows`."""
     settings, frames, model = job.settings, job.shape[2], job.guided_model()
 
-    def predict(x: Tensor, i: int, work: Work) -> Tensor:
+    def predict(x: Tensor, timesteps: Tensor, i: int, work: Work) -> Tensor:
         spans = settings.window.spans(i)
 
         def parts() -> Iterator[Tensor]:
             for start in range(0, len(spans), settings.batch):
                 group = torch.tensor(spans[start : start + settings.batch])  # (b, length)
                 clips = x[0][:, group].transpose(0, 1).to(model.device)
-                predictions = model(clips, model.timesteps[i].expand(group.shape), group).cpu()
+                predictions = model(clips, timesteps[0][group], group).cpu()
                 work.add(len(group))
                 yield from torch.split(predictions, 1)
 
@@ -54,8 +56,8 @@ def by_free_noise(job: FilmJob) -> Iterator[Tensor]:
     options = {"temporal_windows": windowed} if windowed else None
     noise = reschedule(torch.randn(job.shape, generator=generator), window.length, stride, generator)
 
-    def predict(x: Tensor, i: int, work: Work) -> Tensor:
-        prediction = model.all_frames(x, i, options)
+    def predict(x: Tensor, timesteps: Tensor, i: int, work: Work) -> Tensor:
+        prediction = model.all_frames(x, timesteps, options)
         work.add(1)
         return prediction
 
@@ -66,17 +68,33 @@ def _step_by_step(
     job: FilmJob, model: GuidedModel, noise: Tensor, predict: Predict, clips: Callable[[int], int]
 ) -> Iterator[Tensor]:
     """Take every step with all frames together, from the last step that the store has. clips: the work of step i."""
-    steps = range(len(model.timesteps))
-    work = Work(job, sum(map(clips, steps)))
+    held = job.held(noise, range(noise.shape[2]))
+    costs = [clips(i) * held.rounds(following) for i, following in enumerate(model.following)]
+    work = Work(job, sum(costs))
     stored = job.store.get("state")
     first, x = (0, noise) if stored is None else (int(stored["step"]), stored["latents"])
-    work.reach(sum(map(clips, steps[:first])))
-    for i in steps[first:]:
-        prediction = predict(x, i, work)
-        job.show(partial(model.clean, x, model.timesteps[i].expand(1, x.shape[2]), prediction))
-        x = model.step(x, i, prediction)
-        job.store.put("state", latents=x, step=torch.tensor(i + 1))
-    yield from torch.split(x, job.settings.window.length, dim=2)
+    work.reach(sum(costs[:first]))
+    for i, latents in _steps(job, model, held, x, first, predict, work):
+        job.store.put("state", latents=latents, step=torch.tensor(i + 1))
+        x = latents
+    yield from torch.split(torch.where(held.mask, held.clean, x), job.settings.window.length, dim=2)
+
+
+def _steps(
+    job: FilmJob, model: GuidedModel, held: HeldFrames, x: Tensor, first: int, predict: Predict, work: Work
+) -> Iterator[tuple[int, Tensor]]:
+    """Yield each step's number, from the first to make, and the latents after it."""
+    if not first:
+        x = held.put_into(x, model.timesteps[0])
+    for i in range(first, len(model.timesteps)):
+
+        def guided(x: Tensor, timesteps: Tensor, i: int = i) -> Tensor:
+            prediction = predict(x, timesteps, i, work)
+            job.show(partial(model.clean, x, timesteps, prediction))
+            return prediction
+
+        x = held.step(guided, x, model.timesteps[i], model.following[i], job.noise(2, i))
+        yield i, x
 
 
 def by_endless(job: FilmJob) -> Iterator[Tensor]:
@@ -86,7 +104,7 @@ def by_endless(job: FilmJob) -> Iterator[Tensor]:
     """
     frames, model, length = job.shape[2], job.guided_model(), job.settings.window.length
     count = min(length, frames) if job.clip is None else len(job.clip)
-    first_steps = 0 if job.clip is not None else len(model.timesteps)
+    first_steps = 0 if job.clip is not None else _calls(job, model)
     rounds = queue_length(model, length) + frames - count if count < frames else 0
     work = Work(job, first_steps + rounds)
     clip = work.once("beginning", partial(_beginning, job, model, count, work), first_steps)
@@ -108,17 +126,26 @@ def by_endless(job: FilmJob) -> Iterator[Tensor]:
         yield stored["latents"]
 
 
+def _calls(job: FilmJob, model: GuidedModel) -> int:
+    """Calls of the model for a first clip."""
+    resample = 0 if job.image is None else job.settings.resample
+    return calls_between(len(model.timesteps), known_clean=job.model.family.frame_timesteps, resample=resample)
+
+
 def _beginning(job: FilmJob, model: GuidedModel, frames: int, work: Work) -> Tensor:
     """The latents of the clip that the film continues, or of a new one of so many frames."""
     if job.clip is not None:
         return codec_of(job.model).encode_video(job.clip[None]).cpu()
     x = torch.randn((*job.shape[:2], frames, *job.shape[3:]), generator=job.noise(0))
-    for i in range(len(model.timesteps)):
-        prediction = model.all_frames(x, i)
+    held = job.held(x, range(frames))
+
+    def predict(x: Tensor, timesteps: Tensor, i: int, work: Work) -> Tensor:
+        prediction = model.all_frames(x, timesteps)
         work.add(1)
-        job.show(partial(model.clean, x, model.timesteps[i].expand(1, frames), prediction))
-        x = model.step(x, i, prediction)
-    return x
+        return prediction
+
+    *_, (_, latents) = _steps(job, model, held, x, 0, predict, work)
+    return torch.where(held.mask, held.clean, latents)
 
 
 def half_of(window: int) -> int:

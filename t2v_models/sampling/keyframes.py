@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
@@ -61,24 +62,59 @@ def sample_between(
     Returns:
         Clean latents, (b, c, t, h, w).
     """
-    mask = known.to(noise.device)[None, None, :, None, None]
-    noisy = schedule.add_noise(clean, noise, timesteps[0])
-    x = torch.where(mask, clean if known_clean else noisy, noisy if repaint else noise)
+    held = HeldFrames(known, clean, noise, schedule, known_clean, resample)
+    x = held.put_into(schedule.add_noise(clean, noise, timesteps[0]) if repaint else noise, timesteps[0])
     for i, t in enumerate(timesteps):
         following = timesteps[i + 1] if i + 1 < len(timesteps) else timesteps.new_tensor(CLEAN)
-        frame_times = t.expand(noise.shape[0], noise.shape[2]).clone().to(noise.device)
-        if known_clean:
-            frame_times[:, known] = 0
-        rounds = 1 if known_clean or i + 1 == len(timesteps) else 1 + resample
+        x = held.step(predict, x, t, following, generator)
+    return torch.where(held.mask, clean, x)
+
+
+@dataclass(frozen=True)
+class HeldFrames:
+    """Known frames of a clip, as they are shown to the model from step to step; fields as in `sample_between`."""
+
+    known: Tensor
+    clean: Tensor
+    noise: Tensor
+    """(b, c, t, h, w), what noises the known frames."""
+    schedule: NoiseSchedule
+    known_clean: bool
+    resample: int = 0
+
+    @property
+    def mask(self) -> Tensor:
+        """`known`, so that it broadcasts over clips."""
+        return self.known.to(self.noise.device)[None, None, :, None, None]
+
+    def timesteps(self, t: Tensor) -> Tensor:
+        """(b, frames) of a clip at timestep t."""
+        frame_times = t.expand(self.noise.shape[0], self.noise.shape[2]).clone().to(self.noise.device)
+        if self.known_clean:
+            frame_times[:, self.known] = 0
+        return frame_times
+
+    def put_into(self, x: Tensor, t: Tensor) -> Tensor:
+        """A clip at timestep t with the known frames in it, like x."""
+        known = self.clean if self.known_clean else self.schedule.add_noise(self.clean, self.noise, t)
+        return torch.where(self.mask, known, x)
+
+    def rounds(self, following: Tensor) -> int:
+        """How many times the step to this timestep is made."""
+        return 1 if self.known_clean or following == CLEAN else 1 + self.resample
+
+    def step(
+        self, predict: PredictFrames, x: Tensor, t: Tensor, following: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """DDIM's step of a clip from timestep t to the following one, like x, repeated as `resample` says."""
+        rounds = self.rounds(following)
         for turn in range(rounds):
-            stepped = ddim_step(x, predict(x, frame_times), schedule, t, following)
-            held = clean if known_clean else schedule.add_noise(clean, noise, following)
-            x = torch.where(mask, held, stepped)
+            stepped = ddim_step(x, predict(x, self.timesteps(t)), self.schedule, t, following)
+            x = self.put_into(stepped, following)
             if turn + 1 < rounds:
-                more = torch.randn(noise.shape, generator=generator).to(noise)
-                renoised = schedule.add_more_noise(x, more, t, following)
-                x = torch.where(mask, schedule.add_noise(clean, noise, t), renoised)
-    return torch.where(mask, clean, x)
+                more = torch.randn(x.shape, generator=generator).to(x)
+                x = self.put_into(self.schedule.add_more_noise(x, more, t, following), t)
+        return x
 
 
 def calls_between(steps: int, *, known_clean: bool, resample: int) -> int:
