@@ -1,8 +1,8 @@
 """The families of models: what each needs besides its weights, such as noise schedule, sizes, frame rate and licence.
 
 The shapes of a checkpoint's tensors give its UNet, and often its family. Where several families share one UNet, the first
-of the table is taken, unless the checkpoint holds more (a noise schedule, a diffusers configuration) or the caller names
-the family.
+of the table is taken, unless the checkpoint holds more (a noise schedule, a diffusers configuration), its published name
+tells, or the caller names the family. Loaders of image-to-video models warn where none of these decides.
 """
 
 from __future__ import annotations
@@ -95,6 +95,8 @@ class Family:
     where its authors give no range."""
     fps_meaning: str = ""
     """What that value is, and how it changes the motion; "" for no embedding, or for a plain frame rate."""
+    dual_decoder: bool = False
+    """Its VAE's decoder sees the pictures at both ends of the clip (ToonCrafter)."""
     drops_last_frame: bool = False
     """The last frame repeats the first (a loop), so it is left out of the video."""
     upscaler: bool = False
@@ -257,7 +259,7 @@ FAMILIES: dict[str, Family] = {
         _INTERPOLATION,
         replace(_INTERPOLATION, name="dynamicrafter-512-loop", title="DynamiCrafter 512, loop", drops_last_frame=True,
                 notes="The clip ends in its first picture; the last frame, which repeats it, is left out."),
-        replace(_INTERPOLATION, name="tooncrafter-512", title="ToonCrafter 512", fps_condition=10,
+        replace(_INTERPOLATION, name="tooncrafter-512", title="ToonCrafter 512", fps_condition=10, dual_decoder=True,
                 vae="Stable Diffusion's, with a decoder that sees the two pictures"),
         Family("i2vgen-xl", "I2VGen-XL", "MIT", "i2vgen-xl", prediction_type="v_prediction", zero_terminal_snr=True,
                beta_schedule="squaredcos_cap_v2", ends_clean=True, width=1280, height=704, fps_condition=16, image=True,
@@ -271,19 +273,24 @@ FAMILIES: dict[str, Family] = {
 """The families by name."""
 
 
-_PUBLISHED_NAMES = {
-    "zeroscopev2xl": "zeroscope-v2-xl",
-    "zs2xl": "zeroscope-v2-xl",
-    "zeroscopev2576w": "zeroscope-v2-576w",
-    "zs2576w": "zeroscope-v2-576w",
-    "zeroscopev230x448x256": "zeroscope-v2-30x448x256",
-    "zeroscopev2dark30x448x256": "zeroscope-v2-30x448x256",
-    "zeroscopev1": "zeroscope-v1",
-    "potat1": "potat1",
-    "animov": "animov",
-    "show1sr2": "show-1-sr2",
-}
-"""Names under which fine-tunes of ModelScope are published, without punctuation, and their families."""
+_PUBLISHED_NAMES: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("zeroscopev2xl",), "zeroscope-v2-xl"),
+    (("zs2xl",), "zeroscope-v2-xl"),
+    (("zeroscopev2576w",), "zeroscope-v2-576w"),
+    (("zs2576w",), "zeroscope-v2-576w"),
+    (("zeroscopev230x448x256",), "zeroscope-v2-30x448x256"),
+    (("zeroscopev2dark30x448x256",), "zeroscope-v2-30x448x256"),
+    (("zeroscopev1",), "zeroscope-v1"),
+    (("potat1",), "potat1"),
+    (("animov",), "animov"),
+    (("show1sr2",), "show-1-sr2"),
+    (("tooncrafter",), "tooncrafter-512"),
+    (("dynamicrafter", "interp"), "dynamicrafter-512-interp"),
+    (("dynamicrafter", "loop"), "dynamicrafter-512-loop"),
+    (("dynamicrafter", "1024"), "dynamicrafter-1024"),
+    (("dynamicrafter", "512"), "dynamicrafter-512"),
+)
+"""Words, without punctuation, of the names under which models are published whose tensors do not tell their families."""
 
 _OLD_KEYS = {
     "prediction": "prediction_type",
@@ -295,15 +302,18 @@ _OLD_KEYS = {
 
 
 def family_called(*names: str) -> str | None:
-    """The name of the family of the fine-tune that a folder or configuration names; None where it names none.
+    """The family that a file, a folder or a configuration names; None where it names none.
 
-    Only for fine-tunes that differ from ModelScope in nothing but default sizes, licence and notes: all other families
-    are recognised by their tensors.
+    Only for models that share their network with others: fine-tunes of ModelScope, which differ in default sizes, licence
+    and notes, and DynamiCrafter 512 and its kin. All other families are recognised by their tensors.
+
+    Args:
+        names: the more telling ones first; the words of a published name may also be spread over all of them.
     """
-    for name in names:
-        plain = "".join(letter for letter in name.lower() if letter.isalnum())
-        for published, family in _PUBLISHED_NAMES.items():
-            if published in plain:
+    plain = ["".join(letter for letter in name.lower() if letter.isalnum()) for name in names]
+    for name in (*plain, " ".join(plain)):
+        for words, family in _PUBLISHED_NAMES:
+            if all(word in name for word in words):
                 return family
     return None
 
@@ -314,29 +324,43 @@ def family_for(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> Fa
     Args:
         config: the UNet's configuration.
         hints: what else the checkpoint contains: "family" (a name of `FAMILIES`), "called" (a name that chooses among
-            fine-tunes of one model), and fields of `Family`, which override the table's: "scale_base",
+            families of one network), and fields of `Family`, which override the table's: "scale_base",
             "prediction_type", "betas", "width", "height", "frames", "fps" …. Unknown names and values of a wrong type
             are ignored.
     """
-    hints = {_OLD_KEYS.get(name, name): value for name, value in (hints or {}).items()}
-    hints = {name: _as_tuple(value) for name, value in hints.items()}  # JSON has lists
+    hints = _todays(hints)
+    family = possible_families(config, hints)[0]
+    return replace(family, **{name: value for name, value in hints.items() if _is_field(family, name, value)})
+
+
+def possible_families(config: UNetConfig, hints: Mapping[str, Any] | None = None) -> list[Family]:
+    """The families that a UNet may be of as far as shape and hints tell, see `family_for`; the first is taken."""
+    hints = _todays(hints)
     named = FAMILIES.get(str(hints.get("family", "")))
+    if named is not None:
+        return [named]
     shape = replace(config, default_fps=UNetConfig.default_fps)
     fitting = [
         family
         for family in FAMILIES.values()
         if replace(PRESETS[family.unet], default_fps=UNetConfig.default_fps) == shape
     ]
+    if not fitting:
+        return [_custom(str(hints.get("family") or "custom"), config)]
     called = FAMILIES.get(str(hints.get("called", "")))
-    if named is not None:
-        family = named
-    elif called in fitting and not {"prediction_type", "zero_terminal_snr"} & _contradicted(called, hints):
-        family = called
-    elif fitting:
-        family = max(fitting, key=lambda f: sum(getattr(f, key, None) == value for key, value in hints.items()))
-    else:
-        family = _custom(str(hints.get("family") or "custom"), config)
-    return replace(family, **{name: value for name, value in hints.items() if _is_field(family, name, value)})
+    if called in fitting and not _DECISIVE & _contradicted(called, hints):
+        return [called]
+    agreeing = [sum(getattr(family, key, None) == value for key, value in hints.items()) for family in fitting]
+    return [family for family, count in zip(fitting, agreeing, strict=True) if count == max(agreeing)]
+
+
+_DECISIVE = {"prediction_type", "zero_terminal_snr", "scale_base", "dual_decoder"}
+"""Fields that a file's name does not overrule where the checkpoint itself tells them."""
+
+
+def _todays(hints: Mapping[str, Any] | None) -> dict[str, Any]:
+    """Hints under today's names of the fields, with tuples for JSON's lists."""
+    return {_OLD_KEYS.get(name, name): _as_tuple(value) for name, value in (hints or {}).items()}
 
 
 def _custom(name: str, config: UNetConfig) -> Family:

@@ -22,7 +22,11 @@ TOKENIZER_SETTINGS = ("tokenizer_config", "special_tokens_map")
 
 
 def load_pipeline(
-    model: str | Path = BUILT_IN, *, dtype: torch.dtype | None = None, device: torch.device | str = "cpu"
+    model: str | Path = BUILT_IN,
+    *,
+    dtype: torch.dtype | None = None,
+    device: torch.device | str = "cpu",
+    family: str | None = None,
 ) -> Pipeline:
     """Load a pipeline: "built-in", or any model that `t2v_models.inspect` can read and that has all its parts.
 
@@ -30,6 +34,7 @@ def load_pipeline(
         model: "built-in", or the path of a model folder or checkpoint.
         dtype: of the weights; where None, float32 on a CPU and float16 elsewhere.
         device: where to run.
+        family: a name of `t2v_models.families.FAMILIES`, for what the model's tensors and its name do not tell.
 
     Raises:
         T2VError: where a part (UNet, text encoder, VAE) is missing.
@@ -44,17 +49,18 @@ def load_pipeline(
     if dtype is not None and not isinstance(dtype, torch.dtype):
         raise T2VError(f"dtype is {dtype!r}: torch.float32, torch.float16 or torch.bfloat16 is wanted.")
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
-    checkpoint = open_checkpoint(BUILT_IN_FOLDER if str(model) == BUILT_IN else Path(model))
+    checkpoint = open_checkpoint(BUILT_IN_FOLDER if str(model) == BUILT_IN else Path(model), family=family)
     missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
-    family = checkpoint.family
-    if missing or family is None:
+    kin = checkpoint.family
+    if missing or kin is None:
         raise T2VError(
             f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put all "
             "files into one folder and give that."
         )
-    if family.image:
+    checkpoint.warn_of_other_families()
+    if kin.image:
         raise T2VError(
-            f"{model} is {family.title}, which wants a first image, and the pipeline gives it none yet: choose a "
+            f"{model} is {kin.title}, which wants a first image, and the pipeline gives it none yet: choose a "
             "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
         )
     width, wanted = checkpoint.text_encoder_config()["hidden_size"], checkpoint.config.context_dim
@@ -71,7 +77,7 @@ def load_pipeline(
         load_text_encoder(checkpoint, dtype=dtype, device=device),
         load_tokenizer(checkpoint.tokenizer_path, checkpoint.text_encoder_config()["hidden_size"]),
         checkpoint.scheduler_config(),
-        family,
+        kin,
     )
 
 

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ..errors import AGAIN, T2VError
-from ..families import FAMILIES, Defaults, Family, family_for
+from ..families import FAMILIES, Defaults, Family, family_for, possible_families
 from ..unet import UNet3D, UNetConfig
 from . import configs, diffusers_layout, image_encoder, native, text_encoder, vae
 from .configs import checked, checked_scheduler
@@ -69,10 +69,30 @@ class Checkpoint:
 
         This property, `config` and `layout` raise T2VError where there is no UNet.
         """
+        return family_for(self._recognised().config, self._hints)
+
+    @cached_property
+    def other_families(self) -> tuple[str, ...]:
+        """Names of image-to-video families that it could be of just as well, since names and shapes do not tell."""
+        possible = possible_families(self._recognised().config, self._hints)
+        return tuple(family.name for family in possible[1:] if family.image)
+
+    def warn_of_other_families(self) -> None:
+        """Log which of several families is taken, and how to choose another."""
+        if self.other_families:
+            log.warning(
+                "%s is taken for %s, but its tensors and its name would fit %s as well: name the family (T2V Model "
+                "Loader's input family, --family, or family=), or give the file its published name.",
+                self.path, self.family.name, " or ".join(self.other_families),
+            )  # fmt: skip
+
+    @cached_property
+    def _hints(self) -> dict[str, Any]:
+        """What else than the UNet's shape tells its family."""
         unet = self._recognised()
         with reading(self.path):
             hints = family_hints(self._found, unet.part, unet.layout, self.path)
-        return family_for(unet.config, hints | ({"family": self._named_family} if self._named_family else {}))
+        return hints | ({"family": self._named_family} if self._named_family else {})
 
     @property
     def config(self) -> UNetConfig:
@@ -102,6 +122,7 @@ class Checkpoint:
             config=self.config if self._unet else None,
             defaults=family.defaults if family else Defaults(),
             licence=family.licence if family else "unknown: see its source",
+            other_families=self.other_families if self._unet else (),
             metadata=file_metadata(file) if file else {},
         )
 
@@ -309,13 +330,17 @@ def open_checkpoint(path: Source | Checkpoint, *, family: str | None = None) -> 
         return Checkpoint(source, found, family)
 
 
-def inspect(path: Source) -> CheckpointInfo:
+def inspect(path: Source, *, family: str | None = None) -> CheckpointInfo:
     """Describe a file or folder from its names and shapes: family, layout, type, parameters, parts, defaults, licence.
+
+    Args:
+        path: what to describe.
+        family: see `open_checkpoint`.
 
     Raises:
         T2VError: where it cannot be read, or holds no part of a text-to-video model.
     """
-    return open_checkpoint(path).info
+    return open_checkpoint(path, family=family).info
 
 
 def load_unet(

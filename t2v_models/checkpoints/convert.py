@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from collections.abc import Callable, Sequence
@@ -14,7 +15,7 @@ import torch
 from .. import __name__ as PACKAGE
 from ..atomic_output import AtomicOutput
 from ..errors import T2VError
-from ..families import Family, family_for
+from ..families import FAMILIES, Family, family_called, family_for
 from ..texts import strict_json
 from ..unet import UNet3D, UNetConfig
 from . import diffusers_layout, dual_decoder, i2vgen, image_encoder, text_encoder, vae
@@ -24,6 +25,8 @@ from .files import SUFFIXES
 from .lora import with_loras
 from .tensors import LazyDict, LazyTensor, as_lazy
 from .writing import Progress, write_pickle, write_safetensors
+
+log = logging.getLogger(__name__)
 
 CHOICES = ("diffusers", "modelscope", "videocrafter")
 """The layouts that can be written."""
@@ -48,7 +51,7 @@ class _File:
 
 
 def convert(
-    source: str | os.PathLike[str],
+    source: str | os.PathLike[str] | Checkpoint,
     target: str | os.PathLike[str],
     layout: str,
     *,
@@ -82,7 +85,7 @@ def convert(
     if target.exists():
         raise T2VError(f"{target} exists already: choose another name, or remove it first.")
     single = target.suffix in SUFFIXES
-    files = _plan(checkpoint, layout, dtype, target if single else None, loras)
+    files = _plan(checkpoint, layout, dtype, target, loras)
     output = AtomicOutput(target)
     try:
         _check_room(sum(file.size for file in files), target)
@@ -135,10 +138,18 @@ _SCHEDULE = ("prediction_type", "beta_schedule", "betas", "zero_terminal_snr", "
 """Fields of a UNet's configuration and of its family that a file of names and shapes may not determine."""
 
 
-def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layout: str) -> None:
-    """Raise T2VError where a file of this layout, which has names and shapes alone, would be read as another model."""
+def _check_readable(tensors: LazyDict, config: UNetConfig, family: Family, layout: str, target: Path) -> None:
+    """Raise T2VError where a file of this layout, which has names and shapes alone, would be read as another model.
+
+    Where that depends on the file's name, only log it.
+    """
     try:
         reread = open_checkpoint(tensors)
+        if family.name in FAMILIES and family.name not in (reread.family.name, family_called(target.name)):
+            log.warning(
+                "Tensors do not tell that %s is %s: name the family where it is loaded, or write its published name into "
+                "the file's.", target, family.name,
+            )  # fmt: skip
         pairs = ((config, reread.config, _SHAPELESS), (family, reread.family, _SCHEDULE))
         lost = [
             f"its {name} is {getattr(wanted, name)}"
@@ -159,10 +170,11 @@ def _plan(
     checkpoint: Checkpoint,
     layout: str,
     dtype: torch.dtype | None,
-    single: Path | None,
+    target: Path,
     loras: Sequence[tuple[str | os.PathLike[str], float]],
 ) -> list[_File]:
-    """Decide which files to write; `single` is the name where everything goes into one file."""
+    """Decide which files to write: everything goes into one file where the target has the name of one."""
+    single = target if target.suffix in SUFFIXES else None
     parts = checkpoint.lazy_parts()
     canonical = parts.pop("unet")
     if loras:
@@ -172,6 +184,7 @@ def _plan(
         config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
     # with T2V-Turbo's LoRA the model is T2V-Turbo, which has another noise schedule
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
+    checkpoint.warn_of_other_families()
     unet = LAYOUTS[layout].from_canonical(canonical, config)
     if layout == "modelscope" and config.image_branches:
         unet = i2vgen.to_vgen(unet)
@@ -180,7 +193,7 @@ def _plan(
         scale["scale_arr"] = _scale_arr(family.scale_base)
     if layout != "diffusers" or single is not None:
         beside = _first_stage(parts) if layout == "videocrafter" or single is None else {}
-        _check_readable(unet | scale | beside, config, family, layout)
+        _check_readable(unet | scale | beside, config, family, layout, target)
     if layout == "videocrafter":
         tensors = {f"model.diffusion_model.{name}": tensor for name, tensor in unet.items()}
         tensors |= _videocrafter_parts(parts) | scale

@@ -35,8 +35,10 @@ def family_hints(found: Found, part: Part, layout: Layout, path: str) -> dict[st
         path: where the checkpoint is, whose last names may be a fine-tune's.
     """
     hints = _from_tensors(found.extra, part, layout, path)
-    if "vae" in found.parts and dual_decoder.is_dual(found.parts["vae"].tensors):
-        hints["family"] = "tooncrafter-512"  # whose UNet is DynamiCrafter's
+    if "vae" in found.parts:
+        hints["dual_decoder"] = dual_decoder.is_dual(found.parts["vae"].tensors)
+        if hints["dual_decoder"]:
+            hints["family"] = "tooncrafter-512"  # whose UNet is DynamiCrafter's
     hints |= _from_scheduler(found.configs.get("scheduler", {}))
     config = found.configs.get("unet", {})
     hints |= _from_names(config, path)
@@ -85,8 +87,8 @@ def _from_scheduler(scheduler: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _from_names(config: Mapping[str, Any], path: str) -> dict[str, Any]:
-    """Read a fine-tune's name from the configuration and the path; where there is none, the configuration's size."""
-    called = family_called(str(config.get("_name_or_path", ""))[:1000], *Path(path).parts[-2:])
+    """Read a model's name from the configuration and the path; where there is none, the configuration's size."""
+    called = family_called(str(config.get("_name_or_path", ""))[:1000], *reversed(Path(path).parts[-2:]))
     if called:
         return {"called": called}
     size = config.get("sample_size")  # which fine-tunes leave at ModelScope's

@@ -44,6 +44,8 @@ class CheckpointInfo:
     """None where there is no UNet."""
     defaults: Defaults
     licence: str
+    other_families: tuple[str, ...] = ()
+    """Families that it could be of just as well, since names and shapes do not tell: see `Checkpoint.other_families`."""
     metadata: dict[str, str] = field(default_factory=dict)
     """The texts in the header of a safetensors file."""
 

@@ -7,6 +7,7 @@ import math
 from pathlib import Path
 
 from ..errors import T2VError
+from .inputs import add_family
 
 LAYOUTS = ("diffusers", "modelscope", "videocrafter")
 
@@ -22,6 +23,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("source", type=Path, metavar="SRC", help="a model file or folder of any layout")
     parser.add_argument("target", type=Path, metavar="DST", help="the file or folder to write; it must not exist")
+    add_family(parser)
     parser.add_argument("--layout", required=True, choices=LAYOUTS)
     parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="of all weights; left out: as they are")
     parser.add_argument(
@@ -39,6 +41,7 @@ def run(args: argparse.Namespace) -> str:
     """Convert; returns what was written."""
     from tqdm import tqdm
 
+    from ..checkpoints import open_checkpoint
     from ..checkpoints.convert import convert
     from ..checkpoints.tensors import DTYPES
 
@@ -50,7 +53,8 @@ def run(args: argparse.Namespace) -> str:
             bar.update(done - bar.n)
 
         dtype = DTYPES[args.dtype] if args.dtype else None
-        files = convert(args.source, args.target, args.layout, dtype=dtype, loras=loras, progress=progress)
+        source = open_checkpoint(args.source, family=args.family)
+        files = convert(source, args.target, args.layout, dtype=dtype, loras=loras, progress=progress)
     return "\n".join(f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in files)
 
 

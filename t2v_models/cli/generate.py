@@ -12,7 +12,7 @@ from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from ..texts import checked_text
 from .device import add_device, check_device
-from .inputs import output_paths, read_clip, read_prompts, read_rate, read_size, read_story
+from .inputs import add_family, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--model", default=BUILT_IN, metavar="PATH", help=f'a model folder or file; "{BUILT_IN}" if left out'
     )
+    add_family(parser)
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same video again (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument(
@@ -114,7 +115,7 @@ def run(args: argparse.Namespace) -> str:
     checked_seed(args.seed, len(prompts))
     check_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else None
-    pipeline = load_pipeline(args.model, dtype=dtype, device=args.device)
+    pipeline = load_pipeline(args.model, dtype=dtype, device=args.device, family=args.family)
     width, height = read_size(args.size)
     options: Options = {
         "frames": args.frames,

@@ -16,6 +16,15 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
+def add_family(parser: argparse.ArgumentParser) -> None:
+    """Add --family NAME."""
+    parser.add_argument(
+        "--family",
+        metavar="NAME",
+        help="which model it is, where neither its tensors nor its name tell, such as dynamicrafter-512-interp",
+    )
+
+
 def read_clip(args: argparse.Namespace) -> tuple[Tensor, float]:
     """The frames of --continue, (t, h, w, 3), 0..1, and their rate."""
     import numpy as np

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..texts import strict_json
+from .inputs import add_family
 
 if TYPE_CHECKING:
     from ..checkpoints import CheckpointInfo
@@ -23,6 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "executed, and only names and shapes are read.",
     )
     parser.add_argument("path", type=Path, metavar="PATH", help="a file or folder of any layout")
+    add_family(parser)
     parser.add_argument("--json", action="store_true", help="as JSON")
     parser.set_defaults(func=run)
 
@@ -31,7 +33,7 @@ def run(args: argparse.Namespace) -> str:
     """Inspect; returns the report."""
     from ..checkpoints import inspect
 
-    info = inspect(args.path)
+    info = inspect(args.path, family=args.family)
     if args.json:
         import dataclasses
 
@@ -44,13 +46,15 @@ def report(info: CheckpointInfo) -> str:
     rows = [("path", info.path)]
     if info.family:
         rows.append(("family", f"{info.family.title} ({info.family.name})"))
+    if info.other_families:
+        rows.append(("", f"or {', '.join(info.other_families)}, which tensors do not tell: name it by --family"))
     rows += [
         ("layout", info.layout),
         ("weights", f"{info.parameters:,} parameters, {info.dtype}"),
         ("licence", info.licence),
     ]
     if info.config and info.family:
-        rows += _network(info.config)
+        rows += _network(info.config, info.family)
         rows += _use(info.family, info.defaults)
     lines = [f"{name:<9} {value}" for name, value in rows]
     lines.append("parts")
@@ -61,7 +65,7 @@ def report(info: CheckpointInfo) -> str:
     return "\n".join(lines)
 
 
-def _network(config: UNetConfig) -> list[tuple[str, str]]:
+def _network(config: UNetConfig, family: Family) -> list[tuple[str, str]]:
     """The rows about the UNet."""
     extras = [
         title
@@ -72,6 +76,8 @@ def _network(config: UNetConfig) -> list[tuple[str, str]]:
             ("embedded guidance", config.guidance_dim),
             ("motion guidance", config.motion_dim),
             ("image attention", config.image_attention),
+            ("image latents", family.image_latents),
+            ("image branches", config.image_branches),
         )
         if has
     ]
@@ -91,7 +97,13 @@ def _use(family: Family, defaults: Defaults) -> list[tuple[str, str]]:
         ("defaults", f"{size}, {how}"),
     ]
     if defaults.fps_condition is not None:
-        rows.append(("", f"given to the network as {defaults.fps_condition:g} fps"))
+        rows.append(("", f"given to the network: {defaults.fps_condition:g}, {_motion(family)}"))
     if family.notes:
         rows.append(("", family.notes))
     return rows
+
+
+def _motion(family: Family) -> str:
+    """What the number means that the network is given, and its range."""
+    meaning = family.fps_meaning or "frames per second"
+    return meaning if family.fps_range is None else f"{meaning} ({family.fps_range[0]:g} to {family.fps_range[1]:g})"
