@@ -98,6 +98,7 @@ def _unet(
             f"{path.name} is {info.family.title}, which needs a first image, and no node gives it one yet: choose a "
             "text-to-video model."
         )
+    checkpoint.warn_of_other_families()
     scale = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else info.family.vae_scale
     return load_model(
         checkpoint.unet(),
