@@ -37,7 +37,7 @@ class VAEDecodeFrames(io.ComfyNode):
     @classmethod
     @inputs.checked
     def execute(cls, latent: dict, vae) -> io.NodeOutput:
-        return io.NodeOutput(decoding.decode(vae, latent["samples"]))
+        return io.NodeOutput(decoding.decode(vae, latent))
 
 
 class VAEEncodeFrames(io.ComfyNode):

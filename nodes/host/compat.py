@@ -100,6 +100,14 @@ def make_clip(target: Any, state_dict: dict[str, torch.Tensor], embeddings: list
     return clip
 
 
+def replaced_part(vae: Any, part: torch.nn.Module) -> None:
+    """Let the host count a part that has taken another's place in its VAE; newer ones keep a note of each weight's type."""
+    archive = getattr(comfy.model_management, "archive_model_dtypes", None)
+    if archive is not None:
+        archive(part)
+    vae.size, vae.patcher.size = None, 0
+
+
 def with_fast_norms(operations: Any) -> Any:
     """Return the host's layers, with a group normalisation that uses `t2v_models.unet.group_norm` where it is better."""
     if not hasattr(comfy.ops, "cast_bias_weight"):

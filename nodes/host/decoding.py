@@ -10,12 +10,15 @@ from torch import Tensor
 from ...t2v_models.errors import T2VError
 from .memory import check_images
 from .models import chunked_vae
+from .models.reference_vae import PICTURES, ReferenceVAE
 from .models.vae import VideoVAE
 
 
-def decode(vae: Any, samples: Tensor) -> Tensor:
-    """Decode samples, (b, c, t, h, w) or (n, c, h, w), to ((b t), H, W, 3), float, 0..1."""
-    return chunked_vae.decode(checked_vae(vae), samples)
+def decode(vae: Any, latent: dict[str, Any]) -> Tensor:
+    """Decode a LATENT, whose samples are (b, c, t, h, w) or (n, c, h, w), to ((b t), H, W, 3), float, 0..1."""
+    if isinstance(vae, ReferenceVAE):
+        return vae.decode(latent["samples"], pictures=latent.get(PICTURES))
+    return chunked_vae.decode(checked_vae(vae), latent["samples"])
 
 
 def encode(vae: Any, images: Tensor, width: int = 0, height: int = 0) -> Tensor:

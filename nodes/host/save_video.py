@@ -36,9 +36,10 @@ from ...t2v_models.video import (
     still_png,
     to_audio,
 )
-from .decoding import checked_vae
+from .decoding import checked_vae, decode
 from .load_video import as_audio, check_fits, load
 from .models import chunked_vae
+from .models.reference_vae import ReferenceVAE
 from .output_names import clip_place
 
 log = logging.getLogger(__name__)
@@ -101,12 +102,16 @@ def clips(images: Tensor | None, latent: dict | None, vae: Any) -> list[tuple[in
         raise T2VError("A latent needs its vae to be saved: wire the VAE of T2VModelLoader.")
     videos = samples if samples.ndim == 5 else samples.movedim(0, 1)[None]
     checked_vae(vae)
-    return [(video.shape[1], decoded(vae, video[None])) for video in videos]
+    return [(video.shape[1], decoded(vae, {**latent, "samples": video[None]})) for video in videos]
 
 
-def decoded(vae: Any, samples: Tensor) -> Iterator[Tensor]:
-    """Yield the frames of samples, (1, c, t, h, w), each (h, w, 3); a few at a time are decoded when they are needed."""
-    frames = chunked_vae.fold(samples)
+def decoded(vae: Any, latent: dict) -> Iterator[Tensor]:
+    """Yield the frames of a LATENT of one clip, each (h, w, 3), decoded when they are needed: a few at a time, or the clip
+    at once where the VAE sees all of it."""
+    if isinstance(vae, ReferenceVAE):
+        yield from decode(vae, latent)
+        return
+    frames = chunked_vae.fold(latent["samples"])
     chunk = chunked_vae.frames_at_once(vae, vae.memory_used_decode, frames)
     for start in range(0, len(frames), chunk):
         yield from chunked_vae.decode(vae, frames[start : start + chunk])

@@ -20,6 +20,11 @@ def is_dual(tensors: Mapping[str, Any]) -> bool:
     return any(name.startswith(_MARK) for name in tensors)
 
 
+def is_beyond_plain(name: str) -> bool:
+    """Whether Stable Diffusion's decoder has no tensor of this name in the file: those over time, and of the pictures."""
+    return any(part in name for part in (".time_stack.", ".mix_factor", ".time_mix_conv.", ".attn_refinement."))
+
+
 def split(tensors: LazyDict) -> tuple[LazyDict, LazyDict]:
     """The tensors of ToonCrafter's decoder, with their prefix "decoder.", and all others; no such ones in another VAE."""
     if not is_dual(tensors):

@@ -41,6 +41,12 @@ def diffusers_features(encoder: Any, pixels: Tensor) -> list[Tensor]:
     return features(encoder.conv_in, levels, pixels)
 
 
+def ldm_features(encoder: Any, pixels: Tensor) -> list[Tensor]:
+    """`features` of latent diffusion's encoder, as ComfyUI has it, too."""
+    levels = [(level.block, getattr(level, "downsample", None)) for level in encoder.down]
+    return features(encoder.conv_in, levels, pixels)
+
+
 def decode_clip(
     decoder: Callable[[Tensor, Sequence[Tensor] | None], Tensor], z: Tensor, references: Sequence[Tensor] | None
 ) -> Tensor:

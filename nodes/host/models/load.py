@@ -16,8 +16,9 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.families import FAMILIES
 from . import folders
 from .model import WEIGHT_DTYPES, load_model
+from .reference_vae import load_vae
 from .text_encoder import is_host_native, load_clip
-from .vae import host_config, load_vae
+from .vae import host_config
 
 log = logging.getLogger(__name__)
 

@@ -105,17 +105,25 @@ def _level_down(key: str, missing: int) -> str:
     return ".".join(parts)
 
 
-def load_vae(state_dict: dict[str, Tensor], config: dict[str, Any] | None = None) -> VideoVAE:
+def load_vae(
+    state_dict: dict[str, Tensor], config: dict[str, Any] | None = None, kind: type[VideoVAE] = VideoVAE
+) -> VideoVAE:
     """Make the host's VAE from weights in diffusers' or the original names.
 
-    config: diffusers' config.json, if there is one. Raises T2VError where the weights make no image autoencoder.
+    Args:
+        state_dict: the weights.
+        config: diffusers' config.json, if there is one.
+        kind: the class.
+
+    Raises:
+        T2VError: where the weights make no image autoencoder.
     """
     config = config or {}
     state_dict = host_state_dict(state_dict)
     wanted = host_config(config)
     if not any(key.startswith("decoder.conv_in.") for key in state_dict):
         raise T2VError("These weights are no image autoencoder (decoder.conv_in is missing): choose another VAE file.")
-    vae = VideoVAE(sd=state_dict, config=wanted)
+    vae = kind(sd=state_dict, config=wanted)
     vae.throw_exception_if_invalid()
     vae.latent_channels = state_dict["decoder.conv_in.weight"].shape[1]
     if wanted is not None:

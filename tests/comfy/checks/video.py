@@ -107,7 +107,7 @@ def check_a_latent_is_decoded_as_it_is_written(host):
     vae = host.tiny()[2]
     latent = {"samples": torch.randn(2, 4, 12, 5, 7, generator=torch.Generator().manual_seed(1))}
     decoding = host.module("nodes.host.decoding")
-    whole = decoding.decode(vae, latent["samples"]).reshape(2, 12, 40, 56, 3)
+    whole = decoding.decode(vae, latent).reshape(2, 12, 40, 56, 3)
     for widgets in ({}, {"pingpong": True, "loop_count": 1}):
         files, ui, videos = save(host, latent=latent, vae=vae, format="ffv1-16bit-mkv", **widgets)
         assert len(files) == len(videos) == len(ui["images"]) == 2
