@@ -118,7 +118,7 @@ def check_a_latent_is_decoded_as_it_is_written(host):
             error = torch.stack(frames) / 65535 - images[order].clamp(0, 1)
             assert error.abs().max() < 2e-4, (widgets, float(error.abs().max()))
     held, chunked_vae = [], host.module("nodes.host.models.chunked_vae")
-    stream = host.module("nodes.host.save_video").decoded(decoding.checked_vae(vae), latent["samples"][:1])
+    stream = host.module("nodes.host.save_video").decoded(decoding.checked_vae(vae), {"samples": latent["samples"][:1]})
     original = chunked_vae.decode
     chunked_vae.decode = lambda vae, samples: held.append(len(samples)) or original(vae, samples)
     try:
