@@ -10,11 +10,15 @@ from torch import Tensor
 
 from .builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from .errors import T2VError
+from .image.conditioning import ImageModel
+from .image.encoder import make_encoder
+from .image.resampler import make_resampler
 from .pipeline import Pipeline
 from .vae.dual_reference import DualReferenceDecoder
 
 if TYPE_CHECKING:
     from .checkpoints import Checkpoint
+    from .families import Family
 
 CLIP = "openai/clip-vit-large-patch14"
 TOKENIZER_SETTINGS = ("tokenizer_config", "special_tokens_map")
@@ -79,6 +83,36 @@ def load_pipeline(
         checkpoint.scheduler_config(),
         kin,
     )
+
+
+def load_image_model(
+    checkpoint: Checkpoint,
+    unet: Any,
+    family: Family,
+    encoder: Checkpoint | None = None,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+) -> ImageModel:
+    """What makes the UNet's inputs of pictures.
+
+    Args:
+        checkpoint: the model's.
+        unet: the model's `UNet3D`.
+        family: the model's.
+        encoder: the checkpoint of the image encoder, where the model's has none.
+        dtype: of the weights.
+        device: of the weights.
+
+    Raises:
+        T2VError: for weights that are damaged or do not fit each other.
+    """
+    encoding = projector = None
+    if family.image_tokens:
+        encoding = make_encoder((encoder or checkpoint).image_encoder() or {}, dtype, device)
+    if family.image_tokens == "resampler":
+        projector = make_resampler(checkpoint.image_projector() or {}, dtype, device)
+    return ImageModel(family, encoding, projector, unet.image_branches)
 
 
 def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:

@@ -15,8 +15,10 @@ from .conditions import Conditions, predict
 from .errors import T2VError
 from .families import Family
 from .fingerprint import schedule_digest, weights_digest
+from .image.conditioning import ImageModel, warn_of_image_settings
+from .image.fit import fit
 from .request import ClipRequest
-from .sampling.guidance import classifier_free, rescale
+from .sampling.guidance import guide
 from .sampling.scenes import MOST_TOKENS, equal_length, equal_shape
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
@@ -50,7 +52,7 @@ class Pipeline:
     """Text to video with one model; made by `t2v_models.load_pipeline`.
 
     Attributes: unet (`UNet3D`), vae (diffusers' AutoencoderKL), text_encoder (transformers' CLIPTextModel), tokenizer,
-    schedule (`NoiseSchedule`), family, defaults (the family's).
+    schedule (`NoiseSchedule`), family, defaults (the family's), image_model (`ImageModel`; None for text alone).
     """
 
     def __init__(
@@ -61,8 +63,10 @@ class Pipeline:
         tokenizer: Any,
         scheduler_config: dict[str, Any],
         family: Family,
+        image_model: ImageModel | None = None,
     ) -> None:
         self.unet, self.vae, self.text_encoder, self.tokenizer = unet, vae, text_encoder, tokenizer
+        self.image_model = image_model
         self.family, self.defaults = family, family.defaults
         self.schedule = NoiseSchedule.from_config(
             scheduler_config, scale_base=family.scale_base, keeps_last_scale=family.keeps_last_scale
@@ -129,24 +133,73 @@ class Pipeline:
         """
         request = ClipRequest.of_prompts(self, prompt, negative_prompt, **options)
         check_memory(request.shape, decoded=decode)
-        if request.image is not None and not self.family.image:
-            raise T2VError(
-                f"{self.family.title} makes videos of a text alone: leave image= out, or load an image-to-video model."
-            )
+        self._check_image(request)
         if self.family.upscaler and request.video is None:
             log.warning("%s is not made for videos from noise: give it one by video= and strength=.", self.family.title)
+        branches = self._branches(request)
+        conditions = Conditions.of(self.config, request.fps_condition, request.guidance_scale)
+        if request.image is not None and self.image_model is not None:
+            conditions = self._with_image(self.image_model, request, conditions, branches)
         context = self._encode(request)
-        x = self._denoise(request, context, progress)
+        if branches == 3:  # the negative prompt with no picture, with the picture, and the prompt
+            context = torch.cat([context.chunk(2)[0], context])
+        x = self._denoise(request, context, conditions, progress)
+        if self.family.drops_last_frame:
+            x = x[:, :, :-1]
         frames = torch.stack([torch.cat(list(self.decode(each))) for each in x]) if decode else torch.empty(0)
         return Video(frames, x, request.fps)
 
+    def _check_image(self, request: ClipRequest) -> None:
+        """Refuse a request that the model cannot follow for its pictures; warn of settings that it was not trained for."""
+        if self.image_model is None:
+            if request.image_method is not None:
+                raise T2VError(
+                    f"{self.family.title} makes videos of a text alone: leave the picture out, or load an image-to-video "
+                    "model."
+                )
+            return
+        if request.image is None:
+            raise T2VError(f"{self.family.title} makes videos of a picture: give it one by image=.")
+        ends = request.end_image is not None
+        warn_of_image_settings(self.family, request.shape[2], request.fps_condition, ends=ends)
+
+    def _branches(self, request: ClipRequest) -> int:
+        """Predictions that guidance combines: 1, 2, or 3 where the picture has a scale of its own."""
+        if (
+            self.image_model is None
+            or not request.image_strength
+            or request.image_guidance_scale == request.guidance_scale
+        ):
+            return 2 if is_guided(self, request.guidance_scale) else 1
+        return 3
+
+    def _with_image(
+        self, image_model: ImageModel, request: ClipRequest, conditions: Conditions, branches: int
+    ) -> Conditions:
+        """The request's conditions with what the UNet takes of its pictures."""
+        _, _, frames, h, w = request.shape
+        given = [each for each in (request.image, request.end_image) if each is not None]
+        first, *last = (fit(each, 8 * w, 8 * h, request.image_fit).to(self.device) for each in given)
+        noise = [None] * len(given) * len(first) if request.image_noise is None else request.image_noise.split(1)
+
+        def encode(pictures: Tensor) -> Tensor:
+            return self.encode_video(pictures[:, None], noise=next(noises))[:, :, 0]
+
+        noises = iter(noise)
+        inputs = image_model.inputs(given[0], first, last[0] if last else None, frames, encode)
+        windows = request.windows
+        clip = frames if windows is None or windows.free_noise else windows.length
+        return inputs.conditions(conditions, branches, clip, request.image_strength)
+
     def _encode(self, request: ClipRequest) -> Tensor:
         """The texts of the videos: (b, n, d), or (b, t, n, d) of a story; guided, (2b, …), those of the negatives first."""
-        guided = is_guided(self, request.guidance_scale)
+        guided = self._branches(request) > 1
         if request.story is None:
-            warn_of_unused(request.negatives, self, request.guidance_scale)
+            if not guided:
+                warn_of_unused(request.negatives, self, request.guidance_scale)
             return self._encode_prompts(request.prompts, request.negatives if guided else None)
-        warn_of_unused((scene.text for scene in request.story.negatives), self, request.guidance_scale)
+        if not guided:
+            warn_of_unused((scene.text for scene in request.story.negatives), self, request.guidance_scale)
         frames = request.shape[2]
         numbers = torch.arange(frames)[None]
         context = request.story.encode(self.encode_text).at(numbers)
@@ -173,7 +226,9 @@ class Pipeline:
             return x
         return torch.cat([request.windows.noise(v[None], g) for v, g in zip(x, generators, strict=True)])
 
-    def _denoise(self, request: ClipRequest, context: Tensor, progress: Progress | None) -> Tensor:
+    def _denoise(
+        self, request: ClipRequest, context: Tensor, conditions: Conditions, progress: Progress | None
+    ) -> Tensor:
         """From noise, or a noised video, to clean latents of the request's shape."""
         generators = [torch.Generator().manual_seed(request.seed + i) for i in range(request.shape[0])]
         solver = make_solver(
@@ -187,16 +242,13 @@ class Pipeline:
         )
         noise = self._noise(request, generators)
         x = solver.start(noise, None if request.video is None else self.encode_video(request.video))
-        conditions = self.conditions(request.fps_condition, request.guidance_scale)
         for i, t in enumerate(solver.timesteps):
             unet = self.unet if request.windows is None else request.windows.around(self.unet, i)
             timesteps = t.expand(len(x)).to(self.device)
             model_input = solver.model_input(x, t).to(self.unet.dtype)
             prediction = predict(unet, model_input, timesteps, context, conditions).float()
-            if is_guided(self, request.guidance_scale):
-                uncond, cond = prediction.chunk(2)
-                guided = classifier_free(cond, uncond, request.guidance_scale)
-                prediction = rescale(guided, cond, request.guidance_rescale)
+            scales = request.guidance_scale, request.image_guidance_scale
+            prediction = guide(prediction.split(len(x)), *scales, request.guidance_rescale)
             x = solver.step(prediction, x, t)
             if progress is not None:
                 progress(i + 1, len(solver.timesteps))
@@ -205,7 +257,11 @@ class Pipeline:
         return x
 
     def conditions(self, fps: float | None, guidance_scale: float) -> Conditions:
-        """Those of these values that the UNet has an embedding for."""
+        """Those of these values that the UNet has an embedding for; T2VError where it needs a picture besides."""
+        if self.image_model is not None:
+            raise T2VError(
+                f"{self.family.title} makes clips of a picture, and films have none for it: choose a text-to-video model."
+            )
         return Conditions.of(self.config, fps, guidance_scale)
 
     def predict(
@@ -257,12 +313,19 @@ class Pipeline:
         hidden = torch.cat([self.text_encoder(part).last_hidden_state for part in parts])
         return hidden.reshape(len(ids), -1, hidden.shape[-1])
 
-    def encode_video(self, video: Tensor, chunk: int = 8) -> Tensor:
-        """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8), the mode of each frame's distribution."""
+    def encode_video(self, video: Tensor, chunk: int = 8, *, noise: Tensor | None = None) -> Tensor:
+        """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8).
+
+        noise: standard normal, ((b t), 4, h/8, w/8), for a sample of each frame's distribution; its mode where None.
+        """
         parts = []
-        for part in torch.split(video.flatten(0, 1), chunk):
+        for i, part in enumerate(torch.split(video.flatten(0, 1), chunk)):
             pixels = part.movedim(-1, 1).to(self.device, self.vae.dtype) * 2 - 1
-            parts.append(self.vae.encode(pixels).latent_dist.mode().float())
+            posterior = self.vae.encode(pixels).latent_dist
+            latent = posterior.mode()
+            if noise is not None:
+                latent = latent + posterior.std * noise[i * chunk : i * chunk + len(part)].to(latent)
+            parts.append(latent.float())
         latents: Tensor = torch.cat(parts) * self.vae.config.scaling_factor
         return latents.view(*video.shape[:2], *latents.shape[1:]).transpose(1, 2)
 

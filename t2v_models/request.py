@@ -18,7 +18,8 @@ from .arguments import (
     real_number,
 )
 from .arrays import finite_tensor, pictures, pixels
-from .errors import T2VError
+from .errors import T2VError, shortened
+from .image.fit import FITS
 from .image.methods import AUTO, ImageMethod
 from .sampling.scenes import Story
 from .sampling.story import parse_story, with_negative
@@ -148,7 +149,7 @@ class ClipRequest(Request):
     image_guidance_scale: float
     """How closely to follow the pictures; equal to `guidance_scale` where nothing is asked."""
     image_noise: Tensor | None
-    """(b, 4, n, h/8, w/8) standard normal noise for the VAE's latents of the n pictures; None for their modes."""
+    """((n b), 4, h/8, w/8) standard normal noise for the VAE's latents of the n pictures; None for their modes."""
     image_method: ImageMethod | None
     """How a model that was made for texts alone follows a picture, see `t2v_models.image.methods`; None
     where none is needed."""
@@ -221,10 +222,10 @@ class ClipRequest(Request):
             windows=None if windows is None else windows.over(frames),
             image=None if image is None else pictures(image, "image", len(prompts)),
             end_image=None if end_image is None else pictures(end_image, "end_image", len(prompts)),
-            image_fit=checked_text(image_fit, "image_fit"),
+            image_fit=_one_of(FITS, image_fit, "image_fit"),
             image_strength=checked_share(image_strength, "image_strength"),
             image_guidance_scale=checked_scale(image_guidance_scale),
-            image_noise=None if image_noise is None else finite_tensor(image_noise, "image_noise"),
+            image_noise=None if image_noise is None else _noise_of_pictures(image_noise, common.shape, end_image),
             image_method=_method(image_method, own, first=image is not None, last=end_image is not None),
         )
 
@@ -243,6 +244,22 @@ def _method(asked: str | ImageMethod, family: Family, *, first: bool, last: bool
     elif asked != AUTO:
         raise T2VError("image_method is given without a picture: give one by image=, or leave it out.")
     return None
+
+
+def _noise_of_pictures(noise: Any, shape: Sequence[int], end_image: Any) -> Tensor:
+    """Noise (b, c, n, h, w) for the VAE's latents of n pictures of b videos -> (n b, c, h, w)."""
+    given = finite_tensor(noise, "image_noise")
+    wanted = (*shape[:2], 1 if end_image is None else 2, *shape[3:])
+    if tuple(given.shape) != wanted:
+        raise T2VError(f"image_noise has shape {tuple(given.shape)}: {wanted} is wanted.")
+    return given.movedim(2, 0).flatten(0, 1)
+
+
+def _one_of(names: Sequence[str], name: Any, what: str) -> str:
+    """A name of a list; T2VError for any other."""
+    if name not in names:
+        raise T2VError(f"{what} is {shortened(repr(name), 100)}: choose one of {', '.join(names)}.")
+    return str(name)
 
 
 def _each(texts: str | Sequence[str] | None, what: str) -> tuple[str, ...]:

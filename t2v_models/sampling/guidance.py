@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -45,6 +47,26 @@ def rescale(guided: Tensor, cond: Tensor, amount: float) -> Tensor:
     axes = tuple(range(1, guided.ndim))
     matched = guided * (cond.std(axes, keepdim=True) / guided.std(axes, keepdim=True))
     return amount * matched + (1 - amount) * guided
+
+
+def guide(predictions: Sequence[Tensor], text_scale: float, image_scale: float, amount: float) -> Tensor:
+    """Combine what a network predicts with and without its conditions.
+
+    Args:
+        predictions: each (b, c, t, h, w): the one for all conditions alone; before it the unconditional one; or
+            unconditional, image only, and all three, see `with_image`.
+        text_scale: of `classifier_free` and `with_image`.
+        image_scale: of `with_image`.
+        amount: of `rescale`.
+    """
+    *others, cond = predictions
+    if not others:
+        return cond
+    if len(others) == 1:
+        guided = classifier_free(cond, others[0], text_scale)
+    else:
+        guided = with_image(cond, others[1], others[0], text_scale, image_scale)
+    return rescale(guided, cond, amount)
 
 
 def motion_guidance(timesteps: Tensor, amount: float = MOTION_GUIDANCE) -> Tensor:

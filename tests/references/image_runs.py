@@ -61,7 +61,8 @@ class ImageRun:
 
 
 VIDEOCRAFTER = [
-    ImageRun("videocrafter1-i2v", steps, eta, 12.0) for steps, eta in ((5, 0.0), (5, 1.0), (10, 0.0), (10, 1.0), (7, 1.0))
+    ImageRun("videocrafter1-i2v", steps, eta, 12.0)
+    for steps, eta in ((5, 0.0), (5, 1.0), (10, 0.0), (10, 1.0), (7, 1.0))
 ]
 DYNAMICRAFTER = [
     *(ImageRun(family, steps, eta) for family in ("dynamicrafter-256",) for steps in (5, 10) for eta in (0.0, 1.0)),

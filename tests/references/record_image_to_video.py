@@ -40,7 +40,15 @@ SETTINGS: dict[str, dict[str, Any]] = {
 """Noise schedule and condition of each family, as the published configurations and scripts have them."""
 
 VISION = {"width": 80, "layers": 2, "heads": 1}
-RESAMPLER = {"dim": 32, "depth": 2, "dim_head": 64, "heads": 2, "num_queries": 16, "embedding_dim": 80, "output_dim": 48}
+RESAMPLER = {
+    "dim": 32,
+    "depth": 2,
+    "dim_head": 64,
+    "heads": 2,
+    "num_queries": 16,
+    "embedding_dim": 80,
+    "output_dim": 48,
+}
 VAE = {
     "double_z": True, "z_channels": 4, "resolution": 256, "in_channels": 3, "out_ch": 3, "ch": 32,
     "ch_mult": [1, 1, 2, 2], "num_res_blocks": 1, "attn_resolutions": [], "dropout": 0.0,
@@ -67,7 +75,13 @@ class Original:
         autoencoder = importlib.import_module("lvdm.models.autoencoder").AutoencoderKL
         holder = nn.Module()
         holder.visual = vision(
-            image_size=224, patch_size=14, mlp_ratio=4.0, output_dim=16, act_layer=nn.GELU, norm_layer=nn.LayerNorm, **VISION
+            image_size=224,
+            patch_size=14,
+            mlp_ratio=4.0,
+            output_dim=16,
+            act_layer=nn.GELU,
+            norm_layer=nn.LayerNorm,
+            **VISION,
         )
         embedder = condition.FrozenOpenCLIPImageEmbedderV2
         self.embedder = embedder.__new__(embedder)

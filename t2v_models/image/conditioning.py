@@ -1,0 +1,160 @@
+"""What an image-to-video model takes of pictures: image tokens, those of the unconditional picture, and image latents."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from ..conditions import Conditions
+from ..errors import T2VError
+from ..families import Family
+from .latents import concat_latents
+from .preprocess import clip_pixels, grey_image
+from .tokens import per_frame
+
+log = logging.getLogger(__name__)
+
+SHORTEST = 16
+"""Frames of the clips that all image-to-video models were trained on; shorter ones fall apart."""
+
+Encode = Callable[[Tensor], Tensor]
+"""``encode(pictures)`` -> their latents: (b, h, w, 3), 0..1 -> (b, c, h/8, w/8)."""
+
+
+@dataclass(frozen=True)
+class ImageInputs:
+    """What a UNet takes of the pictures of b videos; None where it takes no such thing."""
+
+    tokens: Tensor | None
+    """(b, q, d)"""
+    unconditional: Tensor | None
+    """(b, q, d), those of the branch without a picture."""
+    latents: Tensor | None
+    """(b, c, t, h/8, w/8)"""
+
+    def conditions(self, other: Conditions, branches: int, clip: int, strength: float = 1.0) -> Conditions:
+        """Conditions with the pictures in them.
+
+        Args:
+            other: the conditions besides.
+            branches: of guidance: 1 is the prompt alone; 2 begin with the negative prompt and no picture, and 3 have the
+                negative prompt with the picture between them.
+            clip: frames that the UNet sees at once: those of a window, or of the whole video.
+            strength: 0..1, how much the pictures count.
+        """
+        image = None
+        if self.tokens is not None and self.unconditional is not None:
+            image = torch.cat([*[self.unconditional][: branches - 1], *[self.tokens] * max(branches - 1, 1)])
+            image = per_frame(image, clip)
+        latents = None if self.latents is None else self.latents * strength
+        return replace(other, image=image, image_latents=latents, image_strength=strength)
+
+
+class ImageModel:
+    """The parts of an image-to-video model that make its UNet's inputs of pictures.
+
+    Args:
+        family: the model's.
+        encoder: an `ImageEncoder`, or None for a family without image tokens.
+        projector: a `Resampler`, or None where the family has none.
+        branches: the UNet's `ImageBranches`, for I2VGen-XL.
+
+    Raises:
+        T2VError: for parts that do not fit each other.
+    """
+
+    def __init__(
+        self, family: Family, encoder: Any = None, projector: Any = None, branches: nn.Module | None = None
+    ) -> None:
+        self.family, self.encoder, self.projector, self.branches = family, encoder, projector, branches
+        if projector is not None and encoder is not None and projector.config.input_dim != encoder.width:
+            raise T2VError(
+                f"The image encoder is {encoder.width} wide, and the model's Resampler takes one of "
+                f"{projector.config.input_dim}: give the one that belongs to it, OpenCLIP's ViT-H for the published models."
+            )
+
+    @torch.no_grad()
+    def inputs(self, pictures: Tensor, first: Tensor, last: Tensor | None, frames: int, encode: Encode) -> ImageInputs:
+        """Encode the pictures of some videos, each as if it were alone.
+
+        Args:
+            pictures: (b, height, width, 3), 0..1, of any size, for I2VGen-XL's image encoder.
+            first: the same pictures fitted to the video's size; all other encoders see these.
+            last: the last pictures, fitted likewise; None where there are none.
+            frames: of the videos.
+            encode: the VAE.
+
+        Raises:
+            T2VError: for a last picture that the model does not take.
+        """
+        rule = self.family.image_latents
+        latents = None
+        if rule:
+            start = _one_by_one(encode, first)
+            end = None if last is None else _one_by_one(encode, last)
+            latents = concat_latents(start, end, frames, rule)
+            if self.family.image_tokens == "i2vgen":
+                return ImageInputs(*self._branch_tokens(pictures, start), latents)
+        elif last is not None:
+            raise T2VError(f"{self.family.title} takes a first picture only: leave the end image out.")
+        if self.family.image_tokens != "resampler":
+            return ImageInputs(None, None, latents)
+        tokens = _one_by_one(self._tokens, first)
+        return ImageInputs(tokens, self._tokens(grey_image()).expand_as(tokens), latents)
+
+    def _tokens(self, images: Tensor) -> Tensor:
+        """(b, h, w, 3) -> (b, q, d)."""
+        encoded = self.encoder.encode(images)
+        weight = self.projector.proj_in.weight
+        tokens: Tensor = self.projector(encoded.to(weight.device, weight.dtype))
+        return tokens.float()
+
+    def _branch_tokens(self, pictures: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """I2VGen-XL's tokens, and those without CLIP's embedding, (b, q, d) each. latents: (b, c, h/8, w/8)."""
+        branches: Any = self.branches
+        dtype = next(branches.parameters()).dtype
+        embeddings = _one_by_one(lambda each: self.encoder.embedding(clip_pixels(_square(each))), pictures)
+        latents, embeddings = latents.to(dtype), embeddings.to(latents.device, dtype)
+        return branches.tokens(latents, embeddings).float(), branches.tokens(latents, embeddings * 0).float()
+
+
+def warn_of_image_settings(family: Family, frames: int, condition: float | None, *, ends: bool) -> None:
+    """Log what the model was not trained for: few frames, a motion outside its range, one end of two.
+
+    Args:
+        family: the model's.
+        frames: of the clip.
+        condition: the number that the UNet takes besides the text.
+        ends: whether a last picture is given.
+    """
+    if frames < SHORTEST:
+        log.warning(
+            "%s was trained on %d frames and falls apart below: make %d, and keep every n-th where fewer are wanted.",
+            family.title, SHORTEST, SHORTEST,
+        )  # fmt: skip
+    if family.fps_range is not None and condition is not None:
+        least, most = family.fps_range
+        if not least <= condition <= most:
+            log.warning(
+                "motion is %g, and %s was trained with %g to %g (%s).",
+                condition, family.title, least, most, family.fps_meaning,
+            )  # fmt: skip
+    if family.image_latents == "ends" and not family.drops_last_frame and not ends:
+        log.info("%s has no end image, so the video returns to its first picture.", family.title)
+
+
+def _one_by_one(encode: Encode, images: Tensor) -> Tensor:
+    return torch.cat([encode(image[None]) for image in images])
+
+
+def _square(images: Tensor) -> Tensor:
+    """The middle square of pictures (b, h, w, 3), as I2VGen-XL's pipeline cuts it."""
+    h, w = images.shape[1:3]
+    side = min(h, w)
+    top, left = (h - side) // 2, (w - side) // 2
+    return images[:, top : top + side, left : left + side]
