@@ -1,10 +1,11 @@
 """Record names and shapes of the reference implementations' tensors, at full size on the meta device.
 
-    python tests/record_manifests.py --modelscope …/unet_sd.py --videocrafter DIR --dynamicrafter DIR --t2v-turbo DIR
+    python tests/record_manifests.py --modelscope …/unet_sd.py --videocrafter DIR --dynamicrafter DIR --t2v-turbo DIR \\
+        --tooncrafter DIR --vgen DIR --openclip
 
 The references are their authors' repositories, and PyPI's diffusers and open_clip. None of their code is stored here,
 only names and shapes of `state_dict()`. Writes tests/fixtures/manifests.json.gz: name of the model -> [[name, shape], …] in the
-order of the reference's modules.
+order of the reference's modules. Models whose source is not given stay as they are there.
 """
 
 from __future__ import annotations
@@ -43,6 +44,20 @@ LVDM = {
     "addition_attention": True,
 }
 VC1 = LVDM | {"temporal_conv": False, "use_relative_position": True}
+VGEN = {
+    "in_dim": 4,
+    "dim": 320,
+    "y_dim": 1024,
+    "context_dim": 1024,
+    "concat_dim": 4,
+    "out_dim": 4,
+    "dim_mult": [1, 2, 4, 4],
+    "num_heads": 8,
+    "head_dim": 64,
+    "num_res_blocks": 2,
+    "attn_scales": [1.0, 0.5, 0.25],
+    "temporal_attention": True,
+}
 DC = LVDM | {"in_channels": 8, "image_cross_attention": True, "fs_condition": True}
 VAE = {
     "double_z": True,
@@ -98,7 +113,12 @@ def modelscope(path: Path) -> dict[str, list]:
 
 def diffusers() -> dict[str, list]:
     model = importlib.import_module("diffusers").UNet3DConditionModel
-    return {"diffusers": manifest(model()), "diffusers-turbo": manifest(model(time_cond_proj_dim=256))}
+    picture = importlib.import_module("diffusers").I2VGenXLUNet
+    return {
+        "diffusers": manifest(model()),
+        "diffusers-turbo": manifest(model(time_cond_proj_dim=256)),
+        "i2vgen-xl": manifest(picture()),
+    }
 
 
 def videocrafter(root: Path) -> dict[str, list]:
@@ -118,10 +138,32 @@ def videocrafter(root: Path) -> dict[str, list]:
 
 def dynamicrafter(root: Path) -> dict[str, list]:
     model = import_from(root, "lvdm.modules.networks.openaimodel3d").UNetModel
-    return {
+    recorded = {
         "dynamicrafter-256": manifest(model(**DC, image_cross_attention_scale_learnable=True)),
         "dynamicrafter-512": manifest(model(**DC)),
     }
+    resampler = import_from(root, "lvdm.modules.encoders.resampler").Resampler
+    tokens = {"dim": 1024, "depth": 4, "dim_head": 64, "heads": 12, "embedding_dim": 1280, "output_dim": 1024}
+    return recorded | {"resampler": manifest(resampler(**tokens, ff_mult=4, num_queries=16, video_length=16))}
+
+
+def tooncrafter(root: Path) -> dict[str, list]:
+    model = import_from(root, "lvdm.modules.networks.openaimodel3d").UNetModel(**DC)
+    vae = torch.nn.Module()
+    vae.encoder = import_from(root, "lvdm.modules.networks.ae_modules").Encoder(**VAE)
+    sys.modules["xformers"], sys.modules["xformers.ops"] = Missing("xformers"), Missing("xformers.ops")
+    vae.decoder = import_from(root, "lvdm.models.autoencoder_dualref").VideoDecoder(**VAE)
+    vae.quant_conv, vae.post_quant_conv = torch.nn.Conv2d(8, 8, 1), torch.nn.Conv2d(4, 4, 1)
+    return {"tooncrafter": manifest(model), "tooncrafter-vae": manifest(vae)}
+
+
+def vgen(root: Path) -> dict[str, list]:
+    for name in ("tools", "tools.modules", "tools.modules.unet"):  # without what their __init__ imports
+        package = types.ModuleType(name)
+        package.__path__ = [str(Path(root, *name.split(".")))]
+        sys.modules[name] = package
+    model = import_from(root, "tools.modules.unet.unet_i2vgen").UNetSD_I2VGen
+    return {"i2vgen-xl-vgen": manifest(model(**VGEN))}
 
 
 def t2v_turbo(root: Path) -> dict[str, list]:
@@ -139,20 +181,33 @@ def openclip() -> dict[str, list]:
     return {"openclip": manifest(importlib.import_module("open_clip").CLIP(1024, vision, text))}
 
 
+SOURCES = {
+    "modelscope": modelscope,
+    "videocrafter": videocrafter,
+    "dynamicrafter": dynamicrafter,
+    "t2v-turbo": t2v_turbo,
+    "tooncrafter": tooncrafter,
+    "vgen": vgen,
+}
+"""The references that are no packages, by the option that gives their path."""
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modelscope", type=Path, required=True)
-    for name in ("videocrafter", "dynamicrafter", "t2v-turbo"):
-        parser.add_argument(f"--{name}", type=Path, required=True)
-    args = parser.parse_args()
+    for name in SOURCES:
+        parser.add_argument(f"--{name}", type=Path)
+    parser.add_argument("--openclip", action="store_true", help="record the package open_clip, too")
+    given = {name.replace("_", "-"): path for name, path in vars(parser.parse_args()).items() if path}
     with torch.device("meta"):
-        recorded = modelscope(args.modelscope) | diffusers() | videocrafter(args.videocrafter)
-        recorded |= dynamicrafter(args.dynamicrafter) | t2v_turbo(args.t2v_turbo) | openclip()
+        recorded = diffusers() | (openclip() if given.pop("openclip", False) else {})
+        for name, path in given.items():
+            recorded |= SOURCES[name](path)
     for name, entries in recorded.items():
         print(f"{name}: {len(entries)} tensors")
+    before = json.loads(gzip.decompress(OUTPUT.read_bytes())) if OUTPUT.is_file() else {}
     OUTPUT.parent.mkdir(exist_ok=True)
     with OUTPUT.open("wb") as raw, gzip.GzipFile(fileobj=raw, mode="wb", mtime=0) as file:
-        file.write(json.dumps(recorded, separators=(",", ":")).encode())
+        file.write(json.dumps(before | recorded, separators=(",", ":")).encode())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,8 @@ PUBLISHED = {
     "videocrafter1-i2v": ("videocrafter1-i2v", "videocrafter", 1516),
     "dynamicrafter-256": ("dynamicrafter-256", "videocrafter", 1532),
     "dynamicrafter-512": ("dynamicrafter-512", "videocrafter", 1516),
+    "tooncrafter": ("dynamicrafter-512", "videocrafter", 1516),
+    "i2vgen-xl": ("i2vgen-xl", "diffusers", 1511),
     "t2v-turbo-vc2": ("t2v-turbo-vc2", "videocrafter", 1485),
     "t2v-turbo-v2": ("t2v-turbo-v2", "videocrafter", 1487),
 }

@@ -20,6 +20,7 @@ from tests.references.record_image_models import FRAMES, PIXELS, part
 from tests.references.seeding import normal
 
 from .support.checkpoints import in_layout
+from .support.manifests import manifests, on_meta
 
 RECORDING = Outputs.load("tooncrafter")
 SMALL = UNetConfig(in_channels=8, channels=(32, 64), attention_levels=(True, False), num_res_blocks=1, context_dim=64,
@@ -99,6 +100,18 @@ def test_the_published_decoder_has_its_number_of_weights():
     decoder = DualReferenceDecoder(DecoderConfig(), device="meta")
     assert len(decoder.state_dict()) == 286
     assert sum(weight.numel() for weight in decoder.parameters()) == 65_778_223
+
+
+def test_the_published_file_is_recognised_and_survives_the_way_there_and_back():
+    shapes = manifests()["tooncrafter-vae"]
+    assert sum(name.startswith("decoder.") for name in shapes) == 286
+    unet = on_meta(manifests()["tooncrafter"], prefix="model.diffusion_model.")
+    checkpoint = open_checkpoint(unet | on_meta(shapes, prefix="first_stage_model."))
+    assert checkpoint.family.name == "tooncrafter-512"
+    lazy = checkpoint.lazy_vae()
+    assert lazy is not None
+    assert dual_decoder.config_of(lazy) == DecoderConfig()
+    assert {name: tensor.shape for name, tensor in vae.to_ldm(lazy).items()} == shapes
 
 
 def whole_model() -> dict[str, torch.Tensor]:

@@ -8,13 +8,16 @@ import pytest
 import torch
 
 from t2v_models import inspect, load_unet
+from t2v_models.checkpoints import LAYOUTS, i2vgen, open_checkpoint
 from t2v_models.checkpoints.convert import convert
 from t2v_models.errors import T2VError
 from t2v_models.image.latents import concat_latents
-from t2v_models.unet import UNet3D
+from t2v_models.unet import PRESETS, UNet3D
 from tests.references.outputs import Outputs
 from tests.references.parity import ROUNDING, TOLERANCE, difference
 from tests.references.seeding import fill, normal
+
+from .support.manifests import manifests, on_meta
 
 diffusers = pytest.importorskip("diffusers", reason="the reference class is in diffusers")
 
@@ -150,3 +153,13 @@ def test_vgens_own_file_computes_what_vgens_own_network_computed(tmp_path):
     again, weights = torch.load(tmp_path / "again.pth", weights_only=True), recording.state_dict()
     assert set(again) == set(weights)
     assert all(torch.equal(again[name], weight) for name, weight in weights.items())
+
+
+def test_vgens_published_file_is_recognised_and_survives_the_way_there_and_back():
+    shapes = manifests()["i2vgen-xl-vgen"]
+    checkpoint = open_checkpoint(on_meta(shapes, prefix="state_dict."))
+    assert checkpoint.family.name == "i2vgen-xl"
+    assert checkpoint.info.layout == "modelscope"
+    assert checkpoint.config == PRESETS["i2vgen-xl"]
+    names = LAYOUTS["modelscope"].from_canonical(checkpoint.lazy_unet(), checkpoint.config)
+    assert {name: tensor.shape for name, tensor in i2vgen.to_vgen(names).items()} == shapes

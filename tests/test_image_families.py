@@ -15,6 +15,7 @@ from t2v_models.checkpoints import inspect, open_checkpoint
 from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.tensors import LazyTensor
 from t2v_models.families import FAMILIES, family_called, family_for, possible_families
+from t2v_models.image.resampler import ResamplerConfig, resampler_state
 from t2v_models.unet import PRESETS
 
 from .support.checkpoints import SMALL, all_in_one, image_parts
@@ -155,3 +156,12 @@ def test_the_noise_scale_in_a_file_overrules_its_name() -> None:
     tensors = on_meta(manifests()["dynamicrafter-512"], prefix=UNET)
     tensors["scale_arr"] = LazyTensor.of(torch.full((1400,), 0.3))
     assert open_checkpoint(tensors).family.name == "dynamicrafter-1024"
+
+
+def test_the_published_resampler_has_its_tensors() -> None:
+    published = manifests()["resampler"]
+    assert len(published) == 51
+    config = ResamplerConfig.of(on_meta(published))
+    assert config == ResamplerConfig()
+    renamed = resampler_state(on_meta(published))
+    assert config.shapes() == {name: tensor.shape for name, tensor in renamed.items()}
