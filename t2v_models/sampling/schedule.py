@@ -132,6 +132,11 @@ class NoiseSchedule:
         root, scale = self.abar(t, x).sqrt(), _spread(_at(self.scale, t).to(x), x.ndim)
         return (root * x - noise * prediction) / scale, noise * x + root * prediction
 
+    def velocity(self, x: Tensor, clean: Tensor, t: Tensor) -> Tensor:
+        """The velocity from which `to_clean` gives these clean latents; all like x. Source: as `to_clean`."""
+        root, scale = self.abar(t, x).sqrt(), _spread(_at(self.scale, t).to(x), x.ndim)
+        return (root * x - scale * clean) / self.factors(t, x)[1]
+
     def add_noise(self, clean: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """Clean latents with noise, as the network sees them at timesteps t (see `factors`); all like `clean`."""
         signal, share = self.factors(t, clean)

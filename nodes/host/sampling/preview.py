@@ -15,12 +15,15 @@ MAX_FRAMES = 16
 """Frames on a sheet at most, evenly spaced over the clip."""
 
 
-def callback(model: Any, steps: int) -> Callable[[int, Tensor, Tensor, int], None]:
-    """Make the host's sampler callback: it reports progress, and shows a sheet where previews are switched on."""
-    look, progress = sheets(model), comfy.utils.ProgressBar(steps)
+def callback(model: Any, steps: int, bar: Any = None, done: int = 0) -> Callable[[int, Tensor, Tensor, int], None]:
+    """Make the host's sampler callback: it reports progress, and shows a sheet where previews are switched on.
+
+    bar: the ProgressBar of a longer work, of which so many steps are done; a new one where None.
+    """
+    look, progress = sheets(model), bar or comfy.utils.ProgressBar(steps)
 
     def step(index: int, denoised: Tensor, x: Tensor, total: int) -> None:
-        progress.update_absolute(index + 1, total, look(denoised))
+        progress.update_absolute(done + index + 1, total if bar is None else None, look(denoised))
 
     return step
 

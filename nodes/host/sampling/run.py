@@ -63,8 +63,12 @@ class Settings:
         return self.denoise <= 0.0 or self.start_at_step >= min(self.end_at_step, self.steps)
 
 
-def sample(model: Any, positive: list, negative: list, latent: dict[str, Any], settings: Settings) -> dict[str, Any]:
+def sample(
+    model: Any, positive: list, negative: list, latent: dict[str, Any], settings: Settings, callback: Any = None
+) -> dict[str, Any]:
     """Denoise a LATENT with one of the host's samplers or ours.
+
+    callback: of the host's samplers; one with a progress bar of its own where None.
 
     Returns:
         A LATENT whose samples have the shape of the given ones.
@@ -81,7 +85,7 @@ def sample(model: Any, positive: list, negative: list, latent: dict[str, Any], s
     sigmas, to_the_end = _run_sigmas(model, settings, masked=mask is not None)
     result = comfy.sample.sample_custom(
         model,
-        _noise(model, latent, samples, sigmas, settings),
+        _noise(model, latent, samples, mask, sigmas, settings),
         settings.cfg,
         _sampler(settings),
         sigmas,
@@ -89,7 +93,7 @@ def sample(model: Any, positive: list, negative: list, latent: dict[str, Any], s
         negative,
         samples,
         noise_mask=mask,
-        callback=preview.callback(model, len(sigmas) - 1),
+        callback=callback or preview.callback(model, len(sigmas) - 1),
         seed=settings.seed,
     )
     if to_the_end:
@@ -108,15 +112,26 @@ def _run_sigmas(model: Any, settings: Settings, *, masked: bool) -> tuple[Tensor
     return sigmas[settings.start_at_step :], not (ends_early or masked or keeps_noise)
 
 
-def _noise(model: Any, latent: dict[str, Any], samples: Tensor, sigmas: Tensor, settings: Settings) -> Tensor:
+def _noise(
+    model: Any, latent: dict[str, Any], samples: Tensor, mask: Tensor | None, sigmas: Tensor, settings: Settings
+) -> Tensor:
     """The noise that the host adds to the samples, like them."""
     if not settings.add_noise:
         return torch.zeros_like(samples)
     noise = comfy.sample.prepare_noise(samples, settings.seed, latent.get("batch_index"))
-    from_nothing = settings.denoise >= 1.0 and settings.start_at_step == 0 and not samples.any()
+    made = _made(mask, samples)  # what a mask keeps has the noise of the step, and may hold something
+    from_nothing = settings.denoise >= 1.0 and settings.start_at_step == 0 and not (samples * made).any()
     if from_nothing and settings.scheduler in OWN_SCHEDULERS:
-        noise = noise * pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
+        factor = pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
+        noise = noise * torch.where(made > 0, factor, 1.0)
     return noise
+
+
+def _made(mask: Tensor | None, samples: Tensor) -> Tensor:
+    """What a noise mask with one picture per frame leaves to be made, (b, 1, t, h, w); 1 for all without such a mask."""
+    if mask is None or samples.ndim != 5 or mask.numel() != samples[:, :1].numel():
+        return samples.new_ones(())
+    return mask.reshape(samples[:, :1].shape).to(samples)
 
 
 def _sampler(settings: Settings) -> Any:
