@@ -9,7 +9,7 @@ import comfy.patcher_extension
 from torch import Tensor
 
 from ....t2v_models.errors import T2VError
-from ....t2v_models.sampling.frame_init import CUTOFF, TIMESTEP, frame_init_noise
+from ....t2v_models.sampling.frame_init import CUTOFF, frame_init_noise
 from ..models.model import video_model
 from ..models.model_sampling import family_schedule, is_scaled, signal_at
 from .free_noise import as_clips, in_layout_of
@@ -23,7 +23,7 @@ class FrameInit:
 
     still: Tensor
     """(1, c, t, h, w) latents, as the host hands them from node to node."""
-    timestep: int = TIMESTEP
+    timestep: int | None = None
     cutoff: float = CUTOFF
 
     def outer_sample(
@@ -59,7 +59,7 @@ class FrameInit:
         return frame_init_noise(gain * noise, still, schedule, self.timestep, self.cutoff) / gain
 
 
-def with_frame_init(model: Any, still: Tensor, timestep: int = TIMESTEP, cutoff: float = CUTOFF) -> Any:
+def with_frame_init(model: Any, still: Tensor, timestep: int | None = None, cutoff: float = CUTOFF) -> Any:
     """Return a clone of the MODEL that begins with noise in which frames show through.
 
     still: (1, c, t, h, w) latents of the frames. Source: see `t2v_models.sampling.frame_init`.
