@@ -30,9 +30,9 @@ Encode = Callable[[Tensor], Tensor]
 Decode = Callable[[Tensor], Tensor]
 """The other way."""
 
-Predictor = Callable[[slice, Progress], PredictFrames]
-"""``predictor(videos, progress)`` -> the guided prediction for clips of these videos of the request; every call of it is
-reported as one more done."""
+Predictor = Callable[[slice, Callable[[int], None]], PredictFrames]
+"""``predictor(videos, report)`` -> the guided prediction for clips of these videos of the request; it reports after every
+call how many it has made."""
 
 
 @dataclass(frozen=True)
@@ -196,16 +196,16 @@ def _check(request: ClipRequest, method: ImageMethod, family: Family) -> None:
         )
     if name == SLIDE:
         known_frames(method, family.frames)
-        given = {"windows": request.windows, "a story": request.story, "latents": request.latents}
+        given = {"windows": request.windows, "story": request.story, "latents": request.latents}
         for what, value in given.items():
             if value is not None:
                 raise T2VError(f"The method {name!r} makes clip after clip and takes no {what}: leave it out.")
 
 
-def _later(progress: Progress | None, done: int, total: int) -> Progress:
-    """A progress that counts on from what is done."""
+def _later(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
+    """Report what is done of the total, with what was done before."""
 
-    def report(more: int, _: int) -> None:
+    def report(more: int) -> None:
         if progress is not None:
             progress(done + more, total)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import count
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,8 +18,10 @@ from .families import Family
 from .fingerprint import schedule_digest, weights_digest
 from .image.conditioning import ImageModel, warn_of_image_settings
 from .image.fit import fit
+from .image_to_video import Followed
 from .request import ClipRequest
 from .sampling.guidance import guide
+from .sampling.keyframes import PredictFrames
 from .sampling.scenes import MOST_TOKENS, equal_length, equal_shape
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
@@ -118,13 +121,15 @@ class Pipeline:
                     films see `t2v_models.Film`.
                 image: (h, w, 3), 0..1, or uint8, or a picture of Pillow's, of any size: what an image-to-video model
                     animates; several, (b, h, w, 3) or a list, are for one prompt each.
-                end_image: likewise, the picture that the video ends with, for models that take one.
+                end_image: likewise, the picture that the video ends with, for models that take one. A model of texts that
+                    holds pictures takes one, the other or both.
                 image_fit: "crop", "pad" or "stretch", how a picture gets the video's size.
                 image_strength: 0..1, how much the picture counts; 0 is the text alone.
                 image_guidance_scale: how closely to follow the picture; `guidance_scale` where None.
                 image_noise: (b, 4, n, h/8, w/8) standard normal noise, to sample the VAE's latents of the n pictures
                     as the originals do; their modes where None.
-                image_method: how a text-to-video model follows a picture.
+                image_method: how a model of texts follows a picture: "hold", "frame-init" or "repeat-and-slide", or an
+                    `ImageMethod` with settings; see `t2v_models.image.methods`.
                 motion: the number that the UNet takes besides the text: see `Family.fps_meaning`; the model's own where
                     None. Without a picture, `fps` is that number.
 
@@ -136,6 +141,9 @@ class Pipeline:
         self._check_image(request)
         if self.family.upscaler and request.video is None:
             log.warning("%s is not made for videos from noise: give it one by video= and strength=.", self.family.title)
+        followed = None
+        if self.image_model is None:
+            followed = Followed.of(request, self.family, self.encode_video, self.schedule)
         branches = self._branches(request)
         conditions = Conditions.of(self.config, request.fps_condition, request.guidance_scale)
         if request.image is not None and self.image_model is not None:
@@ -143,20 +151,15 @@ class Pipeline:
         context = self._encode(request)
         if branches == 3:  # the negative prompt with no picture, with the picture, and the prompt
             context = torch.cat([context.chunk(2)[0], context])
-        x = self._denoise(request, context, conditions, progress)
+        x = self._denoise(request, context, conditions, followed, progress)
         if self.family.drops_last_frame:
             x = x[:, :, :-1]
         frames = torch.stack([torch.cat(list(self.decode(each))) for each in x]) if decode else torch.empty(0)
         return Video(frames, x, request.fps)
 
     def _check_image(self, request: ClipRequest) -> None:
-        """Refuse a request that the model cannot follow for its pictures; warn of settings that it was not trained for."""
+        """Refuse that a model which needs a picture is given none; warn of settings that it was not trained for."""
         if self.image_model is None:
-            if request.image_method is not None:
-                raise T2VError(
-                    f"{self.family.title} makes videos of a text alone: leave the picture out, or load an image-to-video "
-                    "model."
-                )
             return
         if request.image is None:
             raise T2VError(f"{self.family.title} makes videos of a picture: give it one by image=.")
@@ -227,10 +230,20 @@ class Pipeline:
         return torch.cat([request.windows.noise(v[None], g) for v, g in zip(x, generators, strict=True)])
 
     def _denoise(
-        self, request: ClipRequest, context: Tensor, conditions: Conditions, progress: Progress | None
+        self,
+        request: ClipRequest,
+        context: Tensor,
+        conditions: Conditions,
+        followed: Followed | None,
+        progress: Progress | None,
     ) -> Tensor:
         """From noise, or a noised video, to clean latents of the request's shape."""
         generators = [torch.Generator().manual_seed(request.seed + i) for i in range(request.shape[0])]
+        noise = self._noise(request, generators)
+        if followed is not None:
+            if followed.samples:
+                return self._follow(followed, request, context, conditions, noise, generators, progress)
+            noise = followed.first_noise(noise, request.image_strength)
         solver = make_solver(
             request.scheduler,
             self.schedule,
@@ -240,7 +253,6 @@ class Pipeline:
             eta=request.eta,
             device=self.device,
         )
-        noise = self._noise(request, generators)
         x = solver.start(noise, None if request.video is None else self.encode_video(request.video))
         for i, t in enumerate(solver.timesteps):
             unet = self.unet if request.windows is None else request.windows.around(self.unet, i)
@@ -253,6 +265,42 @@ class Pipeline:
             if progress is not None:
                 progress(i + 1, len(solver.timesteps))
         x = solver.finish(x)
+        self.check_finite(x)
+        return x
+
+    def _follow(
+        self,
+        followed: Followed,
+        request: ClipRequest,
+        context: Tensor,
+        conditions: Conditions,
+        noise: Tensor,
+        generators: Sequence[torch.Generator],
+        progress: Progress | None,
+    ) -> Tensor:
+        """From noise and pictures to clean latents of the request's shape."""
+
+        def predictor(videos: slice, report: Callable[[int], None]) -> PredictFrames:
+            texts, calls = context.unflatten(0, (-1, len(noise)))[:, videos].flatten(0, 1), count()
+
+            def guided(x: Tensor, timesteps: Tensor) -> Tensor:
+                call = next(calls)
+                unet = self.unet if request.windows is None else request.windows.around(self.unet, call)
+                if torch.equal(timesteps, timesteps[:, :1].expand_as(timesteps)):
+                    timesteps = timesteps[:, 0]
+                prediction = predict(unet, x.to(self.unet.dtype), timesteps, texts, conditions).float()
+                report(call + 1)
+                scales = request.guidance_scale, request.image_guidance_scale
+                return guide(prediction.split(len(x)), *scales, request.guidance_rescale)
+
+            return guided
+
+        def decode(latents: Tensor) -> Tensor:
+            return torch.stack([torch.cat(list(self.decode(each))) for each in latents])
+
+        timesteps = self.schedule.timesteps(request.steps)
+        encode = self.encode_video
+        x = followed.sample(predictor, noise, timesteps, generators, encode=encode, decode=decode, progress=progress)
         self.check_finite(x)
         return x
 
