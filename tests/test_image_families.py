@@ -152,6 +152,24 @@ def test_a_pruned_file_is_recognised_without_its_encoders(image_model: Path, tmp
     assert set(inspect(tmp_path / "folder").parts) == {"unet", "vae", "image_projector", "scheduler"}
 
 
+def test_a_pruned_file_and_the_whole_of_clip_in_one_folder_are_a_whole_model(image_model: Path, tmp_path: Path) -> None:
+    from safetensors.torch import load_file
+
+    tensors = load_file(image_model)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    clip = {}
+    for prefix in ("cond_stage_model.model.", "embedder.model."):
+        clip |= {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+    kept = ("model.diffusion_model.", "first_stage_model.", "image_proj_model.")
+    pruned = {name: tensor for name, tensor in tensors.items() if name.startswith(kept)}
+    save_file(pruned, folder / "dynamicrafter_512_interp_fp16_pruned.safetensors")
+    torch.save(clip, folder / "open_clip_pytorch_model.bin")
+    whole, parts = open_checkpoint(image_model).lazy_parts(), open_checkpoint(folder).lazy_parts()
+    assert set(parts) == {"unet", "vae", "text_encoder", "image_encoder", "image_projector"}
+    assert {kind: set(names) for kind, names in parts.items()} == {kind: set(names) for kind, names in whole.items()}
+
+
 def test_the_noise_scale_in_a_file_overrules_its_name() -> None:
     tensors = on_meta(manifests()["dynamicrafter-512"], prefix=UNET)
     tensors["scale_arr"] = LazyTensor.of(torch.full((1400,), 0.3))

@@ -40,8 +40,8 @@ def from_openclip(tensors: LazyDict, source: str) -> LazyDict:
     result = {_ROOTS[name]: tensor for name, tensor in tensors.items() if name in _ROOTS}
     result |= openclip_blocks.from_openclip(tensors, _THEIR_BLOCKS, _BLOCKS, layers)
     projection = tensors.get("visual.proj")
-    if projection is not None and len(projection.shape) == 2:
-        result[_PROJECTION] = projection.then(lambda weight: weight.T, projection.shape[::-1])
+    if projection is not None and len(projection.shape) == 2:  # VideoCrafter and DynamiCrafter do without it
+        result[_PROJECTION] = projection.then(lambda weight: weight.mT, projection.shape[::-1])
     check_shapes(result, lambda: expected_shapes(config_of(result)), f"{source}: its image encoder")
     return result
 
@@ -72,7 +72,7 @@ def to_openclip(tensors: LazyDict) -> LazyDict:
     result |= openclip_blocks.to_openclip(tensors, _BLOCKS, _THEIR_BLOCKS)
     if _PROJECTION in tensors:
         projection = tensors[_PROJECTION]
-        result["visual.proj"] = projection.then(lambda weight: weight.T, projection.shape[::-1])
+        result["visual.proj"] = projection.then(lambda weight: weight.mT, projection.shape[::-1])
     return result
 
 

@@ -86,12 +86,15 @@ def make_encoder(
         config: entries of transformers' CLIPVisionConfig that do not follow from shapes, such as num_attention_heads.
 
     Raises:
-        T2VError: where a tensor is missing or has another shape.
+        T2VError: where a tensor is missing or has another shape, or the number of heads does not fit.
     """
     from transformers import CLIPVisionConfig, CLIPVisionModel
 
     weights = vision_state(state_dict)
     values = image_encoder.config_of(as_lazy(weights)) | dict(config or {})
+    width, heads = values["hidden_size"], values["num_attention_heads"]
+    if width % heads:
+        raise T2VError(f"The image encoder is {width} wide, and {heads} heads do not fit it: give CLIP ViT-H.")
     with torch.device("meta"):
         model = CLIPVisionModel(CLIPVisionConfig(**values))
     weights = {name: weight.to(device, dtype) for name, weight in weights.items()}

@@ -6,6 +6,7 @@ tokens of its own for every frame.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ..errors import AGAIN, T2VError
+from ..foreign import quoted
 from ..unet.attention import scaled_dot_product
 from ..unet.factory import AttentionFunction, Factory, Operations
 
@@ -51,32 +53,31 @@ class ResamplerConfig:
         try:
             shapes = {name: tuple(tensor.shape) for name, tensor in resampler_state(state_dict).items()}
             queries, dim = shapes["latents.weight"]
-            numbers = [int(name.split(".")[1]) for name in shapes if name.startswith("layers.")]
             inner = shapes["layers.0.0.to_q.weight"][0]
             config = cls(
                 queries=queries,
                 input_dim=shapes["proj_in.weight"][1],
                 dim=dim,
                 output_dim=shapes["proj_out.weight"][0],
-                depth=1 + max(numbers),
+                depth=1 + max(int(match[1]) for name in shapes if (match := re.match(r"layers\.(\d{1,2})\.", name))),
                 heads=inner // head_dim,
                 head_dim=head_dim,
                 feed_forward=shapes["layers.0.1.1.weight"][0],
             )
-        except (KeyError, ValueError, IndexError) as error:
-            raise T2VError(f"The network that makes image tokens is incomplete ({error}). {AGAIN}") from error
+            wanted = config.shapes()
+        except (KeyError, ValueError, IndexError, RuntimeError) as error:
+            raise T2VError(f"The network that makes image tokens is incomplete ({quoted(error)}). {AGAIN}") from error
         if inner % head_dim:
             raise T2VError(
                 f"The network that makes image tokens is {inner} wide, no multiple of its heads' {head_dim}."
             )
-        wanted = config.shapes()
-        wrong = [name for name in wanted.keys() | shapes.keys() if wanted.get(name) != shapes.get(name)]
-        if wrong:
-            name = min(wrong)
-            raise T2VError(
-                f"The network that makes image tokens has the shape {shapes.get(name)} in {name}, and {wanted.get(name)} "
-                f"is wanted. {AGAIN}"
-            )
+        for name in sorted(wanted.keys() | shapes.keys()):
+            if wanted.get(name) != shapes.get(name):
+                found, right = shapes.get(name, "nothing"), wanted.get(name, "nothing")
+                raise T2VError(
+                    f"The network that makes image tokens has {quoted(found)} in {quoted(name)}, where {right} belongs. "
+                    f"{AGAIN}"
+                )
         return config
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -183,10 +184,15 @@ def make_resampler(
 
 
 def resampler_state(state_dict: Mapping[str, Any]) -> dict[str, Any]:
-    """The weights under `Resampler`'s names: the published parameter "latents", (1, q, d), is an embedding's weight, (q, d)."""
-    return {
-        "latents.weight" if name == "latents" else name: weight.reshape(weight.shape[1:])
-        if name == "latents"
-        else weight
-        for name, weight in state_dict.items()
-    }
+    """Rename the published weights to `Resampler`'s: the parameter "latents", (1, q, d), is an embedding's weight, (q, d).
+
+    Raises:
+        T2VError: where "latents" has another shape.
+    """
+    result = dict(state_dict)
+    if "latents" in result:
+        latents = result.pop("latents")
+        if len(latents.shape) != 3 or latents.shape[0] != 1:
+            raise T2VError(f"The queries that make image tokens have the shape {quoted(tuple(latents.shape))}. {AGAIN}")
+        result["latents.weight"] = latents.reshape(latents.shape[1:])
+    return result
