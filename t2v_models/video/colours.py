@@ -46,6 +46,11 @@ def colour_filters(info: VideoInfo) -> list[str]:
     chain = ["bwdif=mode=send_frame:deint=interlaced"] if info.interlaced else []
     if info.colour is None and info.pixels.startswith("yuv") and info.height >= 720:
         chain.append("setparams=colorspace=bt709")  # as in players, where a file names no matrix
+    if info.colour and info.colour not in _MATRICES:  # swscale refuses them; the nearest that it has
+        nearest = "bt2020nc" if info.colour == "bt2020c" else "bt709" if info.height >= 720 else "unknown"
+        chain.append(f"setparams=colorspace={nearest}")
+    if info.transfer not in _CURVES and info.transfer not in _CURVES_OF_HDR:
+        chain.append("setparams=color_trc=unknown")  # some versions refuse to scale under a curve that they lack
     return chain
 
 

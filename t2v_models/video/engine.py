@@ -108,13 +108,13 @@ class Packets:
 
     count: int
     span: Fraction
-    """Seconds from the first frame's time stamp to the last one's."""
+    """Seconds from the first frame's time stamp to the last one's, or to that of its last repetition."""
     tick: Fraction
     """Seconds of the container's unit of time."""
     uniform: Fraction | None
     """Seconds that every frame lasts; None where durations differ or are unknown."""
     stamps: array[int] = field(default_factory=lambda: array("q"), repr=False)
-    """Every frame's time in ticks, in the file's order; empty where some have none, or they are too many."""
+    """Every frame's time in ticks, in the file's order; empty where they have none, or are too many."""
 
 
 @dataclass(frozen=True)
@@ -223,26 +223,47 @@ _MOST_STAMPS = 2_000_000
 """Time stamps that are compared to find out whether a clip's rate varies; a day of 24 frames a second."""
 
 
-def counted(packets: Iterable[tuple[int, int, int]], tick: Callable[[], Fraction]) -> Packets:
-    """Count packets, each (time of decoding, time of showing, duration) in ticks; a time that is unknown is -2**63.
+def counted(packets: Iterable[tuple[int, int, int, int]], tick: Callable[[], Fraction]) -> Packets:
+    """Count packets, each (time of decoding, time of showing, duration, bytes).
+
+    Times are in ticks; one that is unknown is -2**63. An empty packet repeats the frame before it (in an AVI or Ogg).
 
     tick: asked at the end for the seconds of a tick.
     """
-    count, durations, stamps = 0, set[int](), array("q")
-    first = last = None
-    unknown = 0
-    for decoded, stamp, duration in packets:
-        count += 1
-        unknown += stamp == NO_STAMP
-        stamp = decoded if stamp == NO_STAMP else stamp  # an AVI stores only when a frame is decoded
-        if stamp != NO_STAMP:
-            first = stamp if first is None else min(first, stamp)
-            last = stamp if last is None else max(last, stamp)
-            if len(stamps) < _MOST_STAMPS:
-                stamps.append(stamp)
-        if len(durations) < 3:
-            durations.add(duration)
-    span = Fraction(0) if first is None or last is None else (last - first) * tick()
+    count, durations = 0, set[int]()
+    decoded, shown = _Times(), _Times()
+    for decoding, showing, duration, size in packets:
+        decoded.add(decoding, repeats=not size)
+        shown.add(showing, repeats=not size)
+        if size:
+            count += 1
+            if len(durations) < 3:
+                durations.add(duration)
+    times = decoded if shown.lacking else shown  # the two do not mix; an AVI stores only when a frame is decoded
     uniform = durations.pop() * tick() if len(durations) == 1 else None
-    comparable = len(stamps) == count and unknown in (0, count)  # times of showing and of decoding do not mix
-    return Packets(count, span, tick(), uniform or None, stamps if comparable else array("q"))
+    comparable = len(times.stamps) == count and not times.lacking
+    return Packets(count, times.span * tick(), tick(), uniform or None, times.stamps if comparable else array("q"))
+
+
+class _Times:
+    """The time stamps of packets, in ticks."""
+
+    def __init__(self) -> None:
+        self.stamps, self.lacking = array("q"), 0
+        self._first: int | None = None
+        self._last: int | None = None
+
+    def add(self, stamp: int, *, repeats: bool) -> None:
+        """Take the stamp of the next packet, which may repeat the frame before it."""
+        if stamp == NO_STAMP:
+            self.lacking += 1
+            return
+        self._first = stamp if self._first is None else min(self._first, stamp)
+        self._last = stamp if self._last is None else max(self._last, stamp)
+        if len(self.stamps) < _MOST_STAMPS and not repeats:
+            self.stamps.append(stamp)
+
+    @property
+    def span(self) -> int:
+        """Ticks from the first stamp to the last; 0 where there is none."""
+        return 0 if self._first is None or self._last is None else self._last - self._first

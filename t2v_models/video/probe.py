@@ -77,7 +77,8 @@ def probe(source: Source, cancelled: Cancelled | None = None) -> VideoInfo:
     packets = _packets(source, cancelled)
     # ffmpeg counts a GIF's comments as packets
     count = packets.count if source.count is None else source.count
-    rate = None if source.path.is_dir() else measured_rate(count, packets.span, packets.tick, packets.uniform)
+    measured = (count, packets.span, packets.tick, packets.uniform, picture.rate)
+    rate = None if source.path.is_dir() else measured_rate(*measured)
     tagged = stored_rate(texts.get(PRIVATE + "frame_rate"))
     usual = None
     if tagged and (rate is None or count < 30 or abs(tagged / rate - 1) < Fraction(1, 10)):
@@ -131,7 +132,7 @@ def _packets(source: Source, cancelled: Cancelled | None) -> Packets:
 
 def _usual_rate(source: Source, packets: Packets, steady: Fraction | None) -> tuple[Fraction, int] | None:
     """Return (rate, frames) of a clip of variable rate at its usual rate; None where it is steady, or cannot be filled."""
-    usual = usual_rate(packets.stamps, packets.tick, steady)
+    usual = usual_rate(packets.stamps, packets.tick, steady, packets.span)
     if usual is None:
         return None
     rate, count = usual

@@ -31,6 +31,9 @@ PICTURES = {".png": ".png", ".jpg": ".jpg", ".jpeg": ".jpg", ".webp": ".webp"}
 _PATTERN = re.compile(r"[%*?\[\]{}]")
 """Characters for which ffmpeg would take the name of a picture for a pattern of many names."""
 
+_READ_ON = (b"\x89PNG", b"GIF8", b"RIFF", b"\x1aE\xdf\xa3", b"FLV", b"OggS")
+"""Beginnings of files at whose end ffmpeg does not stop: it takes the bytes behind them for more of the file."""
+
 
 @dataclass(frozen=True)
 class Source:
@@ -92,8 +95,8 @@ def _file_input(path: Path, head: bytes, *, strict: bool) -> Input:
             raise
         end = None
     url = file_url(path)
-    if end is not None and end < path.stat().st_size and head[:4] in (b"\x89PNG", b"GIF8"):
-        url = f"subfile,,start,0,end,{end},,:{url}"  # ffmpeg takes what follows for another picture
+    if end is not None and end < path.stat().st_size and head.startswith(_READ_ON):
+        url = f"subfile,,start,0,end,{end},,:{url}"
     if not _PATTERN.search(url):
         return Input(path, url)
     demuxer = None

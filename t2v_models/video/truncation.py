@@ -25,7 +25,7 @@ def whole_size(path: Path) -> int | None:
     """Return how many bytes of the file at path are its own; None where its container does not store that.
 
     Raises:
-        T2VError: where a needed part of the mp4, mov, webm, mkv, avi, GIF, WebP or PNG file is missing.
+        T2VError: where a needed part of the mp4, mov, webm, mkv, avi, flv, Ogg, GIF, WebP or PNG file is missing.
     """
     size = path.stat().st_size
     with open(path, "rb", 1 << 16) as file:
@@ -88,16 +88,45 @@ def _boxes(file: BinaryIO, size: int) -> int:
     return min(at, size)
 
 
-def _segment(file: BinaryIO, size: int) -> None:
-    """Check that the segment of a webm or mkv file is whole, where its length is stored."""
+def _segment(file: BinaryIO, size: int) -> int | None:
+    """Return the end of the segment of a webm or mkv file, of which a recorder may have left the length empty."""
     file.seek(4)
     length, digits = _number(file)
     file.seek(4 + digits + length)
     if file.read(4) != b"\x18\x53\x80\x67":
-        return
+        return None
     segment, digits_too = _number(file)
-    if segment != (1 << 7 * digits_too) - 1:
-        _need(4 + digits + length + 4 + digits_too + segment, size)
+    begin = 4 + digits + length + 4 + digits_too
+    if segment == (1 << 7 * digits_too) - 1:
+        return _open_segment(file, begin, size)
+    _need(begin + segment, size)
+    return begin + segment
+
+
+_CLUSTER = b"\x1fC\xb6u"
+_ELEMENTS = {
+    _CLUSTER, b"\x15I\xa9f", b"\x16T\xaek", b"\x1cS\xbbk", b"\x10C\xa7p", b"\x12T\xc3g", b"\x11M\x9bt", b"\x19A\xa4i",
+    b"\xec", b"\xbf", b"\xe7", b"\xa7", b"\xab", b"\xa3", b"\xa0", b"XT",
+}  # fmt: skip
+"""Elements of a segment, and those of a cluster."""
+
+
+def _open_segment(file: BinaryIO, at: int, size: int) -> int | None:
+    """Return the end of the last element of a segment without a length; its clusters may have none either."""
+    for _ in range(_MOST_PARTS):
+        file.seek(at)
+        head = file.read(1)
+        kind = head + file.read(max(0, 8 - head[0].bit_length() if head else 0))
+        if kind not in _ELEMENTS:
+            return at
+        length, digits = _number(file)
+        at += len(kind) + digits
+        if length != (1 << 7 * digits) - 1:
+            _need(at + length, size)
+            at += length
+        elif kind != _CLUSTER:
+            return None
+    return None
 
 
 def _number(file: BinaryIO) -> tuple[int, int]:
@@ -152,15 +181,50 @@ def _avi(file: BinaryIO, size: int) -> int | None:
     return at if pictures and at <= size else None
 
 
+def _flv(file: BinaryIO, size: int) -> int:
+    """Return the end of the last tag of an flv file; every tag's length follows it once more."""
+    file.seek(5)
+    at = int.from_bytes(file.read(4), "big") + 4
+    for _ in range(_MOST_PARTS):
+        file.seek(at)
+        head = file.read(11)
+        length = int.from_bytes(head[1:4], "big") + 11
+        if len(head) < 11 or head[0] & 0x1F not in (8, 9, 18) or any(head[8:11]):
+            break
+        _need(at + length, size)
+        file.seek(at + length)
+        if int.from_bytes(file.read(4), "big") not in (length, length - 11, 0):
+            break
+        at += length + 4
+    return min(at, size)
+
+
+def _ogg(file: BinaryIO, size: int) -> int:
+    """Return the end of the last page of an Ogg file."""
+    at = 0
+    for _ in range(_MOST_PARTS):
+        file.seek(at)
+        head = file.read(27)
+        if not head.startswith(b"OggS"):
+            break
+        _need(at + 27, size)
+        table = file.read(head[26])
+        end = at + 27 + head[26] + sum(table)
+        _need(end, size)
+        at = end
+    return at
+
+
 def _gif(file: BinaryIO, size: int) -> int:
-    """Return the position after a GIF's end mark."""
+    """Return the position after a GIF's end mark, or after its last picture where it has none."""
+    label = 0
     try:
-        label = 0
         for label, _ in gif_blocks(file):  # noqa: B007
             pass
+        whole = label == 0x3B or (label == 0x2C and file.tell() == size)
     except IndexError:
-        label = 0
-    if label != 0x3B:
+        whole = False
+    if not whole:
         raise _Cut(f"its end mark is missing after {size} bytes")
     return file.tell()
 
@@ -184,6 +248,8 @@ _KINDS: tuple[tuple[Callable[[bytes], bool], Callable[[BinaryIO, int], int | Non
     (lambda head: head.startswith(b"\x1aE\xdf\xa3"), _segment),
     (lambda head: head.startswith(b"RIFF") and head[8:12] == b"WEBP", _webp),
     (lambda head: head.startswith(b"RIFF") and head[8:12] == b"AVI ", _avi),
+    (lambda head: head.startswith(b"FLV\x01"), _flv),
+    (lambda head: head.startswith(b"OggS"), _ogg),
     (lambda head: head.startswith(b"GIF8"), _gif),
     (lambda head: head.startswith(b"\x89PNG\r\n\x1a\n"), _png),
 )

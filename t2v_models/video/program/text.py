@@ -28,17 +28,17 @@ def packets(lines: Iterable[bytes]) -> Packets:
     """Parse the lines of ffmpeg's framecrc output, a packet each: "stream, dts, pts, duration, size, checksum[, flags]"."""
     tick = Fraction(1)
 
-    def times() -> Iterator[tuple[int, int, int]]:
+    def times() -> Iterator[tuple[int, int, int, int]]:
         nonlocal tick
         for line in lines:
             if line.startswith(b"#tb 0:"):
                 tick = Fraction(line.split(b":", 1)[1].strip().decode())
             if line.startswith(b"#"):
                 continue
-            _, decoded, stamp, duration = (int(part, 0) for part in line.split(b",")[:4])
+            decoded, stamp, duration, size = (int(part, 0) for part in line.split(b",")[1:5])
             flags = re.search(rb"F=0x([0-9A-Fa-f]+)", line)
             if not (flags and int(flags[1], 16) & _DISCARD):
-                yield decoded, stamp, duration
+                yield decoded, stamp, duration, size
 
     return counted(times(), lambda: tick)
 
