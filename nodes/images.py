@@ -69,7 +69,7 @@ class ImageToVideo(io.ComfyNode):
                     "image_strength",
                     default=1.0,
                     min=0.0,
-                    max=4.0,
+                    max=1.0,
                     step=0.05,
                     tooltip="How strongly the content of the picture counts beside the text, in models that take pictures; 0: "
                     "the text alone. DynamiCrafter's first frame remains.",

@@ -15,6 +15,7 @@ from ....t2v_models.checkpoints.wrappers import without_wrappers
 from ....t2v_models.errors import T2VError
 from ....t2v_models.families import FAMILIES
 from . import folders
+from .clip_vision import load_clip_vision
 from .model import WEIGHT_DTYPES, load_model
 from .reference_vae import load_vae
 from .text_encoder import is_host_native, load_clip
@@ -47,7 +48,7 @@ def load(
         _unet(checkpoint, path, WEIGHT_DTYPES[weight_dtype], named),
         _text_encoder(checkpoint, path) if encoder_path is None else load_other_text_encoder(encoder_path),
         _autoencoder(checkpoint, path) if vae_path is None else load_other_autoencoder(vae_path),
-        None,
+        _image_encoder(checkpoint, path),
     )
 
 
@@ -94,11 +95,7 @@ def _unet(
     info = checkpoint.info
     if "unet" not in info.parts:
         raise T2VError(f"{path.name} holds no video UNet ({', '.join(info.parts) or 'nothing known'}): choose another.")
-    if info.family.image:
-        raise T2VError(
-            f"{path.name} is {info.family.title}, which needs a first image, and no node gives it one yet: choose a "
-            "text-to-video model."
-        )
+    _check_family(checkpoint, path)
     checkpoint.warn_of_other_families()
     scale = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else info.family.vae_scale
     return load_model(
@@ -108,9 +105,18 @@ def _unet(
         checkpoint.scheduler_config(),
         scale_factor=checkpoint.saved.get("scale_factor", scale),
         dtype=dtype,
+        image_projector=checkpoint.image_projector(),
         reload=(load_unet, (path, dtype, family)),
         disable_dynamic=disable_dynamic,
     )
+
+
+def _check_family(checkpoint: Checkpoint, path: Path) -> None:
+    """Raise T2VError where the family was named, and its pictures enter by ways that this network does not have."""
+    family, config = checkpoint.info.family, checkpoint.config
+    takes = (config.in_channels > config.out_channels, config.image_attention or config.image_branches)
+    if (bool(family.image_latents), bool(family.image_tokens)) != takes:
+        raise T2VError(f"{path.name} is no {family.title}: its network is another one, so choose another family.")
 
 
 def _text_encoder(checkpoint: Checkpoint, path: Path, disable_dynamic: bool = False) -> Any:
@@ -130,6 +136,24 @@ def _autoencoder(checkpoint: Checkpoint, path: Path) -> Any:
     if checkpoint.saved and host_config(config) is not None:  # the host saves weights, no config.json
         return None
     return _reloaded_by(load_vae(dict(checkpoint.vae()), config), load_autoencoder, path)
+
+
+def load_image_encoder(path: Path, disable_dynamic: bool = False) -> Any:
+    """Load the CLIP_VISION in a checkpoint; None where it has none. disable_dynamic: the host has no such choice for it."""
+    return _image_encoder(open_checkpoint(path), path)
+
+
+def _image_encoder(checkpoint: Checkpoint, path: Path) -> Any:
+    state_dict = checkpoint.image_encoder()
+    if state_dict is not None:
+        with reading(path):
+            return _reloaded_by(load_clip_vision(state_dict), load_image_encoder, path)
+    if checkpoint.info.family.image_tokens:
+        log.warning(
+            "%s has no image encoder: wire OpenCLIP ViT-H from Load CLIP Vision to T2VImageToVideo's clip_vision.",
+            path.name,
+        )
+    return None
 
 
 def _reloaded_by(loaded: Any, load_again: Any, path: Path) -> Any:

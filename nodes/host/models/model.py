@@ -23,7 +23,8 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ....t2v_models.unet import UNetConfig
 from .. import compat, stories
-from . import checks, controlnet, guidance, regions
+from . import checks, controlnet, guidance, pictures, regions
+from .image_projector import ImageProjector
 from .model_sampling import family_schedule, is_scaled, make_model_sampling
 from .unet import HostUNet3D
 
@@ -41,6 +42,9 @@ MEMORY_FACTOR = 0.9
 """Measured, for a first level of 320 channels: 0.72 for every full-size model, any length, size and batch, counting all
 live activations; a fifth more for the workspaces of kernels. See benchmarks/memory_factor.py. An H100 took 0.71 in
 fp16, at 16x32x32 and 24x40x72 (benchmarks/unet_cuda.py)."""
+
+PROJECTOR = "image_proj_model."
+"""What stands before the names of an image projector's weights in a saved model, as in the published ones."""
 
 _SCHEDULES = {"scaled_linear": "linear", "linear": "sqrt_linear", "squaredcos_cap_v2": "cosine"}
 """The host's names for diffusers' noise schedules, where they differ."""
@@ -118,6 +122,7 @@ class VideoModel(comfy.model_base.BaseModel):
         super().__init__(model_config, model_type, device=device, unet_model=HostUNet3D)
         self.family, self.defaults = model_config.family, model_config.defaults
         self.scheduler = model_config.scheduler
+        self.image_projector: ImageProjector | None = None
         self.diffusion_model.defaults = {
             "fps": self.defaults.fps_condition,
             "guidance": self.defaults.guidance_scale,
@@ -137,6 +142,8 @@ class VideoModel(comfy.model_base.BaseModel):
             "scale_factor": self.latent_format.scale_factor,
         }
         out[CONFIG_KEY] = config_tensor(config)
+        if self.image_projector is not None:
+            out |= {f"{PROJECTOR}{name}": weight for name, weight in self.image_projector.state_dict().items()}
         return out
 
     def resize_cond_for_context_window(
@@ -149,6 +156,8 @@ class VideoModel(comfy.model_base.BaseModel):
         """
         if window.dim != 0 and "crossattn" in cond_key:
             return cond_value
+        if cond_key in pictures.CONDS:
+            return pictures.of_window(cond_value, window)
         if window.dim == 0 and cond_key == "num_video_frames":
             anchor = getattr(window, "causal_anchor_index", None)
             return cond_value._copy_with(len(window.index_list) + (anchor is not None and anchor >= 0))
@@ -161,6 +170,7 @@ class VideoModel(comfy.model_base.BaseModel):
         frames = noise.shape[0] if noise.ndim == 4 else noise.shape[2]
         out["num_video_frames"] = comfy.conds.CONDConstant(frames)
         out.update(stories.conds(kwargs))
+        out.update(pictures.conds(self, kwargs))
         return out
 
 
@@ -181,6 +191,7 @@ def load_model(
     *,
     scale_factor: float = 0.18215,
     dtype: torch.dtype | None = None,
+    image_projector: dict[str, Tensor] | None = None,
     reload: tuple[Callable, tuple] | None = None,
     disable_dynamic: bool = False,
 ) -> Any:
@@ -192,6 +203,7 @@ def load_model(
         scheduler: diffusers' scheduler_config.json.
         scale_factor: of the VAE's latents.
         dtype: of the stored weights; None: the host's choice.
+        image_projector: weights of the network that makes image tokens, if the model has one.
         reload: a function and its arguments that load the patcher from disk again, for the host's multi-GPU and compile
             nodes.
         disable_dynamic: whether weights must not be loaded on use only.
@@ -210,6 +222,8 @@ def load_model(
     patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)
     compat.load_unet_weights(model, patcher, state_dict)
     model.diffusion_model.requires_grad_(False)
+    if image_projector is not None:
+        model.image_projector = ImageProjector(image_projector)
     controlnet.register_wrapper(patcher)
     guidance.register_wrapper(patcher)
     checks.register_wrapper(patcher)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import comfy.patcher_extension
@@ -14,6 +15,7 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.unet import UNet3D, UNetConfig
 from ....t2v_models.unet.attention import MAX_BATCH
 from .. import compat, stories
+from . import pictures
 
 FREE_NOISE = "t2v_free_noise"
 """Key of FreeNoise's `Windows` in the transformer options."""
@@ -68,12 +70,9 @@ class HostUNet3D(UNet3D):
         control: dict[str, list] | None,
         options: dict[str, Any],
         num_video_frames: int | None = None,
-        t2v_texts: Tensor | None = None,
-        t2v_blend: Tensor | None = None,
-        t2v_story_shape: tuple[int, ...] | None = None,
-        **_: Any,
+        **conds: Any,
     ) -> Tensor:
-        self._check_host_inputs(x, context)
+        self._check_host_inputs(x, context, conds.get(pictures.BESIDE))
         frames_as_batch = x.ndim == 4
         if frames_as_batch:
             frames = num_video_frames or x.shape[0]
@@ -82,29 +81,39 @@ class HostUNet3D(UNet3D):
             x = x.unflatten(0, (-1, frames)).transpose(1, 2)
             timesteps = _one_per_clip(timesteps, frames)
             context = _one_per_clip(context, frames)
+            conds = {name: value[::frames] if isinstance(value, Tensor) else value for name, value in conds.items()}
         options["original_shape"] = [context.shape[0] * x.shape[2], x.shape[1], *x.shape[3:]]
-        if t2v_texts is not None:
-            rows = slice(None, None, frames if frames_as_batch else None)
-            story = (t2v_texts[rows].to(x), t2v_blend[rows].to(x), t2v_story_shape)
-            window = options.get("context_window")
-            if getattr(window, "dim", None) != (0 if frames_as_batch else 2):  # a part of the clips, not of the frames
-                window = None
+        window = options.get("context_window")
+        if getattr(window, "dim", None) != (0 if frames_as_batch else 2):  # a part of the clips, not of the frames
+            window = None
+        if "t2v_texts" in conds:
+            story = (conds["t2v_texts"].to(x), conds["t2v_blend"].to(x), conds["t2v_story_shape"])
             context = stories.context(*story, x.shape[2], window)
+        image = pictures.tokens(conds, x.shape[2], window)
+        if image is not None:
+            options = {**options, "image_strength": conds[pictures.STRENGTH]}
+        x = pictures.with_latents(x, conds, window)
         if FREE_NOISE in options:
             options = {**options, "temporal_windows": options[FREE_NOISE].over(x.shape[2]).temporal()}
         x, timesteps = _shared(x, timesteps, context, len(options.get("cond_or_uncond", ())))
-        values = {**self.defaults, **options.get("t2v_values", {})}
-        numbers = (values.get(name) for name in ("fps", "guidance", "motion_guidance"))
-        conditions = Conditions.of(self.config, *numbers).arguments(timesteps)
-        out = super().forward(x, timesteps, context, control=control, options=options, **conditions)
+        out = super().forward(
+            x, timesteps, context, control=control, options=options, **self._conditions(options, image, timesteps)
+        )
         return out.transpose(1, 2).flatten(0, 1) if frames_as_batch else out
 
-    def _check_host_inputs(self, x: Tensor, context: Tensor | None) -> None:
+    def _conditions(self, options: dict[str, Any], image: Tensor | None, timesteps: Tensor) -> dict[str, Any]:
+        """The arguments of `UNet3D.forward` beside the text: the model's own values, or those in the options."""
+        values = {**self.defaults, **options.get("t2v_values", {})}
+        numbers = (values.get(name) for name in ("fps", "guidance", "motion_guidance"))
+        return replace(Conditions.of(self.config, *numbers), image=image).arguments(timesteps)
+
+    def _check_host_inputs(self, x: Tensor, context: Tensor | None, beside: Tensor | None) -> None:
         """Raise T2VError for a latent or a text of another kind of model."""
         config = self.config
-        if x.ndim not in (4, 5) or x.shape[1] != config.in_channels:
+        channels = config.in_channels - (0 if beside is None else beside.shape[1])
+        if x.ndim not in (4, 5) or x.shape[1] != channels:
             raise T2VError(
-                f"The latent that reached this model has shape {tuple(x.shape)} and {config.in_channels} channels are "
+                f"The latent that reached this model has shape {tuple(x.shape)} and {channels} channels are "
                 "wanted: use T2VEmptyLatent, or encode with the VAE of T2VModelLoader."
             )
         if context is None:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.windows import Windows, window_weights, windows
+from ..models import pictures
 from ..models.model import video_model
 
 WINDOWS = "t2v_windows"
@@ -57,13 +58,16 @@ class WindowHandler(comfy.context_windows.IndexListContextHandler):
         return super().execute(whole, model, conds, x_in, timestep[:1], model_options)
 
     def get_resized_cond(self, cond_in: list | None, x_in: Tensor, window: Any, device: Any = None) -> list | None:
-        """Cut conditionings to a window as the host does, and masks, (1, t or 1, h, w), at their own axis of frames."""
+        """Cut conditionings to a window as the host does; masks, (1, t or 1, h, w), and pictures at their axes of frames."""
         resized = super().get_resized_cond(cond_in, x_in, window, device)
         for given, cut in zip(cond_in or (), resized or (), strict=True):
             mask = given.get("mask")
             if isinstance(mask, Tensor):
                 one_per_frame = mask.ndim == 4 and mask.shape[1] == x_in.shape[2]
                 cut["mask"] = (mask[:, window.index_list] if one_per_frame else mask).to(device or mask.device)
+            whole = given["model_conds"]
+            parts = {name: pictures.of_window(whole[name], window, device) for name in pictures.CONDS if name in whole}
+            cut["model_conds"] = {**cut["model_conds"], **parts}
         return resized
 
     def _spans(self, frames: int, handler: Any, model_options: dict[str, Any]) -> list[list[int]]:
