@@ -71,8 +71,7 @@ class ImageToVideo(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How strongly the content of the picture counts beside the text, in models that take pictures; 0: "
-                    "the text alone. DynamiCrafter's first frame remains.",
+                    tooltip="How much the picture counts beside the text, in models that take pictures; 0: the text alone.",
                 ),
                 io.Float.Input(
                     "image_cfg",

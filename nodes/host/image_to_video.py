@@ -44,7 +44,7 @@ class Request:
     motion: float = 0.0
     """The model's condition on the frame rate or frame stride; 0: its default."""
     image_strength: float = 1.0
-    """Factor on the attention to the picture's content, 0..1."""
+    """How much the picture counts, 0..1; 0 is the text alone."""
     image_cfg: float = 0.0
     """The guidance scale of the picture; 0: that of the text."""
     end_image: Tensor | None = None
@@ -91,11 +91,9 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
             f'{family.title} was made for texts alone: choose another method than "{OWN}", or load a model that takes '
             "pictures."
         )
-    if request.frames < LEAST_FRAMES:
-        log.warning("%s fails with fewer than %d frames: make as many and drop some.", family.title, LEAST_FRAMES)
     held = {"latents": _latents(inner, vae, request), "strength": request.image_strength}
     shown, grey = _tokens(inner, clip_vision, request)
-    if request.image_cfg > 0:
+    if request.image_cfg > 0 and shown is not None:
         model = guidance.with_image_guidance(model, request.image_cfg)
     if request.motion > 0:
         _check_motion(inner, request.motion)
@@ -120,7 +118,8 @@ def _latents(inner: VideoModel, vae: Any, request: Request) -> Tensor | None:
         None if picture is None else inner.process_latent_in(decoding.encode(vae, picture)[:, :, 0])
         for picture in (request.image, request.end_image)
     ]
-    return inner.process_latent_out(concat_latents(*ends, request.frames, rule))
+    latents = concat_latents(*ends, request.frames, rule)
+    return inner.process_latent_out(latents * request.image_strength)
 
 
 def _tokens(inner: VideoModel, clip_vision: Any, request: Request) -> tuple[Tensor | None, Tensor | None]:

@@ -19,6 +19,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import clip_files  # noqa: F401  (for the checks: this folder is on the path only now)
+import image_models  # noqa: F401
 
 
 def boot(host: Path, base: Path) -> None:

@@ -1,7 +1,7 @@
 """What a CONDITIONING holds of a picture, and how it reaches the UNet: image tokens, and latents beside the noisy ones.
 
-Both enter the UNet whole, with the frames of the clip. The UNet cuts them to the frames that it computes: not every host
-cuts conditionings to its context windows, and some cut image tokens at the wrong axis.
+Tokens enter the UNet whole, and are given to the frames of each call there: a host would cut them to its context windows at
+the wrong axis. Latents are cut there, too, by hosts that do not cut conditionings.
 """
 
 from __future__ import annotations
@@ -41,37 +41,19 @@ def with_picture(conditioning: list, tokens: Tensor | None, latents: Tensor | No
     return [[text, {**extra, **held}] for text, extra in conditioning]
 
 
-class FrameTokens(comfy.conds.CONDRegular):
-    """Image tokens with one set for each frame, (b, t, i, d)."""
-
-    axis = 1
-    """Of the frames."""
-
-    def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **_: Any) -> FrameTokens:
-        """Return the part for a conditioning that holds for an area, sizes and then offsets, of so many latents."""
-        return self._copy_with(comfy.utils.repeat_to_batch_size(_later_frames(self.cond, self.axis, area), batch_size))
-
-
 class FrameLatents(comfy.conds.CONDRegular):
     """Image latents of every frame, (b, c, t, h, w)."""
 
-    axis = 2
-
     def process_cond(self, batch_size: int, area: Sequence[int] | None = None, **_: Any) -> FrameLatents:
         """Return the part for a conditioning that holds for an area, sizes and then offsets, of so many latents."""
-        data = _later_frames(self.cond, self.axis, area)
+        data = self.cond
         if area is not None:
             count = len(area) // 2
             (height, width), (top, left) = area[count - 2 : count], area[-2:]
             data = data.narrow(-2, top, height).narrow(-1, left, width)
+            if count == 3 and area[3]:  # the UNet cuts the frames of one that begins with the first
+                data = data.narrow(2, area[3], area[0])
         return self._copy_with(comfy.utils.repeat_to_batch_size(data, batch_size))
-
-
-def _later_frames(data: Tensor, axis: int, area: Sequence[int] | None) -> Tensor:
-    """The frames of an area that does not begin with the first one; where it does, the UNet cuts them."""
-    if area is None or len(area) < 6 or not area[3]:
-        return data
-    return data.narrow(axis, area[3], area[0])
 
 
 def conds(inner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
@@ -96,8 +78,7 @@ def conds(inner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     frames, *size = (noise.shape[0], *noise.shape[2:]) if noise.ndim == 4 else noise.shape[2:]
     out: dict[str, Any] = {}
     if kwargs.get(TOKENS) is not None and kwargs[STRENGTH] > 0:
-        given = per_frame(kwargs[TOKENS].to(device), frames)
-        out[TOKENS] = FrameTokens(given) if given.ndim == 4 else comfy.conds.CONDRegular(given)
+        out[TOKENS] = comfy.conds.CONDRegular(kwargs[TOKENS].to(device))
         out[STRENGTH] = comfy.conds.CONDConstant(kwargs[STRENGTH])
     if family.image_latents:
         latents = inner.process_latent_in(kwargs[LATENTS]).to(device)
@@ -116,10 +97,10 @@ def _check_size(latents: Tensor, frames: int, size: Sequence[int]) -> None:
 
 
 def of_window(cond_value: Any, window: Any, device: Any = None) -> Any:
-    """Return one of our entries for the frames of a context window over the whole clip; one without frames as it is."""
-    if not isinstance(cond_value, FrameTokens | FrameLatents):
+    """Return one of our entries for the frames of a context window over the whole clip; one without frames stays as it is."""
+    if not isinstance(cond_value, FrameLatents):
         return cond_value
-    return cond_value._copy_with(of_frames(cond_value.cond, cond_value.axis, window_frames(window)).to(device))
+    return cond_value._copy_with(cond_value.cond[:, :, window_frames(window)].to(device))
 
 
 def window_frames(window: Any) -> list[int]:
@@ -128,37 +109,26 @@ def window_frames(window: Any) -> list[int]:
     return ([] if anchor is None or anchor < 0 else [anchor]) + list(window.index_list)
 
 
-def of_frames(data: Tensor, axis: int, numbers: Sequence[int]) -> Tensor:
-    """Return the frames of these numbers."""
-    return data[(slice(None),) * axis + (list(numbers),)]
+def tokens(conds: dict[str, Any], frames: int) -> Tensor | None:
+    """Return the image tokens among the UNet's arguments, for one call over so many frames; None where there are none.
 
-
-def tokens(conds: dict[str, Any], frames: int, window: Any) -> Tensor | None:
-    """Return the image tokens of the UNet's arguments for one call over so many frames; None where there are none.
-
-    Tokens of each frame of the clip are cut to those of the call. Where the clip has another length, and the call as many
-    frames as there are sets, each place in the call has its set; else every frame has them all.
+    Where the call has as many frames as there are sets of tokens, each place in it has its set, in every context window
+    anew; else every frame has all tokens.
     """
     given = conds.get(TOKENS)
-    if given is None:
-        return None
-    return _for_call(given, FrameTokens.axis, frames, window) if given.ndim == 4 else per_frame(given, frames)
+    return None if given is None else per_frame(given, frames)
 
 
 def with_latents(x: Tensor, conds: dict[str, Any], window: Any) -> Tensor:
-    """Return the UNet's input: the noisy latents, (b, c, t, h, w), with the image latents of its arguments behind them."""
-    given = conds.get(BESIDE)
-    if given is None:
-        return x
-    return torch.cat([x, _for_call(given, FrameLatents.axis, x.shape[2], window).to(x)], dim=1)
-
-
-def _for_call(data: Tensor, axis: int, frames: int, window: Any) -> Tensor:
-    """Cut to the frames of one call of the UNet, where the host has not done so.
+    """Return the UNet's input: the noisy latents, (b, c, t, h, w), with the image latents of its arguments behind them.
 
     window: the host's context window, of which the call may be a part; None without one.
     """
-    if data.shape[axis] == frames:
-        return data
-    numbers = [] if window is None else window_frames(window)
-    return of_frames(data, axis, numbers if len(numbers) == frames else range(frames))
+    given = conds.get(BESIDE)
+    if given is None:
+        return x
+    frames = x.shape[2]
+    if given.shape[2] != frames:  # the host has not cut them
+        numbers = [] if window is None else window_frames(window)
+        given = given[:, :, numbers if len(numbers) == frames else list(range(frames))]
+    return torch.cat([x, given.to(x)], dim=1)
