@@ -116,6 +116,10 @@ class HostPipeline:
     def __init__(self, model: Any, clip: Any) -> None:
         self.unet, self.clip = HostUNet(model), clip
         inner = self.unet.inner
+        if inner.family.image:
+            raise T2VError(
+                f"{inner.family.title} makes clips of a picture, and films have none for it: choose a text-to-video model."
+            )
         self.config, self.family, self.defaults = inner.diffusion_model.config, inner.family, inner.defaults
         self.schedule = family_schedule(model.get_model_object("scheduler"), self.family)
         if not is_scaled(model.get_model_object("model_sampling")):

@@ -138,12 +138,8 @@ def newer_window(frames):
 
 def vision_of_width(host, width):
     """A CLIP_VISION of random weights and another width."""
-    import torch
-
     image_encoder = host.module("t2v_models.checkpoints.image_encoder")
-    config = {
-        "hidden_size": width, "intermediate_size": 2 * width, "num_hidden_layers": 1, "num_channels": 3,
-        "patch_size": 14, "image_size": 224,
-    }  # fmt: skip
-    weights = {name: torch.zeros(shape) for name, shape in image_encoder.expected_shapes(config).items()}
-    return host.module("nodes.host.models.clip_vision").load_clip_vision(weights)
+    own = load(host)[3].get_sd()
+    thin = {name: weight[tuple(slice(width if n == 80 else n) for n in weight.shape)] for name, weight in own.items()}
+    assert image_encoder.config_of(host.module("t2v_models.checkpoints.tensors").as_lazy(thin))["hidden_size"] == width
+    return host.module("nodes.host.models.clip_vision").load_clip_vision(thin)

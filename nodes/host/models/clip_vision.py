@@ -61,7 +61,7 @@ def encode(clip_vision: Any, images: Tensor) -> Tensor:
 
 def _run(clip_vision: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens and the projected embedding of normalised pixels, (b, 3, 224, 224), where nodes keep their values."""
-    comfy.model_management.load_model_gpu(clip_vision.patcher)
+    comfy.model_management.load_models_gpu([clip_vision.patcher])
     tokens, _, embedding, *_ = clip_vision.model(
         pixel_values=pixels.to(clip_vision.load_device, torch.float32), intermediate_output=-2
     )

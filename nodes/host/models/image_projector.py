@@ -22,21 +22,21 @@ class ImageProjector:
         self.load_device = comfy.model_management.text_encoder_device()
         offload = comfy.model_management.text_encoder_offload_device()
         dtype = state_dict["proj_in.weight"].dtype  # as in the file: it is small
-        self.model = Resampler(self.config, comfy.ops.manual_cast, dtype=dtype, device=offload)
-        self.model.load_state_dict(resampler_state(state_dict))
-        self.model.eval().requires_grad_(False)
+        self.network = Resampler(self.config, comfy.ops.manual_cast, dtype=dtype, device=offload)
+        self.network.load_state_dict(resampler_state(state_dict))
+        self.network.eval().requires_grad_(False)
         self.patcher = comfy.model_patcher.ModelPatcher(
-            self.model, load_device=self.load_device, offload_device=offload
+            self.network, load_device=self.load_device, offload_device=offload
         )
 
     def project(self, tokens: Tensor) -> Tensor:
         """The encoder's tokens, (b, 257, width), as image tokens for the UNet, (b, queries, context_dim)."""
-        comfy.model_management.load_model_gpu(self.patcher)
+        comfy.model_management.load_models_gpu([self.patcher])
         kept = comfy.model_management.intermediate_device()
-        return self.model(tokens.to(self.load_device, torch.float32)).to(kept)
+        return self.network(tokens.to(self.load_device, torch.float32)).to(kept)
 
     def state_dict(self) -> dict[str, Tensor]:
         """The weights by their published names."""
-        weights = self.model.state_dict()
+        weights = self.network.state_dict()
         latents = weights.pop("latents.weight")
         return {"latents": latents[None], **weights}

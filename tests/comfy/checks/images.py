@@ -403,6 +403,7 @@ def check_wrong_pictures_are_said_in_one_sentence(host):
         "a latent of other frames": lambda: host.run(
             "T2VVideoSampler", whole[0], positive, negative, other_size, *how
         ),
+        "a film": lambda: host.run("T2VContinue", whole[0], positive, negative, latent, 2, 1, 2, 4.0),
         "no projector": lambda: plain(host, model=small.load(host, leave_out=("image_proj_model.",))[0]),
     }  # fmt: skip
     sentences = {name: host.refusal(call) for name, call in said.items()}

@@ -13,6 +13,7 @@ import torch
 
 STABLE = {
     "comfy.cli_args": "args",
+    "comfy.clip_vision": "ClipVisionModel",
     "comfy.conds": "CONDRegular CONDConstant",
     "comfy.context_windows": "IndexListContextHandler ContextSchedule ContextFuseMethod "
     "create_prepare_sampling_wrapper",
@@ -22,18 +23,18 @@ STABLE = {
     "comfy.lora": "load_lora",
     "comfy.model_base": "BaseModel ModelType",
     "comfy.model_management": "InterruptProcessingException OOM_EXCEPTION get_free_memory get_torch_device "
-    "get_total_memory intermediate_device load_models_gpu soft_empty_cache throw_exception_if_processing_interrupted "
-    "unet_dtype unet_manual_cast unet_offload_device",
+    "get_total_memory intermediate_device load_models_gpu soft_empty_cache text_encoder_device "
+    "text_encoder_offload_device throw_exception_if_processing_interrupted unet_dtype unet_manual_cast unet_offload_device",
     "comfy.model_patcher": "ModelPatcher",
     "comfy.model_sampling": "ModelSamplingDiscrete EPS V_PREDICTION reshape_sigma",
     "comfy.patcher_extension": "WrappersMP WrapperExecutor get_all_wrappers",
     "comfy.sample": "prepare_noise sample_custom",
-    "comfy.samplers": "KSampler KSAMPLER sampler_object",
+    "comfy.samplers": "KSampler KSAMPLER calc_cond_batch sampler_object",
     "comfy.sd": "CLIP VAE CLIPType load_text_encoder_state_dicts",
     "comfy.sd1_clip": "SDTokenizer SDClipModel SD1Tokenizer SD1ClipModel",
     "comfy.supported_models_base": "BASE",
     "comfy.utils": "ProgressBar load_torch_file weight_dtype state_dict_prefix_replace common_upscale "
-    "calculate_parameters",
+    "calculate_parameters repeat_to_batch_size",
     "comfy_api.latest": "io ComfyExtension InputImpl Types",
     "folder_paths": "add_model_folder_path folder_names_and_paths get_annotated_filepath get_filename_list "
     "get_folder_paths get_full_path get_input_directory get_output_directory get_save_image_path get_temp_directory "
@@ -109,7 +110,9 @@ def check_nothing_of_the_host_is_replaced(host):
 
 
 ATTRIBUTES = {
-    "comfy.conds.CONDRegular": "_copy_with",
+    "comfy.clip_model.CLIPVisionModelProjection": "vision_model",
+    "comfy.clip_vision.ClipVisionModel": "load_device load_sd model patcher",
+    "comfy.conds.CONDRegular": "_copy_with cond process_cond",
     "comfy.context_windows.IndexListContextHandler": "context_length dim should_use_context set_step execute "
     "get_resized_cond _step",
     "comfy.context_windows.IndexListContextWindow": "index_list dim",
@@ -119,7 +122,7 @@ ATTRIBUTES = {
     "manual_cast_dtype memory_required model_config model_sampling process_latent_in process_latent_out "
     "state_dict_for_saving",
     "comfy.model_patcher.ModelPatcher": "add_object_patch add_patches add_wrapper_with_key backup clone forced_hooks "
-    "get_model_object injections load_device model model_options object_patches patches "
+    "get_model_object injections load_device model model_options object_patches patches size "
     "set_model_sampler_post_cfg_function weight_wrapper_patches wrappers",
     "comfy.model_sampling.EPS": "calculate_denoised calculate_input noise_scaling",
     "comfy.model_sampling.ModelSamplingDiscrete": "linear_end linear_start log_sigmas num_timesteps set_sigmas sigma "
@@ -129,10 +132,10 @@ ATTRIBUTES = {
     "comfy.samplers.CFGGuider": "conds model_patcher",
     "comfy.samplers.KSamplerX0Inpaint": "inner_model",
     "comfy.sd.CLIP": "add_hooks_to_dict clone cond_stage_model encode_from_tokens encode_from_tokens_scheduled layer_idx "
-    "load_sd patcher tokenize",
+    "load_sd patcher tokenize tokenizer",
     "comfy.sd.VAE": "decode decode_tiled decode_tiled_ device downscale_ratio encode encode_tiled encode_tiled_ "
     "first_stage_model latent_channels latent_dim memory_used_decode memory_used_encode output_channels output_device "
-    "patcher process_input process_output spacial_compression_decode spacial_compression_encode "
+    "patcher process_input process_output size spacial_compression_decode spacial_compression_encode "
     "throw_exception_if_invalid upscale_ratio vae_dtype vae_encode_crop_pixels",
     "comfy.sd1_clip.SDClipModel": "operations transformer",
     "comfy.sd1_clip.SDTokenizer": "end_token pad_token tokenizer",
@@ -155,6 +158,7 @@ ATTRIBUTES_ASKED_FOR = {
 OBJECTS = {
     "bar": "comfy.utils.ProgressBar",
     "clip": "comfy.sd.CLIP torch.Tensor",
+    "clip_vision": "comfy.clip_vision.ClipVisionModel",
     "clone": "comfy.model_patcher.ModelPatcher",
     "cond_value": "comfy.conds.CONDRegular",
     "executor": "comfy.patcher_extension.WrapperExecutor",
@@ -164,7 +168,8 @@ OBJECTS = {
     "inner_model": "comfy.samplers.CFGGuider",
     "inner": "comfy.model_base.BaseModel comfy.controlnet.ControlNet",
     "latent_format": "comfy.latent_formats.SD15",
-    "model": "comfy.model_patcher.ModelPatcher comfy.model_base.BaseModel comfy.samplers.KSamplerX0Inpaint",
+    "model": "comfy.model_patcher.ModelPatcher comfy.model_base.BaseModel comfy.samplers.KSamplerX0Inpaint "
+    "comfy.clip_model.CLIPVisionModelProjection",
     "model_config": "comfy.supported_models_base.BASE",
     "model_patcher": "comfy.model_patcher.ModelPatcher",
     "model_sampling": "comfy.model_sampling.ModelSamplingDiscrete",
