@@ -27,6 +27,7 @@ STABLE = {
     "text_encoder_offload_device throw_exception_if_processing_interrupted unet_dtype unet_manual_cast unet_offload_device",
     "comfy.model_patcher": "ModelPatcher",
     "comfy.model_sampling": "ModelSamplingDiscrete EPS V_PREDICTION reshape_sigma",
+    "comfy.ops": "disable_weight_init manual_cast",
     "comfy.patcher_extension": "WrappersMP WrapperExecutor get_all_wrappers",
     "comfy.sample": "prepare_noise sample_custom",
     "comfy.samplers": "KSampler KSAMPLER calc_cond_batch sampler_object",
@@ -135,7 +136,7 @@ ATTRIBUTES = {
     "load_sd patcher tokenize tokenizer",
     "comfy.sd.VAE": "decode decode_tiled decode_tiled_ device downscale_ratio encode encode_tiled encode_tiled_ "
     "first_stage_model latent_channels latent_dim memory_used_decode memory_used_encode output_channels output_device "
-    "patcher process_input process_output size spacial_compression_decode spacial_compression_encode "
+    "patcher process_input process_output spacial_compression_decode spacial_compression_encode "
     "throw_exception_if_invalid upscale_ratio vae_dtype vae_encode_crop_pixels",
     "comfy.sd1_clip.SDClipModel": "operations transformer",
     "comfy.sd1_clip.SDTokenizer": "end_token pad_token tokenizer",
@@ -152,6 +153,7 @@ ATTRIBUTES_ASKED_FOR = {
     "comfy.latent_formats.SD15": "latent_rgb_factors_bias",
     "comfy.model_base.BaseModel": "resize_cond_for_context_window",
     "comfy.model_patcher.ModelPatcher": "cached_patcher_init get_free_memory is_dynamic",
+    "comfy.sd.VAE": "size",
 }
 """Attributes that only newer versions have: taken after a look whether they are there, or set without effect."""
 
