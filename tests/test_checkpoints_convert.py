@@ -52,6 +52,32 @@ def test_a_conversion_keeps_the_image_parts(tmp_path: Path) -> None:
         convert(tmp_path / "folder", tmp_path / "ms", "modelscope")
 
 
+@pytest.mark.slow
+def test_i2vgen_in_one_folder_of_vgens_files_becomes_a_folder_that_diffusers_loads_and_back(tmp_path: Path) -> None:
+    from diffusers import I2VGenXLPipeline
+
+    config = dataclasses.replace(SMALL, in_channels=8, fps_embedding=True, image_branches=True)
+    tensors = all_in_one(config)
+    source = tmp_path / "source"
+    source.mkdir()
+    torch.save({"state_dict": in_layout("modelscope", config)}, source / "i2vgen_xl_00854500.pth")
+    clip, vision = (
+        {name.removeprefix(prefix): tensor for name, tensor in every.items() if name.startswith(prefix)}
+        for prefix, every in (("cond_stage_model.model.", tensors), ("embedder.model.", image_parts()))
+    )
+    torch.save(clip | vision, source / "open_clip_pytorch_model.bin")
+    autoencoder = {name: tensor for name, tensor in tensors.items() if name.startswith("first_stage_model.")}
+    torch.save({"state_dict": autoencoder}, source / "v2-1_512-ema-pruned.ckpt")
+
+    convert(source, tmp_path / "folder", "diffusers")
+    pipeline = I2VGenXLPipeline.from_pretrained(tmp_path / "folder", tokenizer=None)
+    assert same({n: t for n, t in pipeline.image_encoder.state_dict().items()}, image_encoder_weights())
+    convert(tmp_path / "folder", tmp_path / "back", "modelscope")
+    parts, wanted = open_checkpoint(tmp_path / "back"), open_checkpoint(source)
+    for part in ("unet", "vae", "text_encoder", "image_encoder"):
+        assert same(getattr(parts, part)(), getattr(wanted, part)())
+
+
 def test_a_conversion_keeps_the_text_encoder_of_a_whole_clip_and_drops_its_image_encoder(tmp_path: Path) -> None:
     source = tmp_path / "source"
     convert(diffusers_folder(tmp_path / "first"), source, "modelscope")

@@ -13,7 +13,8 @@ from safetensors.torch import save_file
 from t2v_models.checkpoints import inspect, open_checkpoint
 from t2v_models.checkpoints.tensors import LazyTensor
 from t2v_models.errors import T2VError
-from t2v_models.families import FAMILIES, family_called, family_for
+from t2v_models.families import FAMILIES
+from t2v_models.family_matching import family_called, family_for
 from t2v_models.unet import PRESETS, UNetConfig
 
 from .support.checkpoints import SMALL, diffusers_folder, in_layout

@@ -14,7 +14,8 @@ from t2v_models.__main__ import main
 from t2v_models.checkpoints import inspect, open_checkpoint
 from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.tensors import LazyTensor
-from t2v_models.families import FAMILIES, family_called, family_for, possible_families
+from t2v_models.families import FAMILIES
+from t2v_models.family_matching import family_called, family_for, possible_families
 from t2v_models.image.resampler import ResamplerConfig, resampler_state
 from t2v_models.unet import PRESETS
 

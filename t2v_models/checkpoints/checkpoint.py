@@ -13,7 +13,8 @@ from typing import Any
 import torch
 
 from ..errors import AGAIN, T2VError
-from ..families import FAMILIES, Defaults, Family, family_for, possible_families
+from ..families import FAMILIES, Defaults, Family
+from ..family_matching import family_for, possible_families
 from ..unet import UNet3D, UNetConfig
 from . import configs, diffusers_layout, image_encoder, native, text_encoder, vae
 from .configs import checked, checked_scheduler

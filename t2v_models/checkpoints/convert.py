@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import torch
 from .. import __name__ as PACKAGE
 from ..atomic_output import AtomicOutput
 from ..errors import T2VError
-from ..families import FAMILIES, Family, family_called, family_for
+from ..families import FAMILIES, Family
+from ..family_matching import family_called, family_for
 from ..texts import strict_json
 from ..unet import UNet3D, UNetConfig
 from . import diffusers_layout, dual_decoder, i2vgen, image_encoder, text_encoder, vae
@@ -257,28 +258,38 @@ def _diffusers_files(
         _File("unet/config.json", text=_json(unet_json)),
         _File("scheduler/scheduler_config.json", text=_json(scheduler)),
     ]
-    if "vae" in parts:
-        index["vae"] = ["diffusers", "AutoencoderKL"]
-        own = dual_decoder.is_dual(parts["vae"])  # diffusers has no class and so no names for it
-        tensors = vae.to_ldm(parts["vae"]) if own else parts["vae"]
-        files.append(_File("vae/diffusion_pytorch_model.safetensors", tensors))
-        files.append(_File("vae/config.json", text=_json(checkpoint.vae_config())))
-    if "text_encoder" in parts:
-        index["text_encoder"] = ["transformers", "CLIPTextModel"]
-        files.append(_File("text_encoder/model.safetensors", parts["text_encoder"]))
-        files.append(_File("text_encoder/config.json", text=_json(checkpoint.text_encoder_config())))
-    if "image_encoder" in parts:
-        encoder = checkpoint.image_encoder_config()
-        index["image_encoder"] = ["transformers", *encoder["architectures"]]
-        files.append(_File("image_encoder/model.safetensors", parts["image_encoder"]))
-        files.append(_File("image_encoder/config.json", text=_json(encoder)))
-    if "image_projector" in parts:
+    for kind, owner, tensors, values in _diffusers_parts(checkpoint, parts):
+        index[kind] = owner
+        name = "diffusion_pytorch_model" if owner[0] == "diffusers" else "model"
+        files.append(_File(f"{kind}/{name}.safetensors", tensors))
+        files.append(_File(f"{kind}/config.json", text=_json(values)))
+    if "image_projector" in parts:  # of which diffusers knows no class
         named = {f"image_proj_model.{name}": tensor for name, tensor in parts["image_projector"].items()}
         files.append(_File("image_projector/model.safetensors", named))
+    if "image_encoder" in parts and config.image_branches:  # diffusers' pipeline loads it, and needs its class alone
+        index["feature_extractor"] = ["transformers", "CLIPImageProcessor"]
+        text = _json({"image_processor_type": "CLIPImageProcessor"})
+        files.append(_File("feature_extractor/preprocessor_config.json", text=text))
     if checkpoint.tokenizer_path:
         index["tokenizer"] = ["transformers", "CLIPTokenizer"]
     files.append(_File("model_index.json", text=_json(index)))
     return files
+
+
+def _diffusers_parts(
+    checkpoint: Checkpoint, parts: dict[str, LazyDict]
+) -> Iterator[tuple[str, list[str], LazyDict, dict[str, Any]]]:
+    """Yield kind, library and class, weights and configuration of the parts around the UNet."""
+    if "vae" in parts:
+        own = dual_decoder.is_dual(parts["vae"])  # diffusers has no class and so no names for it
+        tensors = vae.to_ldm(parts["vae"]) if own else parts["vae"]
+        yield "vae", ["diffusers", "AutoencoderKL"], tensors, checkpoint.vae_config()
+    if "text_encoder" in parts:
+        values = checkpoint.text_encoder_config()
+        yield "text_encoder", ["transformers", "CLIPTextModel"], parts["text_encoder"], values
+    if "image_encoder" in parts:
+        values = checkpoint.image_encoder_config()
+        yield "image_encoder", ["transformers", *values["architectures"]], parts["image_encoder"], values
 
 
 def _write(path: Path, suffix: str, file: _File, progress: Progress) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import AGAIN, T2VError
-from ..families import family_called
+from ..family_matching import family_called
 from . import dual_decoder
 from .configs import is_plain
 from .detect import Part

@@ -15,7 +15,7 @@ from torch import Tensor
 from ....t2v_models.checkpoints.lora import read_lora
 from ....t2v_models.checkpoints.lora_pairs import LoraPair
 from ....t2v_models.errors import T2VError
-from ....t2v_models.families import family_for
+from ....t2v_models.family_matching import family_for
 from . import folders
 from .model import video_model
 from .model_sampling import is_scaled, make_model_sampling

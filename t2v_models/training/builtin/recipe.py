@@ -16,7 +16,7 @@ from torch import nn
 from ...atomic_files import write_text
 from ...builtin_model import BUILT_IN
 from ...errors import T2VError
-from ...families import family_for
+from ...family_matching import family_for
 from ...pipeline import Pipeline
 from ...plots import losses
 from ...texts import strict_json
