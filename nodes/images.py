@@ -43,8 +43,8 @@ class ImageToVideo(io.ComfyNode):
                     "fit",
                     options=list(image_to_video.FITS),
                     default=image_to_video.FITS[0],
-                    tooltip="A picture of another shape than the video. crop: what sticks out is cut off; pad: bars of "
-                    "the edge's colour; stretch: its shape changes. The log says what is lost.",
+                    tooltip="A picture of another shape than the video. crop: what sticks out is cut off; pad: black bars "
+                    "are added; stretch: its shape changes. The log says what is lost.",
                 ),
                 io.Combo.Input(
                     "method",
@@ -62,7 +62,7 @@ class ImageToVideo(io.ComfyNode):
                     max=120.0,
                     step=0.5,
                     tooltip="How much moves, as each family takes it; 0: the model's own. DynamiCrafter 256: frame stride, "
-                    "1 to 6, larger moves more. DynamiCrafter 512: frames per second, 15 to 30; 1024: 5 to 15; the others: 5 "
+                    "1 to 6, larger moves more. DynamiCrafter 512: frames per second, 15 to 30; 1024: 5 to 20; the others: 5 "
                     "to 30; smaller moves more.",
                 ),
                 io.Float.Input(
