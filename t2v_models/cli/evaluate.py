@@ -34,7 +34,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure how well the built-in model follows its prompts",
         description="Make a few hundred videos and measure, by plain image analysis, whether colour, shape, motion, "
         "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png "
-        "and plot.png; stories go to stories.png. Where one group is named, those that are not named are left out.",
+        "and plot.png; stories go to stories.png, videos of pictures to images.png. Where one group is named, those that "
+        "are not named are left out.",
     )
     parser.add_argument(
         "--model", default=BUILT_IN, metavar="PATH", help=f'a model of this world; default "{BUILT_IN}"'
@@ -47,6 +48,13 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--schedulers", type=int, default=0, metavar="N", help="plain prompts for every scheduler (0)")
     parser.add_argument("--stories", type=int, default=0, metavar="N", help="long videos of four scenes (0)")
     parser.add_argument("--method", metavar="NAME", help="how the stories are made (windows); see generate")
+    parser.add_argument("--images", type=int, default=0, metavar="N", help="pictures, each animated in every way (0)")
+    parser.add_argument(
+        "--way",
+        action="append",
+        metavar="NAME",
+        help="only this way from pictures to videos; may be given several times",
+    )
     parser.add_argument("--steps", type=int, help="denoising steps; default the model's")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="default the model's")
     parser.add_argument("--scheduler", metavar="NAME", help="default the model's")
@@ -94,10 +102,11 @@ def run(args: argparse.Namespace) -> str:
         report.contact_sheet(answers, args.output / "sheet.png")
         report.plot(summaries, answers, args.output / "plot.png")
         paragraphs = [report.table(summaries), f"results.csv, sheet.png and plot.png are in {args.output}."]
-    if args.stories:
-        for each in paragraphs:  # shown now, as stories take long and may be stopped
-            tqdm.write(f"{each}\n")
-        paragraphs = [_stories(args, jobs)]
+    for count, make in ((args.images, _pictured), (args.stories, _stories)):
+        if count:
+            for each in paragraphs:  # shown now, as what follows takes long and may be stopped
+                tqdm.write(f"{each}\n")
+            paragraphs = [make(args, jobs)]
     return "\n\n".join(paragraphs)
 
 
@@ -105,7 +114,7 @@ def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that are wrong by themselves; `args.method` becomes the usual one where it is not given."""
     counts = [getattr(args, group.replace(" ", "_")) for group in GROUPS]
     if (
-        any(count is not None and count < 0 for count in (*counts, args.schedulers, args.stories))
+        any(count is not None and count < 0 for count in (*counts, args.schedulers, args.stories, args.images))
         or args.batch < 1
         or (args.jobs is not None and args.jobs < 1)
     ):
@@ -128,6 +137,7 @@ def _check_options(args: argparse.Namespace) -> None:
     args.method = args.method or "windows"
     if args.method not in METHODS:
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
+    _check_ways(args)
     checked_seed(args.seed)
     checked_scale(1.0 if args.guidance is None else args.guidance)
 
@@ -140,7 +150,7 @@ def _rounds(args: argparse.Namespace) -> Rounds:
     from ..sampling.schedulers import SCHEDULERS
 
     given = {group: getattr(args, group.replace(" ", "_")) for group in GROUPS}
-    named = any(count is not None for count in given.values()) or args.schedulers or args.stories
+    named = any(count is not None for count in given.values()) or args.schedulers or args.stories or args.images
     counts = {
         group: (0 if named else usual) if given[group] is None else given[group] for group, usual in GROUPS.items()
     }
@@ -154,7 +164,7 @@ def _rounds(args: argparse.Namespace) -> Rounds:
     if args.schedulers:
         again = questions({"plain": args.schedulers}, args.seed)
         rounds += [([replace(q, group=name) for q in again], {"scheduler": name}) for name in SCHEDULERS]
-    if not rounds and not args.stories:
+    if not rounds and not args.stories and not args.images:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
     return rounds
 
@@ -189,7 +199,7 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
     if args.truth:
         given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]
         given += ["--model"] * (args.model != BUILT_IN) + ["--stories"] * bool(args.stories)
-        given += ["--schedulers"] * bool(args.schedulers)
+        given += ["--schedulers"] * bool(args.schedulers) + ["--images"] * bool(args.images)
         if given:
             raise T2VError(f"--truth draws clips of the world's own and makes none: leave {', '.join(given)} out.")
         return
@@ -197,6 +207,8 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
         raise T2VError(f"--frames is {args.frames}: a motion shows from {SHORTEST} frames on, 16 are usual.")
     if args.stories and args.scheduler not in (None, "ddim"):
         raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
+    if args.images:
+        _check_pictures(args)
     if args.stories and args.frames is not None and not rounds:
         raise T2VError("--frames is given, but a story's scenes have 16 frames each: leave it out.")
     pipeline = load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
@@ -204,6 +216,44 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
     for _, changes in rounds:
         name = (options | changes)["scheduler"] or pipeline.defaults.scheduler
         make_solver(name, pipeline.schedule, args.steps or pipeline.defaults.steps, [])
+
+
+def _check_ways(args: argparse.Namespace) -> None:
+    """Refuse ways that do not exist, or that are given without pictures; `args.way` becomes all where none is given."""
+    from ..evaluation.pictures import WAYS
+
+    if args.way and not args.images:
+        raise T2VError("--way is given without --images: it says what is made of pictures, so leave it out.")
+    args.way = args.way or list(WAYS)
+    for name in args.way:
+        if name not in WAYS:
+            raise T2VError(f"--way is {name!r}: choose one of {', '.join(WAYS)}.")
+
+
+def _check_pictures(args: argparse.Namespace) -> None:
+    """Refuse what videos of pictures do not take."""
+    for name in ("scheduler", "frames", "steps"):
+        if (value := getattr(args, name)) is not None:
+            raise T2VError(f"--{name} is {value}: each way from pictures to videos has its own, so leave it out.")
+
+
+def _pictured(args: argparse.Namespace, jobs: int) -> str:
+    """Make and judge videos of pictures; returns their table, and draws each as a row of frames to images.png."""
+    from tqdm import tqdm
+
+    from ..evaluation import pictures, report
+    from ..evaluation.workers import make_pictured, spread
+
+    asked = pictures.asked(args.images, args.seed)
+    ways = [pictures.WAYS[name] for name in args.way]
+    # every way is given pictures of all kinds, which follow each other in groups
+    parts = [(way, q) for way in ways for q in asked[:: way.every]]
+    call = {"guidance_scale": args.guidance}
+    made = spread(partial(make_pictured, model=args.model, device=args.device, call=call), parts, jobs)
+    given = list(tqdm(made, total=len(parts), desc="videos of pictures", unit=""))
+    rows = [(f"{v.way.name}: {v.question.prompt[:48]}", v.shown, v.kept and v.right["all"]) for v in given]
+    report.strips(rows, args.output / "images.png", columns=3)
+    return pictures.table(given)
 
 
 def _stories(args: argparse.Namespace, jobs: int) -> str:

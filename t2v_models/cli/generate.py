@@ -13,6 +13,7 @@ from ..errors import T2VError
 from ..texts import checked_text
 from .device import add_device, check_device
 from .inputs import add_family, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
+from .pictures import add_image_options, check_images, image_options, read_pictures
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,6 +65,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--dtype", choices=("fp32", "fp16", "bf16"), help="of the weights; default fp32 on a CPU, else fp16"
     )
+    add_image_options(parser.add_argument_group("pictures"))
     _add_film_options(parser.add_argument_group("long videos"))
     parser.set_defaults(func=run, save_memory="ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16")
 
@@ -107,6 +109,7 @@ def run(args: argparse.Namespace) -> str:
     outputs = output_paths(args.output, len(prompts))
     _check(args)
     clip, rate = (None, args.fps) if args.clip is None else read_clip(args)
+    pictures = read_pictures(args)
 
     from ..arguments import checked_seed
     from ..checkpoints.tensors import DTYPES
@@ -126,20 +129,39 @@ def run(args: argparse.Namespace) -> str:
         "guidance_scale": args.guidance,
     }
     if args.method is None:
-        return _clips(args, pipeline, prompts, outputs, options)
-    return _films(args, pipeline, prompts, outputs, options, clip)
+        return _clips(args, pipeline, prompts, outputs, options, pictures)
+    return _films(
+        args, pipeline, prompts, outputs, options, {"clip": clip, **dict(zip(["image"], pictures, strict=False))}
+    )
 
 
 def _clips(
-    args: argparse.Namespace, pipeline: Pipeline, prompts: list[str], outputs: list[Path], options: Options
+    args: argparse.Namespace,
+    pipeline: Pipeline,
+    prompts: list[str],
+    outputs: list[Path],
+    options: Options,
+    pictures: list[Any],
 ) -> str:
-    """Make and write a clip of each prompt; returns their paths, one a line."""
+    """Make and write a clip of each prompt, with the pictures or without any; returns their paths, one a line."""
+    from ..between_images import between_images
+
+    how: dict[str, Any] = {"scheduler": args.scheduler, **image_options(args)}
+    ends = {
+        name: picture for name, picture in zip(("image", "end_image"), pictures, strict=False) if picture is not None
+    }
     written = []
     for i, (prompt, output) in enumerate(zip(prompts, outputs, strict=True)):
         options["seed"] = args.seed + i
         with _Bar(prompt) as bar:
-            video = pipeline(prompt, args.negative_prompt, scheduler=args.scheduler, progress=bar.show, **options)
-            written.append(_write(output, iter([video.frames[0]]), video.fps, _about(prompt, options["seed"])))
+            call: dict[str, Any] = {**how, **options, "progress": bar.show}
+            if len(pictures) > 2:
+                parts = between_images(pipeline, prompt, pictures, args.negative_prompt, **call)
+                fps = options["fps"] or pipeline.defaults.fps
+            else:
+                video = pipeline(prompt, args.negative_prompt, **ends, **call)
+                parts, fps = iter([video.frames[0]]), video.fps
+            written.append(_write(output, parts, fps, _about(prompt, options["seed"])))
     return "\n".join(map(str, written))
 
 
@@ -149,13 +171,13 @@ def _films(
     prompts: list[str],
     outputs: list[Path],
     options: Options,
-    clip: Tensor | None,
+    beginning: dict[str, Any],
 ) -> str:
-    """Make and write a film of each prompt; returns their paths, one a line."""
+    """Make and write a film of each prompt, which begins with a clip, a picture, or neither; returns their paths."""
     from ..films.film import Film
     from ..films.settings import usual_windows
 
-    how: dict[str, Any] = {"method": args.method, "clip": clip}
+    how: dict[str, Any] = {"method": args.method, "image_fit": args.image_fit, **beginning}
     if args.candidates is not None:
         how["candidates"] = args.candidates
     if args.loop:
@@ -213,6 +235,7 @@ def _check(args: argparse.Namespace) -> None:
         check_rate(format_of(args.output), args.fps)
     if args.scheduler is not None:
         check_scheduler(args.scheduler)
+    check_images(args)
     if args.method is not None:
         check_method(args)
     elif args.resume:

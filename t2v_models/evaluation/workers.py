@@ -5,9 +5,12 @@ from __future__ import annotations
 import multiprocessing
 import os
 import pickle
+import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from copy import copy
+from dataclasses import replace
 from functools import partial
 from typing import Any, TypeVar
 
@@ -15,6 +18,9 @@ import torch
 from torch import Tensor
 
 from ..errors import T2VError
+from .pictures import Verdict as PictureVerdict
+from .pictures import Way, drawn
+from .pictures import judge as judge_pictured
 from .run import Answer, answers
 from .scoring import Question
 from .stories import Tale, Verdict, judge
@@ -48,6 +54,21 @@ def make_story(tale: Tale, model: str, device: str, call: dict[str, Any]) -> tup
     film = Film(_pipeline(model, device), tale.text, frames=frames, seed=tale.seed, **call)
     video = torch.cat(list(film.frames()))
     return judge(tale, video), video[::4].clone()
+
+
+def make_pictured(given: tuple[Way, Question], model: str, device: str, call: dict[str, Any]) -> PictureVerdict:
+    """Make a video of a question's pictures in some way, and evaluate it. call: other arguments of the pipeline."""
+    way, question = given
+    pipeline = copy(_pipeline(model, device))
+    if not way.frame_timesteps:
+        pipeline.family = replace(pipeline.family, frame_timesteps=False)
+    own = pipeline.defaults
+    clip = drawn(question, own.frames, own.width)
+    pictures = {"image": clip[0], "end_image": clip[-1]}
+    ends = {end: pictures[end] for end in way.ends}
+    begun = time.perf_counter()
+    made = pipeline(question.prompt, seed=question.seed, image_method=way.method, **ends, **call, **way.options)
+    return judge_pictured(way, question, made.frames[0], time.perf_counter() - begun)
 
 
 def spread(work: Callable[[Any], T], given: Sequence[Any], jobs: int) -> Iterator[T]:
