@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from t2v_models import inspect, load_unet
-from t2v_models.checkpoints import LAYOUTS, i2vgen, open_checkpoint
+from t2v_models.checkpoints import LAYOUTS, i2vgen, open_checkpoint, text_encoder
 from t2v_models.checkpoints.convert import convert
 from t2v_models.errors import T2VError
 from t2v_models.image.latents import concat_latents
@@ -163,3 +163,14 @@ def test_vgens_published_file_is_recognised_and_survives_the_way_there_and_back(
     assert checkpoint.config == PRESETS["i2vgen-xl"]
     names = LAYOUTS["modelscope"].from_canonical(checkpoint.lazy_unet(), checkpoint.config)
     assert {name: tensor.shape for name, tensor in i2vgen.to_vgen(names).items()} == shapes
+
+
+@pytest.mark.parametrize("layers", [23, 24])
+def test_the_text_encoder_ends_before_clips_last_block(layers):
+    """diffusers' folder has all 24 blocks, and its pipeline takes the output of the 23rd."""
+    text = {"hidden_size": 1024, "intermediate_size": 4096, "num_hidden_layers": layers, "vocab_size": 49408}
+    shapes = text_encoder.expected_shapes(text | {"max_position_embeddings": 77})
+    tensors = on_meta(manifests()["i2vgen-xl"], prefix="unet.") | on_meta(shapes, prefix="text_encoder.")
+    assert open_checkpoint(tensors).text_encoder_config()["num_hidden_layers"] == 23
+    alone = open_checkpoint(on_meta(shapes))
+    assert alone.text_encoder_config()["num_hidden_layers"] == layers

@@ -165,7 +165,10 @@ class Checkpoint:
             return None
         convert = text_encoder.from_openclip if part.layout == "openclip" else text_encoder.from_transformers
         with reading(self.path):
-            return convert(part.tensors, self.path)
+            tensors = convert(part.tensors, self.path)
+            if self._unet and self._unet.config.image_branches:  # whose folder has all of CLIP's blocks
+                tensors = text_encoder.without_last_block(tensors)
+            return tensors
 
     def lazy_image_encoder(self) -> LazyDict | None:
         """The image encoder under the names of transformers' CLIPVisionModel ("vision_model.…"), unread."""

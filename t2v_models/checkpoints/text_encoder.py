@@ -60,6 +60,15 @@ def from_transformers(tensors: LazyDict, source: str) -> LazyDict:
     return result
 
 
+def without_last_block(tensors: LazyDict) -> LazyDict:
+    """Leave the 24th block of OpenCLIP ViT-H out of tensors under transformers' names; other encoders stay as they are."""
+    last = openclip_blocks.count_blocks(tensors, _BLOCKS) - 1
+    width = tensors[_ROOTS["token_embedding.weight"]].shape[-1]
+    if (width, last) != (1024, 23):
+        return tensors
+    return {name: tensor for name, tensor in tensors.items() if not name.startswith(f"{_BLOCKS}.{last}.")}
+
+
 def to_openclip(tensors: LazyDict) -> LazyDict:
     """Rename transformers' tensors to OpenCLIP's, and add a last block of zeros, whose output is never used."""
     back = {theirs: ours for ours, theirs in _ROOTS.items()}

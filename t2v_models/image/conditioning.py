@@ -14,7 +14,7 @@ from ..conditions import Conditions
 from ..errors import T2VError
 from ..families import Family
 from .latents import concat_latents
-from .preprocess import clip_pixels, grey_image
+from .preprocess import grey_image, square_pixels
 from .tokens import per_frame
 
 log = logging.getLogger(__name__)
@@ -99,7 +99,7 @@ class ImageModel:
             end = None if last is None else _one_by_one(encode, last)
             latents = concat_latents(start, end, frames, rule)
             if self.family.image_tokens == "i2vgen":
-                return ImageInputs(*self._branch_tokens(pictures, start), latents)
+                return ImageInputs(*self._branch_tokens(pictures, first.shape[2], start), latents)
         elif last is not None:
             raise T2VError(f"{self.family.title} takes a first picture only: leave the end image out.")
         if self.family.image_tokens != "resampler":
@@ -114,11 +114,11 @@ class ImageModel:
         tokens: Tensor = self.projector(encoded.to(weight.device, weight.dtype))
         return tokens.float()
 
-    def _branch_tokens(self, pictures: Tensor, latents: Tensor) -> tuple[Tensor, Tensor]:
-        """I2VGen-XL's tokens, and those without CLIP's embedding, (b, q, d) each. latents: (b, c, h/8, w/8)."""
+    def _branch_tokens(self, pictures: Tensor, width: int, latents: Tensor) -> tuple[Tensor, Tensor]:
+        """I2VGen-XL's tokens, and those without CLIP's embedding, (b, q, d) each, of latents (b, c, h/8, w/8)."""
         branches: Any = self.branches
         dtype = next(branches.parameters()).dtype
-        embeddings = _one_by_one(lambda each: self.encoder.embedding(clip_pixels(_square(each))), pictures)
+        embeddings = _one_by_one(lambda each: self.encoder.embedding(square_pixels(each, width)), pictures)
         latents, embeddings = latents.to(dtype), embeddings.to(latents.device, dtype)
         return branches.tokens(latents, embeddings).float(), branches.tokens(latents, embeddings * 0).float()
 
@@ -150,11 +150,3 @@ def warn_of_image_settings(family: Family, frames: int, condition: float | None,
 
 def _one_by_one(encode: Encode, images: Tensor) -> Tensor:
     return torch.cat([encode(image[None]) for image in images])
-
-
-def _square(images: Tensor) -> Tensor:
-    """The middle square of pictures (b, h, w, 3), as I2VGen-XL's pipeline cuts it."""
-    h, w = images.shape[1:3]
-    side = min(h, w)
-    top, left = (h - side) // 2, (w - side) // 2
-    return images[:, top : top + side, left : left + side]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -12,9 +13,49 @@ CLIP_SIZE = 224
 GREY = 0.5
 """The value of every pixel of the unconditional picture: the originals feed zeros in -1..1."""
 
+LONGEST = 8
+"""Times its shorter side that a picture's longer side counts, where only the middle square is wanted."""
+
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 """Of red, green and blue in CLIP's training pictures. Source: arXiv:2103.00020."""
+
+
+def _normalised(pixels: Tensor) -> Tensor:
+    """Pixels (b, 3, h, w), 0..1, less the mean of CLIP's, over their deviation."""
+    mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (_MEAN, _DEVIATION))
+    return (pixels - mean) / deviation
+
+
+def square_pixels(images: Tensor, width: int) -> Tensor:
+    """The middle square of pictures, normalised for CLIP, as I2VGen-XL's pipeline prepares it.
+
+    It is cut from a picture that a box filter has scaled so that the square is as wide as the video, and then scaled to
+    CLIP's size; both times it is rounded to 8 bits. Source: diffusers' I2VGenXLPipeline, and VGen.
+
+    images: (b, h, w, 3), 0..1; width: of the video, in pixels -> (b, 3, 224, 224), float32.
+    """
+    squares = [_square(image, width) for image in images]
+    return _normalised(torch.stack(squares).movedim(-1, 1)).to(images.device)
+
+
+def _square(image: Tensor, width: int) -> Tensor:
+    """(h, w, 3), 0..1 -> (224, 224, 3), 0..1, on the CPU."""
+    from PIL import Image
+
+    height, across = image.shape[:2]
+    most = LONGEST * min(height, across)
+    top, left = (max(0, (side - most) // 2) for side in (height, across))
+    image = image[top : top + most, left : left + most]
+    picture = Image.fromarray((image.float().cpu() * 255).round().clamp(0, 255).byte().numpy())
+    scale = min(picture.width, picture.height) / width
+    # the division may be just too small for the square
+    across, height = (max(width, round(side // scale)) for side in picture.size)
+    picture = picture.resize((across, height), Image.Resampling.BOX)
+    left, top = (picture.width - width) // 2, (picture.height - width) // 2
+    picture = picture.crop((left, top, left + width, top + width))
+    picture = picture.resize((CLIP_SIZE, CLIP_SIZE), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(picture)).float() / 255
 
 
 def clip_pixels(images: Tensor) -> Tensor:
@@ -22,9 +63,7 @@ def clip_pixels(images: Tensor) -> Tensor:
 
     images: (b, h, w, 3), 0..1 -> (b, 3, 224, 224), float32; values may lie a little outside the range of CLIP's own.
     """
-    pixels = resize(images.movedim(-1, 1).float(), CLIP_SIZE, CLIP_SIZE)
-    mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (_MEAN, _DEVIATION))
-    return (pixels - mean) / deviation
+    return _normalised(resize(images.movedim(-1, 1).float(), CLIP_SIZE, CLIP_SIZE))
 
 
 def grey_image(size: int = CLIP_SIZE) -> Tensor:
