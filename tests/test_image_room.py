@@ -65,6 +65,24 @@ def test_cropping_keeps_the_middle_and_padding_keeps_all() -> None:
     assert padded[0, :20].abs().max() == padded[0, 40:].abs().max() == 0
 
 
+@pytest.mark.parametrize(("height", "width"), [(20_000, 1), (1, 20_000), (3, 16_384)])
+def test_a_line_of_pixels_is_cut_without_being_scaled_as_a_whole(height: int, width: int) -> None:
+    line = torch.linspace(0, 1, max(height, width)).view(1, *((-1, 1) if height > width else (1, -1)), 1)
+    fitted = fit(line.expand(1, height, width, 3), 512, 320)
+    assert (fitted - 0.5).abs().max() < 1e-3, "the middle"
+
+
+@pytest.mark.parametrize(("height", "width"), [(60, 601), (700, 64), (65, 1000)])
+def test_a_long_picture_is_cut_as_if_it_had_been_scaled_as_a_whole(height: int, width: int) -> None:
+    images = picture(height, width)
+    scale = max(64 / width, 40 / height)
+    whole = torch.nn.functional.interpolate(
+        images.movedim(-1, 1), size=(round(height * scale), round(width * scale)), mode="bilinear", antialias=True
+    ).movedim(1, -1)
+    top, left = (whole.shape[1] - 40) // 2, (whole.shape[2] - 64) // 2
+    assert (fit(images, 64, 40) - whole[:, top : top + 40, left : left + 64]).abs().max() < 0.02
+
+
 def test_scaling_is_pillows_to_less_than_one_step_of_eight_bits() -> None:
     from PIL import Image
 

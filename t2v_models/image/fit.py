@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import math
+from collections.abc import Callable
 
 from torch import Tensor
 from torch.nn import functional as F
@@ -13,6 +15,9 @@ log = logging.getLogger(__name__)
 
 FITS = ("crop", "pad", "stretch")
 """How a picture fills a clip of another shape: its edges are cut off, black bars are added, or it is distorted."""
+
+MOST_SCALED = 4
+"""Of a picture whose edges are cut off, at most so many times the clip's width and height are scaled first."""
 
 
 def fit(images: Tensor, width: int, height: int, how: str = "crop") -> Tensor:
@@ -31,59 +36,68 @@ def fit(images: Tensor, width: int, height: int, how: str = "crop") -> Tensor:
     Raises:
         T2VError: for another way to fit.
     """
-    if how not in FITS:
+    if how not in _WAYS:
         raise T2VError(f"The way to fit a picture is {how!r}: choose one of {', '.join(FITS)}.")
-    old_height, old_width = images.shape[1:3]
     images = images.float()
+    _, old_height, old_width, _ = images.shape
     if (old_height, old_width) == (height, width):
         return images
-    across, down = width / old_width, height / old_height
-    if how == "stretch":
-        _log_stretch(old_width, old_height, width, height)
-        return _scaled(images, width, height)
-    scale = max(across, down) if how == "crop" else min(across, down)
-    # one side has the clip's length exactly; the other is rounded
-    new_width = width if scale == across else max(round(old_width * scale), 1)
-    new_height = height if scale == down else max(round(old_height * scale), 1)
-    images = _scaled(images, new_width, new_height)
-    if how == "crop":
-        _log_crop(old_width, old_height, width, height, new_width, new_height)
-        left, top = (new_width - width) // 2, (new_height - height) // 2
-        return images[:, top : top + height, left : left + width].contiguous()
-    _log_pad(old_width, old_height, width, height, new_width, new_height)
+    fitted, cost = _WAYS[how](images, width, height)
+    if cost:
+        log.info("The picture of %dx%d is %s.", old_width, old_height, cost)
+    return fitted
+
+
+def _crop(images: Tensor, width: int, height: int) -> tuple[Tensor, str]:
+    """Fill the size, and cut off what sticks out. Returns the pictures, and what that costs; "" for nothing."""
+    _, old_height, old_width, _ = images.shape
+    scale = max(width / old_width, height / old_height)
+    # a line of pixels, scaled as a whole to the clip's width, would not fit the memory
+    across, down = (math.ceil(MOST_SCALED * side / scale) for side in (width, height))
+    images = _middle(images, across + (old_width - across) % 2, down + (old_height - down) % 2)
+    new_width = max(round(images.shape[2] * scale), width)
+    new_height = max(round(images.shape[1] * scale), height)
+    fitted = _middle(_scaled(images, new_width, new_height), width, height)
+    if (new_width, new_height) == (width, height):
+        return fitted, ""
+    lost, side = max((1 - width / (old_width * scale), "width"), (1 - height / (old_height * scale), "height"))
+    return fitted, f"cut to {width}x{height}: {100 * lost:.0f} % of its {side} is lost"
+
+
+def _pad(images: Tensor, width: int, height: int) -> tuple[Tensor, str]:
+    """Scale the whole picture into the size, and fill the rest with black."""
+    _, old_height, old_width, _ = images.shape
+    scale = min(width / old_width, height / old_height)
+    new_width, new_height = (
+        min(max(round(old * scale), 1), most) for old, most in ((old_width, width), (old_height, height))
+    )
     left, top = (width - new_width) // 2, (height - new_height) // 2
-    return F.pad(images, (0, 0, left, width - new_width - left, top, height - new_height - top))
+    fitted = _scaled(images, new_width, new_height)
+    fitted = F.pad(fitted, (0, 0, left, width - new_width - left, top, height - new_height - top))
+    bars = 1 - new_width * new_height / (width * height)
+    cost = f"padded to {width}x{height}: {100 * bars:.0f} % of each frame is black bars"
+    return fitted, cost if bars else ""
+
+
+def _stretch(images: Tensor, width: int, height: int) -> tuple[Tensor, str]:
+    """Scale width and height as if they had nothing to do with each other."""
+    _, old_height, old_width, _ = images.shape
+    ratio = (width * old_height) / (height * old_width)
+    way = "wider" if ratio > 1 else "taller"
+    cost = f"stretched to {width}x{height}: it becomes {100 * (max(ratio, 1 / ratio) - 1):.0f} % {way}"
+    return _scaled(images, width, height), cost if ratio != 1 else ""
+
+
+_WAYS: dict[str, Callable[[Tensor, int, int], tuple[Tensor, str]]] = {"crop": _crop, "pad": _pad, "stretch": _stretch}
+
+
+def _middle(images: Tensor, width: int, height: int) -> Tensor:
+    """The middle of pictures (b, h, w, 3), at most of this size."""
+    left, top = max(images.shape[2] - width, 0) // 2, max(images.shape[1] - height, 0) // 2
+    return images[:, top : top + height, left : left + width].contiguous()
 
 
 def _scaled(images: Tensor, width: int, height: int) -> Tensor:
     """Scale by a triangle filter, as Pillow's and torchvision's bilinear resize does. (b, h, w, 3) -> (b, *size, 3)."""
     pixels = F.interpolate(images.movedim(-1, 1), size=(height, width), mode="bilinear", antialias=True)
     return pixels.movedim(1, -1).contiguous()
-
-
-def _log_crop(old_width: int, old_height: int, width: int, height: int, new_width: int, new_height: int) -> None:
-    lost, side = max((1 - width / new_width, "width"), (1 - height / new_height, "height"))
-    if lost > 0:
-        log.info(
-            "The picture of %dx%d is cut to %dx%d: %.0f %% of its %s is lost.",
-            old_width, old_height, width, height, 100 * lost, side,
-        )  # fmt: skip
-
-
-def _log_pad(old_width: int, old_height: int, width: int, height: int, new_width: int, new_height: int) -> None:
-    bars = 1 - new_width * new_height / (width * height)
-    if bars > 0:
-        log.info(
-            "The picture of %dx%d is padded to %dx%d: %.0f %% of each frame is black bars.",
-            old_width, old_height, width, height, 100 * bars,
-        )  # fmt: skip
-
-
-def _log_stretch(old_width: int, old_height: int, width: int, height: int) -> None:
-    ratio = (width / height) / (old_width / old_height)
-    if ratio != 1:
-        log.info(
-            "The picture of %dx%d is stretched to %dx%d: it becomes %.0f %% %s.",
-            old_width, old_height, width, height,
-            100 * (max(ratio, 1 / ratio) - 1), "wider" if ratio > 1 else "taller",
-        )  # fmt: skip
