@@ -73,6 +73,15 @@ class ClipModel(ModelFacts, Protocol):
         """How the model was trained."""
 
 
+_OF_DIFFUSERS = {
+    "num_inference_steps": "steps",
+    "num_frames": "frames",
+    "generator": "seed",
+    "num_videos_per_prompt": "a list of prompts",
+}
+"""Arguments of diffusers' pipelines, and what they are called here."""
+
+
 @dataclass(frozen=True)
 class Request:
     """What clips and films are asked for alike, with nothing left open."""
@@ -101,12 +110,17 @@ class Request:
         steps: int | None = None,
         guidance_scale: float | None = None,
         seed: int = 0,
+        **unknown: object,
     ) -> Request:
         """Check the values, and put the model's defaults for None.
 
         Raises:
-            T2VError: for values that no video can be made with.
+            T2VError: for values that no video can be made with, and for arguments that do not exist.
         """
+        for name in unknown:
+            ours = _OF_DIFFUSERS.get(name)
+            remedy = f"give {ours}" if ours else "see the list in the documentation of this call"
+            raise T2VError(f"There is no argument {name[:60]!r}: {remedy}.")
         own = model.defaults
         return cls(
             shape=checked_shape(model, videos, frames, width, height),

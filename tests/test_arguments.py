@@ -1,6 +1,7 @@
 """Arguments of clips and films: what people pass to other libraries is converted, or refused by name in one sentence."""
 
 from fractions import Fraction
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -251,3 +252,13 @@ def test_folder_that_no_film_can_be_kept_in_is_refused_in_a_sentence(folder, pip
 def test_device_or_type_of_weights_that_does_not_exist_is_a_sentence(options):
     with pytest.raises(T2VError, match=r"device .* is not known|dtype is .*torch\.float32"):
         load_pipeline("built-in", **options)
+
+
+@pytest.mark.parametrize(
+    ("name", "ours"),
+    [("num_inference_steps", "steps"), ("num_frames", "frames"), ("generator", "seed"), ("hieght", "list")],
+)
+def test_an_argument_that_does_not_exist_is_a_sentence_with_its_name_here(name, ours):
+    for make in (load_pipeline("built-in"), partial(Film, load_pipeline("built-in"))):
+        with pytest.raises(T2VError, match=rf"{name}.*{ours}"):
+            make("a red circle", **{name: 2})

@@ -98,6 +98,19 @@ def test_a_lora_that_holds_no_numbers_is_named_when_it_is_read(
         apply_loras(load_unet(folder), [(tmp_path / "diverged.pt", 1.0)])
 
 
+def test_a_lora_whose_sum_is_beyond_float16_is_named_and_fits_float32(tmp_path: Path, reference) -> None:
+    unet, folder = reference
+    name, layer = next(iter(walk(unet, "TransformerTemporalModel", ("attn1",))))
+    root = "lora_unet_" + name.removesuffix(".weight").replace(".", "_")
+    halves = torch.full((layer.out_features, 4), 300.0), torch.full((4, layer.in_features), 300.0)
+    torch.save(
+        dict(zip((f"{root}.lora_up.weight", f"{root}.lora_down.weight"), halves, strict=True)), tmp_path / "loud.pt"
+    )
+    with pytest.raises(T2VError, match=r"loud\.pt.*float16"):
+        apply_loras(load_unet(folder, dtype=torch.float16), [(tmp_path / "loud.pt", 1.0)])
+    assert apply_loras(load_unet(folder, dtype=torch.float32), [(tmp_path / "loud.pt", 1.0)])[0].applied == 1
+
+
 def test_halves_whose_product_no_memory_holds_are_refused_before_they_are_multiplied(tmp_path: Path, reference) -> None:
     unet, folder = reference
     name, _ = next(iter(walk(unet, "TransformerTemporalModel", ("attn1",))))

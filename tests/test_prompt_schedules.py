@@ -19,6 +19,9 @@ CAT_AND_DOG = [
     "0: a cat\n16: a dog",
     "0 : a cat\n\n16：a dog\n",
     "16: a dog / 0: a cat",
+    '0: "a cat",\n16: "a dog",',
+    "0: 'a cat'\r16: 'a dog'\r",
+    "\ufeff0: a cat\u202816: a dog",
 ]
 
 
@@ -139,3 +142,52 @@ def test_schedule_that_cannot_be_read_is_refused_with_a_form_that_can(text):
 )
 def test_prompt_with_quotes_braces_or_a_colon_is_no_schedule(text):
     assert [scene.text for scene in parse_story(text, 32, 8).scenes] == [text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "0: a cat, 16: a dog",
+        "0: a cat | 16: a dog",
+        "0:8 a cat\n8:16 a dog",
+        "00:00 a cat / 00:02 a dog",
+        "Frame 0: a cat\nFrame 16: a dog",
+        "[0] a cat\n[16] a dog",
+        "#0 a cat\n#16 a dog",
+        "0 = a cat\n16 = a dog",
+        "0-16 a cat\n16-32 a dog",
+        "0.0 a cat\n0.5 a dog",
+        "prompt_map:\n0: a cat\n16: a dog",
+        '[{"frame": 0, "prompt": "a cat"}]',
+        '/* travel */ "0": "a cat", "16": "a dog"',
+        "[a cat:a dog:0.5]",
+        "a [cat:dog:12] in the [snow]",
+        "a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7",
+        "0: a cat\nSteps: 20, Sampler: Euler a, CFG scale: 7",
+    ],
+)
+def test_schedule_of_another_form_is_refused_and_not_taken_for_prompts(text):
+    with pytest.raises(T2VError) as refusal:
+        parse_story(text, 32, 8)
+    assert len(str(refusal.value)) < 500
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "2 cats\n3 dogs",
+        "1. a cat\n2. a dog",
+        "a [cat|dog] in [snow]",
+        "0 people on a square",
+        "a sign: [x:y]",
+    ],
+)
+def test_prompts_with_numbers_and_brackets_are_prompts(text):
+    assert [scene.text for scene in parse_story(text, 32, 8).scenes] == text.split("\n")
+
+
+def test_a_negative_prompt_pasted_with_its_label_is_what_not_to_show():
+    for text in ("a cat\nNegative prompt: blurry", "0: a cat\nNegative prompt: blurry"):
+        story = parse_story(text, 32, 8)
+        assert [scene.text for scene in story.scenes] == ["a cat"]
+        assert [scene.text for scene in story.negatives] == ["blurry"]

@@ -15,7 +15,14 @@ from t2v_models.checkpoints.wrappers import without_wrappers
 from .support.checkpoints import SMALL, all_in_one, in_layout, same, text_weights, unet_weights, vae_weights
 from .test_lora import TARGETS, diffusers_new, kohya, pairs
 
-INSIDE = ("_orig_mod.", "_checkpoint_wrapped_module.", "_fsdp_wrapped_module.", "_forward_module.", "module.")
+INSIDE = (
+    "_orig_mod.",
+    "_checkpoint_wrapped_module.",
+    "_fsdp_wrapped_module.",
+    "_forward_module.",
+    "module.",
+    "base_layer.",
+)
 
 
 def at_start(name: str, wrapper: str) -> str:
@@ -70,7 +77,7 @@ def test_a_lora_with_wrapped_names_is_read(tmp_path: Path, wrapper: str, place: 
     assert lora.unknown == ()
 
 
-@pytest.mark.parametrize("entry", ["state_dict", "model", "lora", "network"])
+@pytest.mark.parametrize("entry", ["state_dict", "model", "lora", "network", "unet_lora", "lora_weights"])
 def test_a_lora_inside_a_dictionary_is_read(tmp_path: Path, entry: str) -> None:
     torch.save({"epoch": 3, entry: kohya(pairs(), "diffusers")}, tmp_path / "lora.ckpt")
     assert set(read_lora(tmp_path / "lora.ckpt", SMALL).unet) == set(TARGETS)
@@ -84,6 +91,13 @@ def test_a_lora_whose_dots_and_wrappers_became_underscores_is_read(tmp_path: Pat
     lora = read_lora(tmp_path / "lora.safetensors", SMALL)
     assert set(lora.unet) == set(TARGETS)
     assert lora.unknown == ()
+
+
+def test_a_lora_of_lycoris_by_itself_is_read(tmp_path: Path) -> None:
+    plain = kohya(pairs(), "diffusers")
+    tensors = {name.replace("lora_unet_", "lycoris_"): tensor for name, tensor in plain.items()}
+    save_file(tensors, tmp_path / "lora.safetensors")
+    assert set(read_lora(tmp_path / "lora.safetensors", SMALL).unet) == set(TARGETS)
 
 
 def test_of_a_lora_and_its_average_the_lora_is_read(tmp_path: Path) -> None:

@@ -127,7 +127,12 @@ def _merged(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) ->
         change = pair.delta(weight.shape) * strength
     except (ValueError, RuntimeError) as error:
         raise T2VError(f"{what} does not fit this model: {error}. It was made for another one.") from error
-    return (weight.float() + change.to(weight.device)).to(weight.dtype)
+    merged = (weight.float() + change.to(weight.device)).to(weight.dtype)
+    if merged.dtype == torch.float16 and bool(merged.isinf().any()) and bool(weight.isfinite().all()):
+        raise T2VError(
+            f"{what} becomes larger than float16 holds: lower the LoRA's strength, or load the model in float32."
+        )
+    return merged
 
 
 def _no_key(lora: Lora) -> str:

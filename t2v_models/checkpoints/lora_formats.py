@@ -35,7 +35,7 @@ _ENDINGS = (
     (re.compile(r"\.lora_B$"), "up", "stable_lora"),
 )
 _OTHERS = {"hada_w": "LoHa", "lokr_w": "LoKr", "dora_scale": "DoRA", "lora_magnitude": "DoRA", "oft_": "OFT"}
-_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "lora_unet_")
+_PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "lora_unet_", "lycoris_")
 _TEXT_PREFIXES = ("base_model.model.", "text_encoder.", "lora_te_", "lora_te1_", "cond_stage_model.")
 
 

@@ -8,8 +8,15 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-_MODULES = ("_orig_mod", "_checkpoint_wrapped_module", "_fsdp_wrapped_module", "_forward_module", "module")
-"""Modules that torch.compile, checkpointing, FSDP, Lightning and DDP put around others, anywhere in a network."""
+_MODULES = (
+    "_orig_mod",
+    "_checkpoint_wrapped_module",
+    "_fsdp_wrapped_module",
+    "_forward_module",
+    "module",
+    "base_layer",
+)
+"""Modules that torch.compile, checkpointing, FSDP, Lightning, DDP and peft put around others, anywhere in a network."""
 
 _ENTRIES = (
     "state_dict",
@@ -22,6 +29,8 @@ _ENTRIES = (
     "network",
     "params",
     "lora",
+    "lora_weights",
+    "unet_lora",
 )
 """Dictionaries, and networks, around the network that a file is for."""
 

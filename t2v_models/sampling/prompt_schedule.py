@@ -28,9 +28,9 @@ from itertools import pairwise
 
 from ..errors import T2VError
 from ..texts import checked_text
+from .foreign_stories import FORMS, check_frame_lines
 from .scenes import Scene
 
-_FORMS = 'write frames and texts, such as "0": "a cat", "16": "a dog", or scenes, such as 0-2s: a cat / 2s-4s: a dog'
 _QUOTE, _TEXT = "[\"'\u201c\u201d\u201e\u2018\u2019]", "[^\"'\u201c\u201d\u201e\u2018\u2019\n]"
 _QUOTED_FRAME = re.compile(
     rf"\{{\s*(?:{_QUOTE}{_TEXT}{{1,60}}{_QUOTE}|\d{{1,20}})\s*[:\uff1a=]"  # in braces, whatever stands for a frame
@@ -74,7 +74,7 @@ def json_keys(text: str) -> list[Key]:
         )
     except (ValueError, RecursionError) as error:
         why = "nested too deep" if isinstance(error, RecursionError) else str(error)[:100]
-        raise T2VError(f"The story looks like a prompt schedule and is no JSON ({why}): {_FORMS}.") from error
+        raise T2VError(f"The story looks like a prompt schedule and is no JSON ({why}): {FORMS}.") from error
     return [_key(frame.strip(), value) for frame, value in pairs]
 
 
@@ -88,11 +88,12 @@ def line_keys(lines: Sequence[str]) -> list[Key]:
     numbers = [i for i, match in enumerate(matches) if match]
     first, last = numbers[0], numbers[-1]
     if len(numbers) != last - first + 1:
-        raise T2VError(f"The story has frame numbers before some lines and none before lines between them: {_FORMS}.")
+        raise T2VError(f"The story has frame numbers before some lines and none before lines between them: {FORMS}.")
     head, tail = lines[:first], lines[last + 1 :]
-    frames = [(match[1], match[2]) for match in matches if match]
+    frames = [(match[1], _unquoted(match[2])) for match in matches if match]
+    check_frame_lines([*head, *tail], [match[2] for match in matches if match])
     if (head or tail) and not any(int(frame) == 0 for frame, _ in frames):
-        raise T2VError(f"The story has lines with a frame number and lines without, and none for frame 0: {_FORMS}.")
+        raise T2VError(f"The story has lines with a frame number and lines without, and none for frame 0: {FORMS}.")
     return [_key(frame, _joined([*head, text, *tail])) for frame, text in frames]
 
 
@@ -124,15 +125,22 @@ def cross_fades(keys: Sequence[Key], frames: int) -> tuple[tuple[Scene, ...], tu
 def _key(frame: str, value: object) -> Key:
     """The key of a frame's number and text, both as they were written."""
     if not re.fullmatch(r"\d{1,20}", frame):
-        raise T2VError(f"The schedule has a text for frame {frame[:60]!r}, which is no whole number: {_FORMS}.")
+        raise T2VError(f"The schedule has a text for frame {frame[:60]!r}, which is no whole number: {FORMS}.")
     if not isinstance(value, str):
-        raise T2VError(f"The schedule has no text for frame {frame}: {_FORMS}.")
+        raise T2VError(f"The schedule has no text for frame {frame}: {FORMS}.")
     if "`" in value:
         raise T2VError(
             f"The text of frame {frame} has an expression between backticks, which is not computed: write its values."
         )
     text, _, negative = checked_text(value, f"The text of frame {frame}").partition("--neg")
     return Key(int(frame), " ".join(text.split()), " ".join(negative.split()))
+
+
+def _unquoted(text: str) -> str:
+    """A text without a pair of quotes around all of it, and without the comma behind them."""
+    bare = text.strip(" ,")
+    quoted = len(bare) > 1 and bare[0] == bare[-1] and bare[0] in "\"'" and bare[0] not in bare[1:-1]
+    return bare[1:-1] if quoted else text
 
 
 def _joined(parts: Sequence[str]) -> str:

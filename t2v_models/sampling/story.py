@@ -25,6 +25,7 @@ from dataclasses import replace
 from ..errors import T2VError
 from ..numbers import MOST_DIGITS, exact_number
 from ..texts import MOST_STORY, checked_text
+from .foreign_stories import check_foreign, plain_lines
 from .prompt_schedule import Key, begins_with_quoted_frame, cross_fades, is_frame_line, json_keys, line_keys
 from .scenes import Scene, Story, envelopes
 
@@ -39,7 +40,7 @@ _NUMBER = r"\d+(?:\.\d+)?"
 _DASH = "[-\u2013\u2014\u2212\u2011]"
 _TIME = re.compile(rf"({_NUMBER}) ?(s|f|%|)", re.IGNORECASE)
 _SPAN = re.compile(rf"({_NUMBER}) ?(s|f|%|) ?{_DASH} ?({_NUMBER}) ?(s|f|%|)", re.IGNORECASE)
-_OPTION = re.compile(rf"fade {_NUMBER} ?(?:s|f|%|)|weight {_NUMBER}|negative", re.IGNORECASE)
+_OPTION = re.compile(rf"fade {_NUMBER} ?(?:s|f|%|)|weight {_NUMBER}|negative(?: prompt)?", re.IGNORECASE)
 _NEARLY = re.compile(
     rf"-?{_NUMBER} ?(?:(?:s|sec|seconds?|f|frames?|%)$|(?:s|f|%)? ?(?:{_DASH}|,|to\b|$))", re.IGNORECASE
 )
@@ -60,7 +61,7 @@ def parse_story(text: str, frames: int, fps: float) -> Story:
         T2VError: naming the line, where times contradict each other, pass the end or leave frames without a text; where there
             are more scenes than frames, or than `MOST_SCENES`; where the frame rate is no positive number.
     """
-    checked_text(text, "The story", MOST_STORY)
+    text = plain_lines(checked_text(text, "The story", MOST_STORY))
     if not 0 < fps < math.inf:
         raise T2VError(f"The frame rate of the story is {fps}: a positive number is wanted, such as 8.")
     keys, lines = _schedule(text)
@@ -98,7 +99,10 @@ def _schedule(text: str) -> tuple[list[Key], list[str]]:
         return json_keys("\n".join(lines[:count])), lines[count:]
     lines = [line.strip() for line in re.split(r"\n| / ", text) if line.strip()]
     others = [line for line in lines if not _is_negative(line)]
-    if not any(map(is_frame_line, others)) or any(map(_head, others)):  # with spans, it is a story of ours
+    if any(map(_head, others)):  # with spans, it is a story of ours
+        return [], lines
+    if not any(map(is_frame_line, others)):
+        check_foreign(text, others)
         return [], lines
     return line_keys(others), [line for line in lines if _is_negative(line)]
 
@@ -106,7 +110,7 @@ def _schedule(text: str) -> tuple[list[Key], list[str]]:
 def _is_negative(line: str) -> bool:
     """Whether a line says what not to show."""
     head = _head(line)
-    return head is not None and "negative" in head[0]
+    return head is not None and any(part.startswith("negative") for part in head[0])
 
 
 def _check_count(count: int, frames: int) -> None:
@@ -149,7 +153,7 @@ def _line(line: str, number: int, frames: int, fps: float) -> tuple[Scene, bool]
                 raise T2VError(
                     f"Line {number} of the story has weight {scene.weight:g}: 0 to {MOST_WEIGHT} is possible."
                 )
-        elif part == "negative":
+        elif part.startswith("negative"):
             negative = True
     return scene, negative
 
