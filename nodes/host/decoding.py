@@ -13,12 +13,24 @@ from .models import chunked_vae
 from .models.reference_vae import PICTURES, ReferenceVAE
 from .models.vae import VideoVAE
 
+LOOP = "t2v_loop"
+"""Where a LATENT's dictionary says that the last frame repeats the first, and is left out of the video."""
+
 
 def decode(vae: Any, latent: dict[str, Any]) -> Tensor:
     """Decode a LATENT, whose samples are (b, c, t, h, w) or (n, c, h, w), to ((b t), H, W, 3), float, 0..1."""
+    latent = without_repeated(latent)
     if isinstance(vae, ReferenceVAE):
         return vae.decode(latent["samples"], pictures=latent.get(PICTURES))
     return chunked_vae.decode(checked_vae(vae), latent["samples"])
+
+
+def without_repeated(latent: dict[str, Any]) -> dict[str, Any]:
+    """Return a LATENT of clips without their last frame where it repeats the first; any other as it is."""
+    samples = latent["samples"]
+    if not latent.get(LOOP) or samples.ndim != 5 or samples.shape[2] < 2:
+        return latent
+    return {**latent, "samples": samples[:, :, :-1], LOOP: False}
 
 
 def encode(vae: Any, images: Tensor, width: int = 0, height: int = 0) -> Tensor:

@@ -36,7 +36,7 @@ from ...t2v_models.video import (
     still_png,
     to_audio,
 )
-from .decoding import checked_vae, decode
+from .decoding import checked_vae, decode, without_repeated
 from .load_video import as_audio, check_fits, load
 from .models import chunked_vae
 from .models.reference_vae import ReferenceVAE
@@ -97,6 +97,7 @@ def clips(images: Tensor | None, latent: dict | None, vae: Any) -> list[tuple[in
         if images.ndim != 4 or images.shape[-1] not in (3, 4) or not len(images):
             raise T2VError(f"The images have shape {tuple(images.shape)}: (frames, height, width, 3) is wanted.")
         return [(len(images), images[..., :3])]
+    latent = without_repeated(latent)
     samples = latent["samples"]
     if vae is None:
         raise T2VError("A latent needs its vae to be saved: wire the VAE of T2VModelLoader.")

@@ -136,10 +136,11 @@ def newer_window(frames):
     return {"total_frames": frames} if "total_frames" in taken else {}
 
 
-def vision_of_width(host, width):
-    """A CLIP_VISION of random weights and another width."""
+def vision_of_width(host, width, projection=16):
+    """The recorded CLIP_VISION cut to other widths of its tokens and of its embedding."""
     image_encoder = host.module("t2v_models.checkpoints.image_encoder")
     own = load(host)[3].get_sd()
-    thin = {name: weight[tuple(slice(width if n == 80 else n) for n in weight.shape)] for name, weight in own.items()}
+    widths = {80: width, 16: projection}
+    thin = {name: weight[tuple(slice(widths.get(n, n)) for n in weight.shape)] for name, weight in own.items()}
     assert image_encoder.config_of(host.module("t2v_models.checkpoints.tensors").as_lazy(thin))["hidden_size"] == width
     return host.module("nodes.host.models.clip_vision").load_clip_vision(thin)

@@ -59,6 +59,21 @@ def encode(clip_vision: Any, images: Tensor) -> Tensor:
     return _run(clip_vision, clip_pixels(images))[0]
 
 
+def embedding(clip_vision: Any, pixels: Tensor, width: int, title: str) -> Tensor:
+    """CLIP's projected embedding of normalised pixels, (b, 3, 224, 224) -> (b, width).
+
+    Raises:
+        T2VError: for an encoder of another kind, and where its embedding has another width than this model, `title`, takes.
+    """
+    found = _run(checked(clip_vision, None, title), pixels)[1]
+    if found.shape[-1] != width:
+        raise T2VError(
+            f"This CLIP_VISION makes an embedding {found.shape[-1]} wide, and {title} takes one of {width}: choose {WANTED} in "
+            "Load CLIP Vision."
+        )
+    return found
+
+
 def _run(clip_vision: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     """The tokens and the projected embedding of normalised pixels, (b, 3, 224, 224), where nodes keep their values."""
     comfy.model_management.load_models_gpu([clip_vision.patcher])
@@ -69,12 +84,12 @@ def _run(clip_vision: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
     return tokens.to(kept, torch.float32), embedding.to(kept, torch.float32)
 
 
-def checked(clip_vision: Any, width: int, title: str) -> Any:
+def checked(clip_vision: Any, width: int | None, title: str) -> Any:
     """Return a CLIP_VISION whose tokens fit a model.
 
     Args:
         clip_vision: the host's.
-        width: of the tokens that the model takes.
+        width: of the tokens that the model takes; None for any.
         title: names the model in the sentence.
 
     Raises:
@@ -86,11 +101,10 @@ def checked(clip_vision: Any, width: int, title: str) -> Any:
             "CLIP Vision where the file has none."
         )
     shape = _tokens(clip_vision)
-    if shape != (_count(), width):
+    if shape is None or shape[0] != _count() or shape[1] != (width or shape[1]):
         found = "is of another kind" if shape is None else f"makes {shape[0]} tokens, {shape[1]} wide"
-        raise T2VError(
-            f"This CLIP_VISION {found}, and {title} takes {_count()}, {width} wide: choose {WANTED} in Load CLIP Vision."
-        )
+        wanted = f"{_count()}, {width} wide" if width else f"{_count()}"
+        raise T2VError(f"This CLIP_VISION {found}, and {title} takes {wanted}: choose {WANTED} in Load CLIP Vision.")
     return clip_vision
 
 

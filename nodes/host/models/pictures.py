@@ -21,16 +21,18 @@ TOKENS = "t2v_image_tokens"
 """Where a CONDITIONING's dictionary has the image tokens, (b, q, d)."""
 
 STRENGTH = "t2v_image_strength"
-"""Where it has the factor on the attention to them."""
+"""Where it has the factor on the attention to them, and on the latents."""
 
 LATENTS = "concat_latent_image"
 """Where it has the image latents of every frame, (b, c, t, h, w), as a VAE gives them. Core has the same name."""
 
-
 BESIDE = "t2v_image_latents"
 """The UNet's argument for image latents; image tokens and strength have the names above."""
 
-CONDS = (TOKENS, STRENGTH, BESIDE)
+FIRST = "t2v_image_first"
+"""The UNet's argument for the first frame's image latents, (b, c, h, w), of which I2VGen-XL makes tokens."""
+
+CONDS = (TOKENS, STRENGTH, BESIDE, FIRST)
 """The entries that `conds` gives, by the names of the UNet's arguments."""
 
 
@@ -77,13 +79,16 @@ def conds(inner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
     noise, device = kwargs["noise"], kwargs["device"]
     frames, *size = (noise.shape[0], *noise.shape[2:]) if noise.ndim == 4 else noise.shape[2:]
     out: dict[str, Any] = {}
-    if kwargs.get(TOKENS) is not None and kwargs[STRENGTH] > 0:
+    strength = kwargs[STRENGTH]
+    if kwargs.get(TOKENS) is not None and strength > 0:
         out[TOKENS] = comfy.conds.CONDRegular(kwargs[TOKENS].to(device))
-        out[STRENGTH] = comfy.conds.CONDConstant(kwargs[STRENGTH])
+        out[STRENGTH] = comfy.conds.CONDConstant(strength)
     if family.image_latents:
         latents = inner.process_latent_in(kwargs[LATENTS]).to(device)
         _check_size(latents, frames, size)
-        out[BESIDE] = FrameLatents(latents)
+        out[BESIDE] = FrameLatents(latents * strength)
+        if family.image_tokens == "i2vgen":
+            out[FIRST] = comfy.conds.CONDRegular(latents[:, :, 0])
     return out
 
 
@@ -109,14 +114,16 @@ def window_frames(window: Any) -> list[int]:
     return ([] if anchor is None or anchor < 0 else [anchor]) + list(window.index_list)
 
 
-def tokens(conds: dict[str, Any], frames: int) -> Tensor | None:
-    """Return the image tokens among the UNet's arguments, for one call over so many frames; None where there are none.
+def tokens(unet: Any, conds: dict[str, Any], frames: int) -> Tensor | None:
+    """Return the image tokens among a UNet's arguments, for one call over so many frames; None where there are none.
 
     Where the call has as many frames as there are sets of tokens, each place in it has its set, in every context window
     anew; else every frame has all tokens.
     """
     given = conds.get(TOKENS)
-    return None if given is None else per_frame(given, frames)
+    if given is None or unet.image_branches is None:
+        return None if given is None else per_frame(given, frames)
+    return unet.image_branches.tokens(conds[FIRST].to(given), given[:, 0])
 
 
 def with_latents(x: Tensor, conds: dict[str, Any], window: Any) -> Tensor:

@@ -89,7 +89,7 @@ class HostUNet3D(UNet3D):
         if "t2v_texts" in conds:
             story = (conds["t2v_texts"].to(x), conds["t2v_blend"].to(x), conds["t2v_story_shape"])
             context = stories.context(*story, x.shape[2], window)
-        image = pictures.tokens(conds, x.shape[2])
+        image = pictures.tokens(self, conds, x.shape[2])
         if image is not None:
             options = {**options, "image_strength": conds[pictures.STRENGTH]}
         x = pictures.with_latents(x, conds, window)

@@ -440,3 +440,86 @@ def check_motion_is_the_models_condition(host):
     plain = small.sample(host, small.animate(host))
     assert torch.equal(small.sample(host, small.animate(host, motion=24.0)), plain)
     assert differ(small.sample(host, small.animate(host, motion=15.0)), plain) > 1e-4
+
+
+def i2vgen(host):
+    """A small I2VGen-XL of seeded weights with the recorded image encoder: the library's UNet and image model, and a MODEL."""
+    from types import SimpleNamespace
+
+    unets, image = host.module("t2v_models.unet"), host.module("t2v_models.image.conditioning")
+    family = host.module("t2v_models.families").FAMILIES["i2vgen-xl"]
+    config = unets.UNetConfig(
+        in_channels=8, channels=(32, 64), num_res_blocks=1, attention_levels=(True, False), head_dim=16, context_dim=16,
+        init_heads=2, fps_embedding=True, image_branches=True,
+    )  # fmt: skip
+    unet = small.references().seeding.fill(unets.UNet3D(config))
+    info = SimpleNamespace(family=family, defaults=family.defaults)
+    make = host.module("nodes.host.models.model").load_model
+    model = make(dict(unet.state_dict()), config, info, family.scheduler_config())
+    weights = small.recording("dynamicrafter-512").state_dict()
+    checkpoint = host.module("t2v_models.checkpoints").open_checkpoint(weights, family="dynamicrafter-512")
+    encoder = host.module("t2v_models.image.encoder").make_encoder(checkpoint.image_encoder())
+    return unet, image.ImageModel(family, encoder, branches=unet.image_branches), model
+
+
+def check_i2vgen_is_given_of_a_picture_what_the_library_gives(host):
+    """Every call of the UNet equals the library's own for the same latents, texts and picture."""
+    unet, image_model, model = i2vgen(host)
+    normal, picture, vae = small.references().seeding.normal, small.picture("first", 80, 120), small.load(host)[2]
+    conds = {name: [[normal(name, (1, 77, 16)), {}]] for name in ("positive", "negative")}
+    calls, worst = [], []
+    inner = type(model.model.diffusion_model)
+    forward = inner._forward
+
+    def watch(self, x, timesteps, context, *args, **kwargs):
+        out = forward(self, x, timesteps, context, *args, **kwargs)
+        calls.append((x, timesteps, context, out))
+        return out
+
+    fitted = host.module("t2v_models.image.fit").fit(picture, 64, 32)
+    encode = host.module("nodes.host.decoding").encode
+    for strength in (1.0, 0.5):
+        inputs = image_model.inputs(picture, fitted, None, 16, lambda each: 0.18215 * encode(vae, each)[:, :, 0])
+        tokens = torch.cat([inputs.unconditional, inputs.tokens])
+        inner._forward = watch
+        try:
+            prepared = small.animate(host, image=picture, model=model, image_strength=strength, **conds)
+            small.sample(host, prepared, 2, 9.0, sampler="ddim")
+        finally:
+            inner._forward = forward
+        for x, timesteps, context, out in calls:
+            x = torch.cat([x, (inputs.latents * strength).expand(len(x), -1, -1, -1, -1)], dim=1)
+            options = {"image_strength": strength}
+            worst.append(differ(unet(x, timesteps, context, fps=16, image_context=tokens, options=options), out))
+        calls.clear()
+    assert len(worst) == 4
+    assert max(worst) < 1e-5, worst
+    (windowed,) = host.run("T2VWindows", prepared[0], 8, 4, "pyramid", False)
+    assert small.sample(host, (windowed, *prepared[1:])).isfinite().all()
+    assert "image encoder" in host.refusal(lambda: small.animate(host, model=model, clip_vision=None, **conds))
+    wider = [[torch.zeros(1, 77, 16), {}]]
+    assert "embedding" in host.refusal(
+        lambda: small.animate(host, model=model, clip_vision=small.vision_of_width(host, 64, 8), positive=wider)
+    )
+    return max(worst)
+
+
+def check_a_loop_leaves_its_last_frame_out_and_toon_has_its_pictures(host):
+    from unittest import mock
+
+    vae = small.load(host)[2]
+    latent = small.animate(host, "dynamicrafter-512-loop")[3]
+    assert latent["samples"].shape[2] == 16
+    (images,) = host.run("T2VVAEDecodeFrames", latent, vae)
+    assert images.shape == (15, 32, 64, 3)
+    assert [count for count, _ in host.module("nodes.host.save_video").clips(None, latent, vae)] == [15]
+    assert len(host.run("T2VVAEDecodeFrames", small.animate(host)[3], vae)[0]) == 16
+    module = host.module("nodes.host.image_to_video")
+    with mock.patch.object(module, "ReferenceVAE", type(vae)):
+        last = small.picture("last", 50, 40)
+        pictures = small.animate(host, "dynamicrafter-512-interp", end_image=last)[3][module.PICTURES]
+        alone = small.animate(host, "dynamicrafter-512-interp")[3][module.PICTURES]
+    assert pictures.shape == alone.shape == (2, 32, 64, 3)
+    assert torch.equal(alone[0], alone[1])
+    assert torch.equal(pictures[0], alone[0])
+    assert differ(pictures[1], alone[1]) > 1e-2

@@ -396,3 +396,19 @@ def check_wrong_wiring_is_said_in_one_sentence(host):
         assert message.startswith("T2VError"), (name, message)
         assert "\n" not in message, (name, message)
     return said
+
+
+def check_models_of_pictures_in_parts_equal_whole_ones(host):
+    """Image encoder, projector and UNet, with a LoRA, where weights come to the device as they are used."""
+    import comfy.model_management as management
+    import image_models
+
+    def run(strength=1.0):
+        model, *others = image_models.animate(host, "dynamicrafter-256")
+        return image_models.sample(host, (with_lora(model, strength), *others))
+
+    full = run()
+    assert differ(full, run(0.0)) > 1e-3
+    for loaded in (partly(management), without_memory(management)):
+        with replaced(loaded):
+            assert differ(run(), full) < 1e-5
