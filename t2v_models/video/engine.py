@@ -60,6 +60,8 @@ class Input:
     """The one that opens it; None where ffmpeg finds out."""
     options: tuple[tuple[str, str], ...] = ()
     """Options of the demuxer."""
+    animated_webp: bool = False
+    """An animated WebP, of which only the newest ffmpeg has a demuxer."""
 
 
 @dataclass(frozen=True)

@@ -82,6 +82,15 @@ def sound(stderr: str, name: str) -> Sound | None:
     return None
 
 
+def sound_codec(stderr: str, track: int) -> str:
+    """Return the names of a sound track's codec, for a message; a tag of the file may forge them."""
+    tracks = re.findall(
+        r"^ *Stream #0:\d+.{0,40}?: Audio: ([\w.-]{1,40}).{0,40}?(?: \((\w{4}) / 0x|,|$)", stderr, re.MULTILINE
+    )
+    codec, tag = tracks[track] if track < len(tracks) else ("unknown codec", "")
+    return f"{codec}, {tag}" if tag else codec
+
+
 _FOLLOWS = (
     "Last message repeated", "Conversion failed", "Task finished", "Terminating thread", "Error opening input file",
     "Error opening output file", "Error parsing options", "Error while opening encoder", "Error while opening decoder",

@@ -128,6 +128,14 @@ def own_tags(tags: Mapping[str, str]) -> dict[str, str]:
     return {key: text for key, text in tags.items() if key not in _CONTAINERS_OWN}
 
 
+def limited_tags(path: Path, tags: Mapping[str, str]) -> dict[str, str]:
+    """Return the tags of the file at path with keys in small letters, as `parse_ffmetadata` does; {} where they are too long."""
+    if sum(len(key) + len(text) for key, text in tags.items()) > MOST_TEXT:
+        too_many_texts(path)
+        return {}
+    return own_tags({key.lower(): text for key, text in itertools.islice(tags.items(), _MOST_PARTS)})
+
+
 def _logical_lines(data: bytes) -> Iterator[bytes]:
     """Split into lines, where a newline behind a backslash belongs to the text."""
     begin = end = 0

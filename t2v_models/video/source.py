@@ -97,17 +97,18 @@ def _file_input(path: Path, head: bytes, *, strict: bool) -> Input:
     url = file_url(path)
     if end is not None and end < path.stat().st_size and head.startswith(_READ_ON):
         url = f"subfile,,start,0,end,{end},,:{url}"
+    webp = is_animated_webp(head)
     if not _PATTERN.search(url):
-        return Input(path, url)
+        return Input(path, url, animated_webp=webp)
     demuxer = None
     if head.startswith(b"\x89PNG"):
         demuxer = "apng" if b"acTL" in head else "png_pipe"
     elif head.startswith(b"\xff\xd8\xff"):
         demuxer = "jpeg_pipe"
     elif head.startswith(b"RIFF") and head[8:12] == b"WEBP":
-        demuxer = "webp_anim" if is_animated_webp(head) else "webp_pipe"
+        demuxer = "webp_anim" if webp else "webp_pipe"
     # image2 takes a file's name for a pattern of many names
-    return Input(path, url, tuple(name for name in CONTAINERS if name != "image2"), demuxer)
+    return Input(path, url, tuple(name for name in CONTAINERS if name != "image2"), demuxer, animated_webp=webp)
 
 
 def _folder(path: Path) -> Source:

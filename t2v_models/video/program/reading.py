@@ -79,7 +79,7 @@ class Program:
         _, _, stderr = process.run(command, cancelled=cancelled)
         sound = ffmpeg_text.sound(stderr, name)
         if sound is None and "matches no streams" not in stderr:
-            raise Failed(text.sound_codec(stderr, track))
+            raise Failed(ffmpeg_text.sound_codec(stderr, track))
         return sound
 
     def frames(

@@ -15,15 +15,6 @@ _DISCARD = 4
 """The flag of a packet that is decoded and not shown, because an edit list has cut it off."""
 
 
-def sound_codec(stderr: str, track: int) -> str:
-    """Return the names of a sound track's codec, for a message; a tag of the file may forge them."""
-    tracks = re.findall(
-        r"^ *Stream #0:\d+.{0,40}?: Audio: ([\w.-]{1,40}).{0,40}?(?: \((\w{4}) / 0x|,|$)", stderr, re.MULTILINE
-    )
-    codec, tag = tracks[track] if track < len(tracks) else ("unknown codec", "")
-    return f"{codec}, {tag}" if tag else codec
-
-
 def packets(lines: Iterable[bytes]) -> Packets:
     """Parse the lines of ffmpeg's framecrc output, a packet each: "stream, dts, pts, duration, size, checksum[, flags]"."""
     tick = Fraction(1)

@@ -1,0 +1,393 @@
+"""Read through ffmpeg's libraries: open, demux, decode, filter."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from collections.abc import Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import TypeAlias, TypeVar
+
+import av
+import av.error
+import numpy as np
+
+from .. import ffmpeg_text
+from ..engine import (
+    NO_STAMP,
+    PROTOCOLS,
+    Cancelled,
+    Clip,
+    Damaged,
+    Encoder,
+    Failed,
+    Input,
+    Packets,
+    Picture,
+    Sound,
+    Track,
+    counted,
+)
+from ..metadata import limited_tags
+from . import graphs, logs, webp, writing
+from .clock import Clock
+from .worker import Worker
+
+_T = TypeVar("_T")
+
+Frame: TypeAlias = "av.VideoFrame | av.AudioFrame"
+
+_GENERATE_TIMES = 1
+"""The flag by which PyAV's demuxers invent times of showing; the program's don't."""
+
+_JOINED = {"mpegts", "mpeg", "ogg"}
+"""Containers in which time may begin anew (AVFMT_TS_DISCONT)."""
+
+_FAULTS = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError, EOFError)
+"""What PyAV and Pillow raise about a file."""
+
+
+class PyAV:
+    """ffmpeg's libraries, by PyAV: `t2v_models.video.engine.Engine`."""
+
+    upgrade = "pip install --upgrade av"
+
+    @property
+    def name(self) -> str:
+        """PyAV and its version, for messages."""
+        return f"PyAV {av.__version__}"
+
+    def abilities(self, kind: str) -> frozenset[str]:
+        """Return the names of the "encoders", "decoders", "muxers" or "demuxers"."""
+        return _abilities(kind)
+
+    def reads_animated_webp(self) -> bool:
+        """Whether an animated WebP can be read: by Pillow where ffmpeg has no demuxer of it."""
+        return True
+
+    def first_frame(self, input: Input, cancelled: Cancelled | None) -> tuple[Picture, dict[str, str]]:
+        """Return the facts that the filter showinfo prints, and the tags."""
+        return _done(cancelled, lambda worker: _first_frame(input, worker))
+
+    def packets(self, input: Input, cancelled: Cancelled | None) -> Packets:
+        """Count the packets of the demuxer."""
+        return _done(cancelled, lambda worker: _packets(input, worker))
+
+    def first_sound(self, input: Input, track: int, cancelled: Cancelled | None) -> Sound | None:
+        """Return the facts that the filter ashowinfo prints."""
+        return _done(cancelled, lambda worker: _first_sound(input, track, worker))
+
+    def frames(
+        self, input: Input, filters: Iterable[str], *, depth: int, most: int | None, cancelled: Cancelled | None
+    ) -> Generator[np.ndarray, None, None]:
+        """Yield frames from the memory of the filters."""
+        worker, messages = Worker(cancelled), logs.Messages()
+        yield from worker.items(_frames(input, [*filters], depth, most, worker, messages))
+        if messages.errors.strip():
+            raise Damaged(ffmpeg_text.error_message(messages.errors))
+
+    def sound(
+        self, input: Input, track: int, filters: Iterable[str], cancelled: Cancelled | None
+    ) -> Generator[tuple[int, np.ndarray], None, None]:
+        """Yield samples from the memory of the filters."""
+        worker, messages = Worker(cancelled), logs.Messages()
+        yield from worker.items(_sound(input, track, [*filters], worker, messages))
+        if messages.errors.strip():
+            raise Damaged(ffmpeg_text.error_message(messages.errors))
+
+    def check_sound(self, channels: int, rate: int, track: Track) -> None:
+        """Run the encoder on a moment of silence."""
+        writing.check_sound(channels, rate, track)
+
+    def encoder(self, clip: Clip, cancelled: Cancelled | None) -> Encoder:
+        """Open the container."""
+        return writing.PyAVEncoder(clip, cancelled)
+
+
+def _abilities(kind: str) -> frozenset[str]:
+    import av.codec
+    import av.format
+
+    found = set()
+    mode = "w" if kind in ("encoders", "muxers") else "r"
+    if kind in ("encoders", "decoders"):
+        for name in av.codec.codecs_available:
+            with contextlib.suppress(ValueError):
+                found.add(av.codec.Codec(name, mode).name)
+    else:
+        for name in av.format.formats_available:
+            with contextlib.suppress(ValueError):
+                found.add(av.format.ContainerFormat(name, mode).name)
+    return frozenset(found)
+
+
+def _done(cancelled: Cancelled | None, job: Callable[[Worker], _T]) -> _T:
+    """Return what a job returns; where it hears nothing of a cancel, it ends by itself."""
+    worker = Worker(cancelled)
+    try:
+        return worker.run(lambda: job(worker))
+    except _FAULTS as error:  # a cancel is none of them
+        raise logs.Messages().failed(error) from error
+    finally:
+        worker.close()
+
+
+@contextlib.contextmanager
+def _opened(input: Input, messages: logs.Messages) -> Iterator[av.container.InputContainer]:
+    """Open a file: local files only, of the formats in its list. Raises `Failed`."""
+    options = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(input.demuxers), **dict(input.options)}
+    try:
+        with messages.caught():
+            container = av.open(input.url, format=input.demuxer, container_options=options, metadata_errors="replace")
+    except _FAULTS as error:
+        raise messages.failed(error) from error
+    container.flags &= ~_GENERATE_TIMES
+    try:
+        yield container
+    finally:
+        with messages.caught():
+            container.close()
+
+
+def _tick(stream: av.stream.Stream) -> Fraction:
+    """Return the seconds of a stream's unit of time."""
+    return Fraction(stream.time_base or Fraction(1, av.time_base))
+
+
+def _decoded(
+    container: av.container.InputContainer, stream: av.stream.Stream, worker: Worker, messages: logs.Messages
+) -> Iterator[av.VideoFrame | av.AudioFrame]:
+    """Yield all frames of a stream that can be decoded; what is wrong with the others is in the messages."""
+    context = stream.codec_context
+    context.thread_count = 1  # the messages of other threads could belong to another clip
+    for packet in _demuxed(container, stream, worker, messages):
+        if packet is not None and not packet.size:  # a repetition, which a decoder would take for the end
+            continue
+        with messages.caught():
+            try:
+                frames = context.decode(packet)
+            except av.error.EOFError:
+                return
+            except _FAULTS as error:
+                messages.note(error)
+                continue
+        yield from frames
+
+
+def _demuxed(
+    container: av.container.InputContainer, stream: av.stream.Stream, worker: Worker, messages: logs.Messages
+) -> Iterator[av.Packet | None]:
+    """Yield the packets of a stream, then None."""
+    clock = Clock(stream) if container.format.name in _JOINED else None
+    packets = container.demux(stream)
+    while not worker.stopped.is_set():
+        with messages.caught():
+            try:
+                packet = next(packets, None)
+            except _FAULTS as error:
+                messages.note(error)
+                packet = None
+        if packet is None or (not packet.size and packet.dts is None and packet.pts is None):
+            break  # PyAV's last packet is an empty one
+        if clock:
+            clock.correct(packet)
+        yield packet
+    yield None
+
+
+@dataclass(frozen=True)
+class _Shown:
+    """A decoded frame, and what the container says of its stream."""
+
+    frame: av.VideoFrame
+    """Its time is in ticks."""
+    tick: Fraction
+    """Seconds of the container's unit of time."""
+    rate: Fraction | None = None
+    """Frames a second."""
+    aspect: Fraction | None = None
+    """Width of a pixel in heights of it."""
+    begin: int = 0
+    """The file's first time, in ticks."""
+
+    def graph(self, filters: Iterable[str]) -> graphs.Graph:
+        """Return a graph for such frames, which turns them upright first."""
+        source = graphs.picture_source(self.frame, self.tick, self.rate)
+        square = [f"setsar={self.aspect}"] if self.aspect else []
+        return graphs.Graph(source, [*square, *graphs.upright(self.frame), *filters], "buffersink")
+
+
+def _pictures(
+    input: Input, worker: Worker, messages: logs.Messages, tags: dict[str, str] | None = None
+) -> Generator[_Shown, None, None]:
+    """Yield the frames of a file. tags: takes the container's tags."""
+    if input.animated_webp and "webp_anim" not in _abilities("demuxers"):
+        try:
+            for frame in webp.frames(input.path):
+                yield _Shown(frame, webp.TICK)
+        except _FAULTS as error:
+            messages.note(error)
+        return
+    with _opened(input, messages) as container:
+        if not container.streams.video:
+            raise Failed("it has no pictures")
+        stream = container.streams.video[0]
+        if stream.codec_context is None:
+            raise Failed("there is no decoder for its pictures")
+        tick = _tick(stream)
+        begin = round(Fraction(container.start_time or 0, av.time_base) / tick)
+        aspect = stream.sample_aspect_ratio
+        if tags is not None:
+            tags.update(container.metadata)
+        expected = begin
+        for frame in _decoded(container, stream, worker, messages):
+            time = next((time for time in (frame.pts, frame.dts) if time is not None), expected)
+            rate = stream.guessed_rate or stream.average_rate
+            expected = time + (getattr(frame, "duration", 0) or (round(1 / (rate * tick)) if rate else 1))
+            frame.pts = time
+            yield _Shown(frame, tick, Fraction(rate) if rate else None, aspect, begin)
+
+
+def _first_frame(input: Input, worker: Worker) -> tuple[Picture, dict[str, str]]:
+    messages, tags = logs.Messages(), dict[str, str]()
+    name = ffmpeg_text.secret_name("showinfo")
+    with contextlib.closing(_pictures(input, worker, messages, tags)) as pictures:
+        for shown in pictures:
+            facts = logs.Messages()
+            with facts.caught(logs.INFO):
+                # without the frame's side data, which showinfo prints byte by byte
+                graph = shown.graph(["sidedata=mode=delete", name])
+                graph.push(shown.frame)
+                graph.pull()
+            if picture := ffmpeg_text.picture(facts.text, name):
+                return picture, limited_tags(input.path, tags)
+            raise facts.failed()
+    raise messages.failed()
+
+
+def _packets(input: Input, worker: Worker) -> Packets:
+    if input.animated_webp and "webp_anim" not in _abilities("demuxers"):
+        lasts = webp.durations(input.path)
+        times = [0, *itertools.accumulate(lasts[:-1])]
+        return counted(((time, time, last, 1) for time, last in zip(times, lasts, strict=True)), lambda: webp.TICK)
+    messages = logs.Messages()
+    with _opened(input, messages) as container:
+        if not container.streams.video:
+            raise Failed("it has no pictures")
+        stream = container.streams.video[0]
+        packets = counted(_times(container, stream, worker, messages), lambda: _tick(stream))
+    if not packets.count:
+        raise messages.failed()
+    return packets
+
+
+def _times(
+    container: av.container.InputContainer, stream: av.stream.Stream, worker: Worker, messages: logs.Messages
+) -> Iterator[tuple[int, int, int, int]]:
+    """Yield (time of decoding, time of showing, duration, bytes), times in ticks, of every packet from the first key frame on."""
+    begun = False
+    for packet in _demuxed(container, stream, worker, messages):
+        begun = begun or (packet is not None and packet.is_keyframe)
+        if begun and packet is not None and not packet.is_discard:
+            decoded, shown = (NO_STAMP if time is None else time for time in (packet.dts, packet.pts))
+            yield decoded, shown, packet.duration or 0, packet.size
+
+
+def _first_sound(input: Input, track: int, worker: Worker) -> Sound | None:
+    messages = logs.Messages()
+    with _opened(input, messages) as container:
+        if track >= len(container.streams.audio):
+            return None
+        stream = container.streams.audio[track]
+        if stream.codec_context is not None:
+            name = ffmpeg_text.secret_name("ashowinfo")
+            for frame in _decoded(container, stream, worker, messages):
+                facts = logs.Messages()
+                with facts.caught(logs.INFO):
+                    graph = graphs.Graph(graphs.sound_source(frame, _tick(stream)), [name], "abuffersink")
+                    graph.push(frame)
+                    graph.pull()
+                if sound := ffmpeg_text.sound(facts.text, name):
+                    return sound
+        facts = logs.Messages()
+        with facts.caught(logs.INFO):
+            text = container.dumps_format()
+        raise Failed(ffmpeg_text.sound_codec(text, track))
+
+
+def _filtered(
+    frames: Iterable[_T],
+    frame_of: Callable[[_T], Frame],
+    graph_of: Callable[[_T], graphs.Graph],
+    messages: logs.Messages,
+) -> Iterator[Frame]:
+    """Yield what filters make of frames; they begin anew where the shape of the frames changes, as in the program."""
+    graph, shape = None, None
+    try:
+        for item in frames:
+            frame = frame_of(item)
+            if graph is not None and graphs.shape(frame) != shape:
+                yield from _pushed(graph, None, messages)
+                graph = None
+            if graph is None:
+                shape = graphs.shape(frame)
+                with messages.caught():
+                    graph = graph_of(item)
+            yield from _pushed(graph, frame, messages)
+        if graph is not None:
+            yield from _pushed(graph, None, messages)
+    except _FAULTS as error:
+        messages.note(error)
+
+
+def _pushed(graph: graphs.Graph, frame: Frame | None, messages: logs.Messages) -> Iterator[Frame]:
+    with messages.caught():
+        graph.push(frame)
+    while True:
+        with messages.caught():
+            made = graph.pull()
+        if made is None:
+            return
+        yield made
+
+
+def _frames(
+    input: Input, filters: list[str], depth: int, most: int | None, worker: Worker, messages: logs.Messages
+) -> Generator[np.ndarray, None, None]:
+    size: list[str] = []  # of the first frame; that of the others is made alike, as in the program
+
+    def timed(shown: _Shown) -> Frame:
+        shown.frame.pts -= shown.begin
+        return shown.frame
+
+    try:
+        with contextlib.closing(_pictures(input, worker, messages)) as pictures:
+            stored = f"format={'rgb24' if depth == 8 else 'rgb48be'}"
+            made = _filtered(pictures, timed, lambda shown: shown.graph([*filters, *size, stored]), messages)
+            for frame in itertools.islice(made, most):
+                size = [f"scale={frame.width}:{frame.height}:flags=bicubic"]
+                yield graphs.array_of(frame, depth)
+    except (Failed, *_FAULTS) as error:
+        messages.note(error)
+
+
+def _sound(
+    input: Input, track: int, filters: list[str], worker: Worker, messages: logs.Messages
+) -> Generator[tuple[int, np.ndarray], None, None]:
+    with _opened(input, messages) as container:
+        stream = container.streams.audio[track]
+        tick, stored = _tick(stream), ""
+        first: tuple[int, int] | None = None
+
+        def graph_of(frame: av.AudioFrame) -> graphs.Graph:
+            nonlocal first, stored
+            if first is None:
+                first = (frame.sample_rate, frame.layout.nb_channels)
+                stored = f"aformat=sample_fmts=flt:sample_rates={frame.sample_rate}"
+            return graphs.Graph(graphs.sound_source(frame, tick), [*filters, stored], "abuffersink")
+
+        for frame in _filtered(_decoded(container, stream, worker, messages), lambda frame: frame, graph_of, messages):
+            yield frame.sample_rate, frame.to_ndarray().reshape(frame.samples, -1)
+        if first:
+            yield first[0], np.empty((0, first[1]), np.float32)  # where no sample is left
