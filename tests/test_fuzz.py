@@ -46,11 +46,12 @@ def test_the_child_reports_each_kind_of_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_mutated_videos_are_read_or_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["program", "pyav"])
+def test_mutated_videos_are_read_or_refused(tmp_path: Path, engine: str) -> None:
     bait = videos.Bait(tmp_path)
     files = videos.originals()
     mutate = videos.mutations_of(sorted(files), videos.playlists(bait.canary, bait.port))
-    report = fuzz("video", files, mutate, range(7_000, 7_063), tmp_path)
+    report = fuzz(engine, files, mutate, range(7_000, 7_063), tmp_path)
     bait.close()
     assert report.failures == []
     assert bait.touched == []

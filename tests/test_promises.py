@@ -30,7 +30,7 @@ from t2v_models.builtin_model import BUILT_IN_FOLDER
 from t2v_models.checkpoints import inspect, load_state_dict, load_unet, open_checkpoint, read_lora
 from t2v_models.checkpoints.convert import convert
 from t2v_models.errors import LONGEST_MESSAGE, T2VError
-from t2v_models.video import FORMATS, VideoReader, VideoWriter, still_png
+from t2v_models.video import FORMATS, VideoReader, VideoWriter, engines, still_png
 
 from .fuzz.run import Child
 from .fuzz.videos import Bait, playlists
@@ -128,7 +128,9 @@ def test_nodes_open_only_files_of_the_hosts_folders() -> None:
 
 
 @promise("No address is called")
-def test_no_playlist_reaches_a_file_or_an_address(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["program", "pyav"])
+def test_no_playlist_reaches_a_file_or_an_address(tmp_path: Path, engine: str) -> None:
+    engines.use(engine)
     bait = Bait(tmp_path)
     endings = [".mp4", ".m3u8", ".mkv", ".sdp", ".mpd", ".gif"]
     for number, data in enumerate(playlists(bait.canary, bait.port)):
@@ -137,6 +139,7 @@ def test_no_playlist_reaches_a_file_or_an_address(tmp_path: Path) -> None:
         for strict in (True, False):
             with pytest.raises(T2VError):
                 list(VideoReader(path, strict=strict))
+    engines.use(None)
     bait.close()
     assert bait.touched == []
 
@@ -155,26 +158,28 @@ def test_models_with_a_tokenizer_load_without_a_connection(tmp_path: Path, monke
 
 
 @promise("Only ffmpeg is started")
-def test_reading_and_writing_start_only_ffmpeg(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["program", "pyav"])
+def test_reading_and_writing_start_only_ffmpeg(tmp_path: Path, engine: str) -> None:
     code = """
         import sys
         started = []
         kinds = ("subprocess", "os.system", "os.exec", "os.posix_spawn")
         sys.addaudithook(lambda event, args: started.append((event, args)) if event.startswith(kinds) else None)
         import numpy as np
-        from t2v_models.video import FORMATS, VideoReader, VideoWriter
+        from t2v_models.video import FORMATS, VideoReader, VideoWriter, engines
         from t2v_models.video.program.process import ffmpeg_exe
+        engines.use(sys.argv[2])
         for name in ("h264-mp4", "vp9-webm", "gif"):
             path = sys.argv[1] + "/a" + FORMATS[name].extension
             with VideoWriter(path, 8, format=name) as video:
                 video.write(np.zeros((16, 16, 3), np.uint8))
             assert len(list(VideoReader(path))) == 1
-        assert started
+        assert bool(started) == (sys.argv[2] == "program")
         others = [args[0] for event, args in started if args[0] != ffmpeg_exe() and "ffmpeg" not in str(args[1][0])]
         assert not others, others
         assert all(isinstance(args[1], list) for event, args in started if event == "subprocess.Popen")
     """
-    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path)], check=True, cwd=ROOT)
+    subprocess.run([sys.executable, "-c", textwrap.dedent(code), str(tmp_path), engine], check=True, cwd=ROOT)
 
 
 @promise("Only ffmpeg is started")
@@ -250,10 +255,11 @@ def bloated_pictures(folder: Path) -> dict[str, bytes]:
 @promise("A file takes bounded time and memory")
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the limit of memory is POSIX's")
-def test_small_pictures_that_would_grow_are_handled_within_2_gb_and_10_seconds(tmp_path: Path) -> None:
+@pytest.mark.parametrize("engine", ["program", "pyav"])
+def test_small_pictures_that_would_grow_are_handled_within_2_gb_and_10_seconds(tmp_path: Path, engine: str) -> None:
     with VideoWriter(tmp_path / "sample.gif", 8, format="gif") as video:
         video.write(np.zeros((16, 16, 3), np.uint8))
-    child = Child("video", tmp_path / "sample.gif")
+    child = Child(engine, tmp_path / "sample.gif")
     results = {}
     for name, data in bloated_pictures(tmp_path).items():
         (tmp_path / name).write_bytes(data)

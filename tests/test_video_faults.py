@@ -19,6 +19,7 @@ from t2v_models.atomic_output import PREFIX
 from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter
 
+from .support.engines import every_engine, program_only  # noqa: F401
 from .support.video_clips import coders, natural, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
@@ -115,6 +116,7 @@ def test_two_writers_of_one_name_store_both_clips(tmp_path, name):
     assert sorted(tmp_path.iterdir()) == sorted(places)
 
 
+@pytest.mark.usefixtures("program_only")
 @pytest.mark.parametrize("name", ["h264-mp4", "ffv1-mkv", "gif", "webp", "png"])
 def test_ffmpeg_killed_under_the_writer_is_a_clear_error(tmp_path, name):
     path = tmp_path / f"clip{FORMATS[name].extension}"
@@ -130,6 +132,7 @@ def test_ffmpeg_killed_under_the_writer_is_a_clear_error(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.usefixtures("program_only")
 def test_ffmpeg_killed_under_the_reader_is_a_clear_error(tmp_path):
     path = write(tmp_path / "clip.mkv", noise(200, 128))
     frames = iter(VideoReader(path, size=(1024, 1024)))
@@ -284,7 +287,8 @@ def test_200_damaged_files_are_clear_errors(tmp_path):
 
 KILLED = """
 import sys, numpy as np
-from t2v_models.video import VideoWriter
+from t2v_models.video import VideoWriter, engines
+engines.use(sys.argv[3])
 frames = np.random.default_rng(0).integers(0, 256, (8, 96, 96, 3), np.uint8)
 n = 0
 while True:
@@ -297,7 +301,7 @@ while True:
 """
 
 
-def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
+def kill_writers(folder: Path, times: int, engine_name: str, seed: int = 0) -> int:
     """Kill a process that writes clip after clip at random moments; returns how many clips were whole."""
     generator, whole = random.Random(seed), 0
     before = set(psutil.pids())
@@ -306,7 +310,7 @@ def kill_writers(folder: Path, times: int, seed: int = 0) -> int:
         place.mkdir()
         ending = [".mp4", ".webm", ".mkv", ".gif", ".webp", ""][turn % 6]
         writer = subprocess.Popen(
-            [sys.executable, "-c", KILLED, str(place), ending], stdout=subprocess.PIPE, cwd=ROOT, text=True
+            [sys.executable, "-c", KILLED, str(place), ending, engine_name], stdout=subprocess.PIPE, cwd=ROOT, text=True
         )
         said = [writer.stdout.readline() for _ in range(generator.randrange(1, 6))]
         time.sleep(generator.uniform(0, 0.3))
@@ -336,8 +340,9 @@ def command(pid: int) -> bytes:
 
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("times", [2, pytest.param(13, marks=pytest.mark.slow)])
-def test_a_killed_writer_leaves_whole_clips_only(tmp_path, times):
-    kill_writers(tmp_path, times, seed=times)
+def test_a_killed_writer_leaves_whole_clips_only(tmp_path, times, request):
+    engine = request.getfixturevalue("every_engine")
+    kill_writers(tmp_path, times if engine == "program" else min(times, 6), engine, seed=times)
 
 
 def test_the_next_writer_removes_a_folder_whose_removal_was_killed(tmp_path, monkeypatch):

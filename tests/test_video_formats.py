@@ -15,6 +15,7 @@ from t2v_models.video.engine import Failed
 from t2v_models.video.engines import engine
 from t2v_models.video.program import process as ffmpeg_module
 
+from .support.engines import every_engine, program_only  # noqa: F401
 from .support.video_clips import natural, psnr, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")
@@ -231,8 +232,8 @@ def test_a_still_picture_keeps_its_frame_count(tmp_path):
 
 
 def test_a_format_that_ffmpeg_cannot_write_is_left_out_and_logged(monkeypatch, caplog, tmp_path):
-    everything = ffmpeg_module.abilities("encoders")
-    monkeypatch.setattr(ffmpeg_module, "abilities", lambda kind: everything - {"libx265", "libsvtav1"})
+    everything = engine().abilities("encoders")
+    monkeypatch.setattr(type(engine()), "abilities", lambda self, kind: everything - {"libx265", "libsvtav1"})
     with caplog.at_level(logging.WARNING):
         names = available_formats()
     assert not any(name.startswith("h265") for name in names)
@@ -242,6 +243,7 @@ def test_a_format_that_ffmpeg_cannot_write_is_left_out_and_logged(monkeypatch, c
         VideoWriter(tmp_path / "a.mp4", 8, format="h265-mp4")
 
 
+@pytest.mark.usefixtures("program_only")
 def test_another_ffmpeg_is_used_where_the_variable_names_one(monkeypatch, tmp_path):
     real = ffmpeg_module.ffmpeg_exe()
     script = tmp_path / "my ffmpeg"
@@ -327,7 +329,7 @@ LIMITS = [
 @pytest.mark.parametrize(("name", "options", "sentence"), LIMITS)
 def test_what_a_format_cannot_hold_is_refused_before_the_first_frame(tmp_path, name, options, sentence):
     with pytest.raises(T2VError, match=sentence):
-        VideoWriter(target(tmp_path, name), options.pop("fps", 8), format=name, **options)
+        VideoWriter(target(tmp_path, name), format=name, **{"fps": 8, **options})
     assert not list(tmp_path.iterdir())
 
 
@@ -338,7 +340,7 @@ def test_what_a_format_cannot_hold_is_refused_before_the_first_frame(tmp_path, n
 def test_frames_that_are_too_large_for_a_format_are_refused_before_ffmpeg_starts(
     tmp_path, monkeypatch, name, width, height
 ):
-    monkeypatch.setattr(ffmpeg_module, "Process", None)
+    monkeypatch.setattr(type(engine()), "encoder", None)
     with pytest.raises(T2VError, match="too large"):
         write(target(tmp_path, name), [np.zeros((height, width, 3), np.uint8)], 8, format=name)
     assert not list(tmp_path.iterdir())
@@ -382,8 +384,8 @@ def test_sound_that_the_ffmpeg_cannot_encode_is_refused_before_the_first_frame(t
     def refuse(*_):
         raise Failed("Unsupported channel layout")
 
-    everything = ffmpeg_module.abilities("encoders")
-    monkeypatch.setattr(ffmpeg_module, "abilities", lambda kind: everything - {"libopus"})
+    everything = engine().abilities("encoders")
+    monkeypatch.setattr(type(engine()), "abilities", lambda self, kind: everything - {"libopus"})
     with pytest.raises(T2VError, match="libopus"):
         VideoWriter(tmp_path / "a.webm", 8, audio=tone(1))
     monkeypatch.undo()

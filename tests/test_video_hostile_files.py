@@ -15,6 +15,7 @@ import pytest
 from t2v_models.errors import T2VError
 from t2v_models.video import VideoReader, VideoWriter, frame_rate, read_embedded, still_png
 
+from .support.engines import every_engine, program_only  # noqa: F401
 from .support.strange_clips import frames_of, made
 from .support.video_clips import tone
 

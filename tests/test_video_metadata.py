@@ -12,6 +12,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, json_text, read_embedded, still_png
 from t2v_models.video.metadata import ffmetadata, parse_ffmetadata
 
+from .support.engines import every_engine, program_only  # noqa: F401
 from .support.video_clips import WORKFLOW, natural, some_slow, tone
 
 pytest.importorskip("imageio_ffmpeg")

@@ -12,6 +12,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, Audio, VideoReader, VideoWriter
 from t2v_models.video.program import process as ffmpeg_module
 
+from .support.engines import every_engine, program_only  # noqa: F401
 from .support.video_clips import natural, tone
 
 pytest.importorskip("imageio_ffmpeg")
@@ -96,6 +97,7 @@ def test_a_reader_can_be_read_again_and_stopped_early(numbered):
     assert numbers(reader) == list(range(30))
 
 
+@pytest.mark.usefixtures("program_only")
 def test_stopping_early_ends_ffmpeg(numbered, monkeypatch):
     started = []
     popen = subprocess.Popen

@@ -12,6 +12,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import VideoReader, VideoWriter
 from t2v_models.video.program import process as ffmpeg_module
 
+from .support.engines import every_engine, program_only  # noqa: F401
 from .support.strange_clips import frames_of, made
 from .support.video_clips import natural, tone
 
@@ -292,6 +293,7 @@ def wrapped(path, monkeypatch, version):
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(path))
 
 
+@pytest.mark.usefixtures("program_only")
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands for ffmpeg")
 @pytest.mark.parametrize("version", [(58, 54), (58, 91), (58, 133)])
 def test_an_older_ffmpeg_writes_and_reads(tmp_path, monkeypatch, version):
@@ -305,6 +307,7 @@ def test_an_older_ffmpeg_writes_and_reads(tmp_path, monkeypatch, version):
     assert reader.audio().channels == 2
 
 
+@pytest.mark.usefixtures("program_only")
 @pytest.mark.skipif(os.name == "nt", reason="a shell script stands for ffmpeg")
 @pytest.mark.parametrize("version", [(58, 35), (57, 107), (54, 1)])
 def test_an_ffmpeg_that_is_too_old_is_named_with_the_upgrade(tmp_path, monkeypatch, version):

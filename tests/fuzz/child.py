@@ -8,6 +8,7 @@ events (PEP 578) show every file that Python opens, every program that it starts
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import socket
@@ -80,10 +81,11 @@ def program() -> Path:
     return Path(ffmpeg_exe()).resolve()
 
 
-def read_video(path: Path) -> str:
+def read_video(engine: str, path: Path) -> str:
     """Read facts, frames and sound; where the strict reading refuses, read leniently, too."""
-    from t2v_models.video import VideoReader
+    from t2v_models.video import VideoReader, engines
 
+    engines.use(engine)
     refusals = []
     for strict in (True, False):
         try:
@@ -147,7 +149,8 @@ def careless(path: Path) -> str:
 
 
 READERS: dict[str, Callable[[Path], str]] = {
-    "video": read_video,
+    "program": functools.partial(read_video, "program"),
+    "pyav": functools.partial(read_video, "pyav"),
     "checkpoint": read_checkpoint,
     "lora": read_a_lora,
     "careless": careless,
