@@ -35,9 +35,9 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from t2v_models.video import DEFAULT_QUALITY, FORMATS, VideoReader, VideoWriter, available_formats
+from t2v_models.video import DEFAULT_QUALITY, FORMATS, VideoReader, VideoWriter, available_formats, engines
 from t2v_models.video.formats import SCALER
-from t2v_models.video.program.process import ffmpeg_exe
+from t2v_models.video.program.process import chain, ffmpeg_exe
 from tests.support.video_clips import natural, psnr
 
 CORNERS = np.array([*itertools.product((0, 255), repeat=3), (128, 128, 128)], np.uint8)
@@ -100,8 +100,10 @@ def plain_write(path: Path, clip: np.ndarray, name: str) -> float:
     form, (_, height, width, _) = FORMATS[name], clip.shape
     start = time.perf_counter()
     command = [ffmpeg_exe(), "-v", "error", "-y", "-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}"]
-    command += ["-framerate", "25", "-i", "-", "-vf", form.filters(), "-c:v", form.encoder()]
-    command += [*form.arguments(form.encoder(), DEFAULT_QUALITY), "-movflags", "faststart", str(path)]
+    command += ["-framerate", "25", "-i", "-", "-vf", chain(form.filters()), "-c:v", form.encoder()]
+    options = form.options(form.encoder(), DEFAULT_QUALITY)
+    command += [part for key, value in options.items() for part in (f"-{key}:v", value)]
+    command += ["-movflags", "faststart", str(path)]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     for frame in clip:
         process.stdin.write(frame.tobytes())
@@ -242,9 +244,11 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts")
     parser.add_argument("--clip", nargs="+", default=[], help="films for the part 'formats'")
     parser.add_argument("--rounds", type=int, default=5, help="of the part 'speed'")
+    parser.add_argument("--engine", choices=("program", "pyav"), help="what writes and reads; default PyAV where it is")
     parser.add_argument("--output", type=Path, help="write everything as JSON, too")
     args = parser.parse_args()
-    results: dict[str, Any] = {"ffmpeg": Path(ffmpeg_exe()).name}
+    engines.use(args.engine)
+    results: dict[str, Any] = {"ffmpeg": Path(ffmpeg_exe()).name, "engine": engines.engine().name}
     for part in args.only:
         folder = Path(tempfile.mkdtemp(prefix="t2v-video-"))
         try:
