@@ -83,6 +83,14 @@ def test_film_from_a_picture_resumes_to_the_same_film_and_not_to_that_of_another
         Film(model, STORY, resume=tmp_path / "parts", **{**call, "image": 1 - PICTURE})
 
 
+def test_film_leads_on_from_its_picture_and_says_where_it_does_not(pipeline, caplog):
+    call = {key: value for key, value in CALL.items() if key != "window"}
+    assert Film(pipeline, STORY, frames=40, image=PICTURE, **call).method == "coarse-to-fine"
+    assert not caplog.records
+    Film(pipeline, STORY, frames=40, image=PICTURE, method="windows", **call)
+    assert "only the film's first window sees the picture" in caplog.text
+
+
 def test_picture_of_another_size_is_fitted_and_a_wrong_one_refused(pipeline):
     call = {**CALL, "frames": 4}
     wide = torch.cat([PICTURE] * 2, dim=1)

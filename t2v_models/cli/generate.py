@@ -105,7 +105,7 @@ def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
     prompts = read_prompts(args) if args.story is None else [read_story(args)]
     if args.method is None and (args.clip is not None or args.loop or args.story is not None):
-        args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop else "windows"
+        args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop or args.image else "windows"
     outputs = output_paths(args.output, len(prompts))
     _check(args)
     clip, rate = (None, args.fps) if args.clip is None else read_clip(args)

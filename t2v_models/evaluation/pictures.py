@@ -60,7 +60,7 @@ WAYS = {
         Way("hold, r=4", ("image",), ImageMethod(HOLD, resample=4), frame_timesteps=False, every=3),
         Way("both held, r=4", ("image", "end_image"), ImageMethod(HOLD, resample=4), frame_timesteps=False, every=5),
         Way("slide, K=8", ("image",), ImageMethod(SLIDE, known=8), False, 5, {"steps": 10}),
-        Way("slide, K=15", ("image",), ImageMethod(SLIDE, known=15), False, 10, {"steps": 10}),
+        Way("slide, K=15", ("image",), ImageMethod(SLIDE, known=15), False, 20, {"steps": 10}),
     )
 }
 """By name: first those of the built-in model, which was trained with a timestep for every frame, then those of any model of

@@ -7,6 +7,7 @@ methods apply it to a `FilmJob`, which holds a model, a story and a folder for u
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +25,15 @@ from ..sampling.windows import Windows, windows
 from .job import FilmJob
 from .methods import MAKE
 from .model import FilmModel, codec_of
-from .settings import LOOPS, METHODS, Settings, usual_windows
+from .settings import LEADS_ON, LOOPS, METHODS, Settings, usual_windows
 from .store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
     from ..request import Options
+
+log = logging.getLogger(__name__)
 
 
 class Film:
@@ -40,13 +43,13 @@ class Film:
         model: from `t2v_models.load_pipeline`.
         story: one text, or scenes as `t2v_models.sampling.story` describes.
         negative_prompt: what no frame may show, besides the story's own negative lines.
-        method: a key of `METHODS`; "windows" where None, and "endless" for a `clip`.
+        method: a key of `METHODS`; "windows" where None, "endless" for a `clip`, and "coarse-to-fine" for an `image`.
         window: length, overlap, fusion and loop of the windows; `usual_windows` where None.
         candidates: for the method "coarse-to-fine", how many sets of key frames are made; the steadiest is taken.
         clip: (t, h, w, 3), 0..1, frames that the film continues, for the method "endless": they stay as they are,
             `frames` more follow, and the story's time begins with them.
-        image: (h, w, 3), 0..1, a picture that the film begins with, of any size: the first frame has its latent, exactly with
-            a model that was trained with a timestep for every frame, and so in the methods of all others.
+        image: (h, w, 3), 0..1, a picture of any size: the first frame's latent is the picture's. The methods "coarse-to-fine"
+            and "endless" lead on from it; by the two others only the first window sees it.
         image_fit: "crop", "pad" or "stretch", how the picture gets the film's size.
         fps_condition: the frame rate that the model is asked for, where it knows frame rates; fps where None.
         resume: a folder for finished parts; a film that was stopped continues with them, and becomes the same film bit for
@@ -80,7 +83,7 @@ class Film:
     ) -> None:
         clip = None if clip is None else pixels(clip, "clip")
         candidates = whole_number(candidates, "candidates")
-        self.method = method or ("windows" if clip is None else "endless")
+        self.method = method or ("endless" if clip is not None else "windows" if image is None else "coarse-to-fine")
         _check_method(self.method, clip, candidates)
         if image is not None and clip is not None:
             raise T2VError("A clip to continue and a picture to begin with are given: leave one of them out.")
@@ -97,6 +100,11 @@ class Film:
         if image is not None:
             codec_of(model)
             image = fit(pictures(image, "image", 1), 8 * self.shape[4], 8 * self.shape[3], image_fit)[0]
+            if self.method not in LEADS_ON and reach > model.defaults.frames:
+                log.warning(
+                    "By the method %s only the film's first window sees the picture, so things may change their place after "
+                    "it: choose %s.", self.method, " or ".join(LEADS_ON),
+                )  # fmt: skip
         text = with_negative(story, negative_prompt)
         settings = Settings(
             steps=request.steps,

@@ -17,6 +17,9 @@ METHODS = {
 LOOPS = ("windows", "coarse-to-fine")
 """The methods that can lead the end of a film to its beginning."""
 
+LEADS_ON = ("coarse-to-fine", "endless")
+"""The methods by which all that follows comes from the film's beginning, such as a picture."""
+
 
 @dataclass(frozen=True)
 class Settings:
