@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from ..checkpoints import image_encoder
 from ..checkpoints.tensors import as_lazy, load_all
 from ..errors import T2VError
+from ..meta_modules import filled
 from .preprocess import clip_pixels
 
 _PROJECTION = "visual_projection.weight"
@@ -97,20 +98,9 @@ def make_encoder(
         raise T2VError(f"The image encoder is {width} wide, and {heads} heads do not fit it: give CLIP ViT-H.")
     with torch.device("meta"):
         model = CLIPVisionModel(CLIPVisionConfig(**values))
-    weights = {name: weight.to(device, dtype) for name, weight in weights.items()}
     projection = None
     if _PROJECTION in weights:
-        weight = weights.pop(_PROJECTION)
+        weight = weights.pop(_PROJECTION).to(device, dtype)
         projection = nn.Linear(weight.shape[1], weight.shape[0], bias=False, device="meta")
         projection.load_state_dict({"weight": weight}, assign=True)
-    if not any(
-        name.startswith("vision_model.") for name in model.state_dict()
-    ):  # transformers 5 has dropped this level
-        weights = {name.removeprefix("vision_model."): weight for name, weight in weights.items()}
-    model.load_state_dict(weights, assign=True)
-    for name, buffer in list(model.named_buffers()):
-        if buffer.is_meta:  # position_ids, the only one there is
-            owner, _, last = name.rpartition(".")
-            positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-            model.get_submodule(owner).register_buffer(last, positions, persistent=False)
-    return ImageEncoder(model, projection).eval().requires_grad_(False)
+    return ImageEncoder(filled(model, weights, dtype, device), projection).eval().requires_grad_(False)
