@@ -144,11 +144,14 @@ def load_image_encoder(path: Path, disable_dynamic: bool = False) -> Any:
 
 
 def _image_encoder(checkpoint: Checkpoint, path: Path) -> Any:
-    state_dict = checkpoint.image_encoder()
-    if state_dict is not None:
+    info = checkpoint.info
+    if info.family is None or not info.family.image:  # beside a model of texts may lie the whole of CLIP
+        return None
+    if "image_encoder" in info.parts:
         with reading(path):
-            return _reloaded_by(load_clip_vision(state_dict), load_image_encoder, path)
-    if checkpoint.info.family.image_tokens:
+            encoder = load_clip_vision(checkpoint.image_encoder(), checkpoint.image_encoder_config())
+        return _reloaded_by(encoder, load_image_encoder, path)
+    if info.family.image_tokens:
         log.warning(
             "%s has no image encoder: wire OpenCLIP ViT-H from Load CLIP Vision to T2VImageToVideo's clip_vision.",
             path.name,
