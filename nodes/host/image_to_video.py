@@ -91,7 +91,7 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
     decoding.checked_vae(vae)
     ends = request.image, request.end_image
     latents = image_latents(inner, lambda picture: decoding.encode(vae, picture), *ends, request.frames)
-    held = {"latents": latents, "strength": request.image_strength}
+    held = {"family": family.name, "latents": latents, "strength": request.image_strength}
     shown = grey = None
     if request.image_strength > 0:
         shown, grey = image_tokens(inner, clip_vision, request.original, request.image)

@@ -127,6 +127,32 @@ def test_a_wrong_value_is_one_sentence_and_the_queue_goes_on(server, change, wor
     assert server.run(graphs.ours(seed=17, steps=2)).error is None
 
 
+PICTURES = {
+    "a model of texts": ({}, "made for texts alone"),
+    "several pictures": ({"batch_size": 3}, "one is wanted"),
+    "one pixel": ({"width": 1, "height": 1}, "1x1"),
+}
+
+
+@pytest.mark.parametrize(("picture", "words"), PICTURES.values(), ids=PICTURES)
+def test_a_wrong_picture_is_one_sentence_and_the_queue_goes_on(server, picture, words):
+    graph = graphs.ours(seed=22, steps=2)
+    graph["picture"] = graphs.node("EmptyImage", **{"width": 64, "height": 64, "batch_size": 1, "color": 0, **picture})
+    graph["animate"] = graphs.node(
+        "T2VImageToVideo", model=("model", 0), positive=("positive", 0), negative=("negative", 0), vae=("model", 2),
+        image=("picture", 0), frames=4, width=64, height=64, fit="crop", method="model's own", motion=0.0,
+        image_strength=1.0, image_cfg=0.0,
+    )  # fmt: skip
+    for slot, name in enumerate(("model", "positive", "negative", "latent")):
+        graph["sampler"]["inputs"][name] = ["animate", slot]
+    run = server.run(graph)
+    assert run.error is not None
+    message = run.error["exception_message"].strip()
+    assert words in message
+    assert message.count("\n") == 0
+    assert server.run(graphs.ours(seed=23, steps=2)).error is None
+
+
 def listed(server) -> list[str]:
     """What the loader offers; newer hosts keep the options of a combo beside its type."""
     kind, options = server.get("/object_info/T2VModelLoader")["T2VModelLoader"]["input"]["required"]["model"]

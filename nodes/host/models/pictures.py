@@ -23,6 +23,9 @@ TOKENS = "t2v_image_tokens"
 STRENGTH = "t2v_image_strength"
 """Where it has the factor on the attention to them, and on the latents."""
 
+FAMILY = "t2v_image_family"
+"""Where it has the name of the model's family that the picture was made ready for."""
+
 LATENTS = "concat_latent_image"
 """Where it has the image latents of every frame, (b, c, t, h, w), as a VAE gives them. Core has the same name."""
 
@@ -36,9 +39,11 @@ CONDS = (TOKENS, STRENGTH, BESIDE, FIRST)
 """The entries that `conds` gives, by the names of the UNet's arguments."""
 
 
-def with_picture(conditioning: list, tokens: Tensor | None, latents: Tensor | None, strength: float) -> list:
+def with_picture(
+    conditioning: list, family: str, tokens: Tensor | None, latents: Tensor | None, strength: float
+) -> list:
     """Return a CONDITIONING with a picture; see the names above."""
-    held = {TOKENS: tokens, LATENTS: latents, STRENGTH: strength}
+    held = {FAMILY: family, TOKENS: tokens, LATENTS: latents, STRENGTH: strength}
     held = {name: value for name, value in held.items() if value is not None}
     return [[text, {**extra, **held}] for text, extra in conditioning]
 
@@ -65,17 +70,19 @@ def conds(inner: Any, kwargs: dict[str, Any]) -> dict[str, Any]:
         T2VError: where the model takes a picture and the conditioning has none, or one of another size.
     """
     family = inner.family
-    if not family.image:
-        if TOKENS in kwargs:
-            raise T2VError(
-                f"The conditioning holds a picture for another model than {family.title}: wire both from one."
-            )
-        return {}
-    if STRENGTH not in kwargs:
+    made_for = kwargs.get(FAMILY)
+    if made_for is None and family.image:
         raise T2VError(
             f"{family.title} begins with a picture, and the conditioning holds none: put T2VImageToVideo between the texts "
             "and the sampler, for positive and negative."
         )
+    if made_for not in (None, family.name):
+        raise T2VError(
+            f"The conditioning holds a picture for {made_for} and this model is {family.name}: wire the model to "
+            "T2VImageToVideo and to the sampler alike."
+        )
+    if not family.image:
+        return {}
     noise, device = kwargs["noise"], kwargs["device"]
     frames, *size = (noise.shape[0], *noise.shape[2:]) if noise.ndim == 4 else noise.shape[2:]
     out: dict[str, Any] = {}

@@ -123,7 +123,7 @@ def _noise(
     from_nothing = settings.denoise >= 1.0 and settings.start_at_step == 0 and not (samples * made).any()
     if from_nothing and settings.scheduler in OWN_SCHEDULERS:
         factor = pure_noise_factor(model.get_model_object("model_sampling"), float(sigmas[0]))
-        noise = noise * torch.where(made > 0, factor, 1.0)
+        noise = noise * torch.where(made.to(noise) > 0, factor, 1.0)  # noise is on the processor
     return noise
 
 

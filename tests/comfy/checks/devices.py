@@ -6,6 +6,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from unittest import mock
 
+import image_models
+
 
 def _fake_cuda():
     spec = importlib.util.spec_from_file_location("fake_cuda", Path(__file__).parents[2] / "support" / "fake_cuda.py")
@@ -112,6 +114,8 @@ def _graphs(host):
     yield "decoded", host.run("T2VVAEDecodeFrames", encoded, vae)[0]
     again = (1, 4, 4.0, "ddim", "diffusers", 0.5)
     yield "video to video", host.run("T2VVideoSampler", model, positive, negative, encoded, *again)[0]["samples"]
+    fresh = image_models.Fresh(host)
+    yield "a picture", image_models.sample(fresh, image_models.animate(fresh, "dynamicrafter-256", image_cfg=3.0), 1)
     for name, conds in (("continued", (positive, negative)), ("continued story", story)):
         yield name, host.run("T2VContinue", model, *conds, encoded, 2, 1, 3, 4.0)[0]["samples"]
 

@@ -152,7 +152,7 @@ def check_strength_zero_is_the_text_alone(host):
         ]
         model, _, _, latent = small.animate(host, family, **texts)
         nothing = torch.zeros(1, 4, 16, 4, 8) if family.startswith("dynamicrafter") else None
-        conds = [pictures.with_picture(text, None, nothing, 0.0) for text in texts.values()]
+        conds = [pictures.with_picture(text, family, None, nothing, 0.0) for text in texts.values()]
         alone = small.sample(host, (model, *conds, latent))
         assert torch.equal(found[0], found[1])
         assert torch.equal(found[0], alone)
@@ -333,6 +333,24 @@ def check_areas_and_steps_of_a_conditioning_keep_the_picture(host):
     assert ksample(host, (model, half + positive, negative, latent)).isfinite().all()
 
 
+def check_free_noise_and_free_init_take_pictures(host):
+    model, *others = small.animate(host, SMOOTH, frames=32)
+    for name, how in (("T2VFreeNoise", (16, 8, "pyramid")), ("T2VFreeInit", (2, "butterworth", 0.25, 0.25, 4))):
+        (patched,) = host.run(name, model, *how)
+        assert small.sample(host, (patched, *others)).isfinite().all()
+
+
+def check_weights_of_fewer_bits_give_nearly_the_same(host):
+    name = small.write(host, SMOOTH)
+    prepared = small.animate(host, SMOOTH)
+    whole = small.sample(host, prepared)
+    for dtype, bound in (("fp16", 0.05), ("bf16", 0.2), ("fp8_e4m3fn", 1.0)):
+        model, _, vae, clip_vision = host.run("T2VModelLoader", name, dtype, family=SMOOTH)
+        found = small.sample(host, small.animate(host, SMOOTH, model=model, vae=vae, clip_vision=clip_vision))
+        assert found.isfinite().all()
+        assert differ(found, whole) < bound, dtype
+
+
 def check_a_saved_model_keeps_its_projector(host):
     model = small.load(host)[0]
     host.run("ModelSave", model, "diffusion_models/pictures")
@@ -385,6 +403,9 @@ def check_wrong_pictures_are_said_in_one_sentence(host):
         "and in KSampler": lambda: ksample(host, (whole[0], positive, small.texts()[1], latent)),
         "a picture for another model": lambda: host.run(
             "T2VVideoSampler", model, positive, negative, {"samples": torch.zeros(1, 4, 4, 8, 8)}, *how
+        ),
+        "a picture for another family": lambda: host.run(
+            "T2VVideoSampler", small.load(host, "dynamicrafter-512-interp")[0], positive, negative, latent, *how
         ),
         "no picture": lambda: plain(host, image=0),
         "RGBA": lambda: plain(host, image=rgba),
