@@ -31,6 +31,8 @@ def load_pipeline(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     family: str | None = None,
+    text_encoder: str | Path | None = None,
+    image_encoder: str | Path | None = None,
 ) -> Pipeline:
     """Load a pipeline: "built-in", or any model that `t2v_models.inspect` can read and that has all its parts.
 
@@ -39,9 +41,11 @@ def load_pipeline(
         dtype: of the weights; where None, float32 on a CPU and float16 elsewhere.
         device: where to run.
         family: a name of `t2v_models.families.FAMILIES`, for what the model's tensors and its name do not tell.
+        text_encoder: the file or folder of the text encoder, where the model's own has none or another is wanted.
+        image_encoder: likewise, of the image encoder of an image-to-video model: CLIP's vision tower.
 
     Raises:
-        T2VError: where a part (UNet, text encoder, VAE) is missing.
+        T2VError: where a part (UNet, VAE, text encoder; image encoder and Resampler of image-to-video models) is missing.
         FileNotFoundError: where there is nothing at the path.
     """
     from .checkpoints import load_unet, open_checkpoint
@@ -54,23 +58,16 @@ def load_pipeline(
         raise T2VError(f"dtype is {dtype!r}: torch.float32, torch.float16 or torch.bfloat16 is wanted.")
     dtype = dtype or (torch.float32 if device.type == "cpu" else torch.float16)
     checkpoint = open_checkpoint(BUILT_IN_FOLDER if str(model) == BUILT_IN else Path(model), family=family)
-    missing = [part for part in ("unet", "vae", "text_encoder") if part not in checkpoint.info.parts]
+    texts = checkpoint if text_encoder is None else open_checkpoint(Path(text_encoder))
+    images = checkpoint if image_encoder is None else open_checkpoint(Path(image_encoder))
     kin = checkpoint.family
-    if missing or kin is None:
-        raise T2VError(
-            f"{model} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put all "
-            "files into one folder and give that."
-        )
+    _check_parts(checkpoint, texts, images)
     checkpoint.warn_of_other_families()
-    if kin.image:
-        raise T2VError(
-            f"{model} is {kin.title}, which wants a first image, and the pipeline gives it none yet: choose a "
-            "text-to-video model; `t2v_models.load_unet` loads its UNet, which takes image latents and tokens."
-        )
-    width, wanted = checkpoint.text_encoder_config()["hidden_size"], checkpoint.config.context_dim
+    width, wanted = texts.text_encoder_config()["hidden_size"], checkpoint.config.context_dim
     if width != wanted:
         raise T2VError(
-            f"{model} has a text encoder {width} wide, and its UNet wants one of {wanted}: give the one that belongs to it."
+            f"{texts.path} has a text encoder {width} wide, and the UNet of {model} wants one of {wanted}: give the one that "
+            "belongs to it."
         )
     unet = load_unet(checkpoint, dtype=dtype, device=device)
     if device.type != "mps":  # its feature maps lie so: a convolution is faster when its weights do, too
@@ -78,10 +75,35 @@ def load_pipeline(
     return Pipeline(
         unet,
         load_vae(checkpoint, dtype=dtype, device=device),
-        load_text_encoder(checkpoint, dtype=dtype, device=device),
-        load_tokenizer(checkpoint.tokenizer_path, checkpoint.text_encoder_config()["hidden_size"]),
+        load_text_encoder(texts, dtype=dtype, device=device),
+        load_tokenizer(texts.tokenizer_path or checkpoint.tokenizer_path, width),
         checkpoint.scheduler_config(),
         kin,
+        load_image_model(checkpoint, unet, kin, images, dtype=dtype, device=device) if kin.image else None,
+    )
+
+
+def _check_parts(checkpoint: Checkpoint, texts: Checkpoint, images: Checkpoint) -> None:
+    """Refuse a model that lacks a part, in a sentence that names all of them.
+
+    Args:
+        checkpoint: the model's.
+        texts: of the text encoder; the model's own, or another file.
+        images: of the image encoder, likewise.
+    """
+    sources = {"unet": checkpoint, "vae": checkpoint, "text_encoder": texts}
+    if checkpoint.family.image_tokens:
+        sources["image_encoder"] = images
+    if checkpoint.family.image_tokens == "resampler":
+        sources["image_projector"] = checkpoint
+    missing = [part for part, source in sources.items() if part not in source.info.parts]
+    if not missing:
+        return
+    encoders = [part for part in missing if part.endswith("encoder")]
+    named = f", or name the file that has it by {' and '.join(f'{part}=' for part in encoders)}" if encoders else ""
+    raise T2VError(
+        f"{checkpoint.path} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put all "
+        f"files into one folder and give that{named}."
     )
 
 

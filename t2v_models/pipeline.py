@@ -26,6 +26,7 @@ from .sampling.scenes import MOST_TOKENS, equal_length, equal_shape
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
 from .unet import UNet3D, UNetConfig
+from .vae.frames import decode_frames, encode_frames
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -144,18 +145,21 @@ class Pipeline:
         followed = None
         if self.image_model is None:
             followed = Followed.of(request, self.family, self.encode_video, self.schedule)
-        branches = self._branches(request)
+        branches, ends = self._branches(request), self._fitted(request)
         conditions = Conditions.of(self.config, request.fps_condition, request.guidance_scale)
-        if request.image is not None and self.image_model is not None:
-            conditions = self._with_image(self.image_model, request, conditions, branches)
+        if self.image_model is not None:
+            conditions = self._with_image(self.image_model, request, ends, conditions, branches)
         context = self._encode(request)
         if branches == 3:  # the negative prompt with no picture, with the picture, and the prompt
             context = torch.cat([context.chunk(2)[0], context])
         x = self._denoise(request, context, conditions, followed, progress)
         if self.family.drops_last_frame:
             x = x[:, :, :-1]
-        frames = torch.stack([torch.cat(list(self.decode(each))) for each in x]) if decode else torch.empty(0)
-        return Video(frames, x, request.fps)
+        if not decode:
+            return Video(torch.empty(0), x, request.fps)
+        pairs = torch.stack([ends[0], ends[-1]], dim=1) if ends and request.image_strength else [None] * len(x)
+        frames = [torch.cat(list(self.decode(*each))) for each in zip(x, pairs, strict=True)]
+        return Video(torch.stack(frames), x, request.fps)
 
     def _check_image(self, request: ClipRequest) -> None:
         """Refuse that a model which needs a picture is given none; warn of settings that it was not trained for."""
@@ -176,21 +180,32 @@ class Pipeline:
             return 2 if is_guided(self, request.guidance_scale) else 1
         return 3
 
-    def _with_image(
-        self, image_model: ImageModel, request: ClipRequest, conditions: Conditions, branches: int
-    ) -> Conditions:
-        """The request's conditions with what the UNet takes of its pictures."""
-        _, _, frames, h, w = request.shape
+    def _fitted(self, request: ClipRequest) -> list[Tensor]:
+        """The pictures of an image-to-video model, fitted to the video's size: the first, and the last where there is one,
+        (b, height, width, 3) each."""
+        if self.image_model is None:
+            return []
+        _, _, _, h, w = request.shape
         given = [each for each in (request.image, request.end_image) if each is not None]
-        first, *last = (fit(each, 8 * w, 8 * h, request.image_fit).to(self.device) for each in given)
-        noise = [None] * len(given) * len(first) if request.image_noise is None else request.image_noise.split(1)
+        return [fit(each, 8 * w, 8 * h, request.image_fit).to(self.device) for each in given]
+
+    def _with_image(
+        self,
+        image_model: ImageModel,
+        request: ClipRequest,
+        ends: Sequence[Tensor],
+        conditions: Conditions,
+        branches: int,
+    ) -> Conditions:
+        """The conditions with what the UNet takes of the request's pictures. ends: see `_fitted`."""
+        frames, windows = request.shape[2], request.windows
+        each = iter([None] * len(ends) * len(ends[0]) if request.image_noise is None else request.image_noise.split(1))
 
         def encode(pictures: Tensor) -> Tensor:
-            return self.encode_video(pictures[:, None], noise=next(noises))[:, :, 0]
+            return self.encode_video(pictures[:, None], noise=next(each))[:, :, 0]
 
-        noises = iter(noise)
-        inputs = image_model.inputs(given[0], first, last[0] if last else None, frames, encode)
-        windows = request.windows
+        pictures = ends[0] if request.image is None else request.image
+        inputs = image_model.inputs(pictures, ends[0], ends[1] if len(ends) > 1 else None, frames, encode)
         clip = frames if windows is None or windows.free_noise else windows.length
         return inputs.conditions(conditions, branches, clip, request.image_strength)
 
@@ -361,25 +376,17 @@ class Pipeline:
         hidden = torch.cat([self.text_encoder(part).last_hidden_state for part in parts])
         return hidden.reshape(len(ids), -1, hidden.shape[-1])
 
-    def encode_video(self, video: Tensor, chunk: int = 8, *, noise: Tensor | None = None) -> Tensor:
+    def encode_video(self, video: Tensor, *, noise: Tensor | None = None) -> Tensor:
         """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8).
 
         noise: standard normal, ((b t), 4, h/8, w/8), for a sample of each frame's distribution; its mode where None.
         """
-        parts = []
-        for i, part in enumerate(torch.split(video.flatten(0, 1), chunk)):
-            pixels = part.movedim(-1, 1).to(self.device, self.vae.dtype) * 2 - 1
-            posterior = self.vae.encode(pixels).latent_dist
-            latent = posterior.mode()
-            if noise is not None:
-                latent = latent + posterior.std * noise[i * chunk : i * chunk + len(part)].to(latent)
-            parts.append(latent.float())
-        latents: Tensor = torch.cat(parts) * self.vae.config.scaling_factor
-        return latents.view(*video.shape[:2], *latents.shape[1:]).transpose(1, 2)
+        return encode_frames(self.vae, video, self.device, noise=noise)
 
     @torch.no_grad()
-    def decode(self, latents: Tensor, chunk: int = 8) -> Iterator[Tensor]:
-        """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, on the CPU, a chunk of frames at a time."""
-        for part in torch.split(latents.transpose(0, 1), chunk):
-            pixels = self.vae.decode(part.to(self.device, self.vae.dtype) / self.vae.config.scaling_factor).sample
-            yield (pixels.float() / 2 + 0.5).clamp(0, 1).movedim(1, -1).contiguous().cpu()
+    def decode(self, latents: Tensor, ends: Tensor | None = None) -> Iterator[Tensor]:
+        """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, on the CPU, a chunk of frames at a time.
+
+        ends: (2, 8h, 8w, 3), 0..1, the first and the last picture, which ToonCrafter's decoder sees.
+        """
+        yield from decode_frames(self.vae, latents, self.device, ends)
