@@ -22,9 +22,10 @@ from .image_to_video import Followed
 from .request import ClipRequest
 from .sampling.guidance import guide
 from .sampling.keyframes import PredictFrames
-from .sampling.scenes import MOST_TOKENS, equal_length, equal_shape
+from .sampling.scenes import equal_length, equal_shape
 from .sampling.schedule import NoiseSchedule
 from .sampling.solvers import make_solver
+from .text_encoding import encode_texts
 from .unet import UNet3D, UNetConfig
 from .vae.frames import decode_frames, encode_frames
 
@@ -34,9 +35,6 @@ if TYPE_CHECKING:
     from .request import ClipOptions
 
 log = logging.getLogger(__name__)
-
-MOST_ROWS = 256
-"""Windows of tokens that the text encoder is given at a time, for memory."""
 
 
 @dataclass(frozen=True)
@@ -199,15 +197,14 @@ class Pipeline:
     ) -> Conditions:
         """The conditions with what the UNet takes of the request's pictures. ends: see `_fitted`."""
         frames, windows = request.shape[2], request.windows
-        each = iter([None] * len(ends) * len(ends[0]) if request.image_noise is None else request.image_noise.split(1))
-
-        def encode(pictures: Tensor) -> Tensor:
-            return self.encode_video(pictures[:, None], noise=next(each))[:, :, 0]
-
         pictures = ends[0] if request.image is None else request.image
-        inputs = image_model.inputs(pictures, ends[0], ends[1] if len(ends) > 1 else None, frames, encode)
+        inputs = image_model.inputs(pictures, ends, frames, self._encode_stills, request.image_noise)
         clip = frames if windows is None or windows.free_noise else windows.length
         return inputs.conditions(conditions, branches, clip, request.image_strength)
+
+    def _encode_stills(self, pictures: Tensor, noise: Tensor | None) -> Tensor:
+        """(b, h, w, 3), 0..1 -> (b, 4, h/8, w/8)."""
+        return self.encode_video(pictures[:, None], noise=noise)[:, :, 0]
 
     def _encode(self, request: ClipRequest) -> Tensor:
         """The texts of the videos: (b, n, d), or (b, t, n, d) of a story; guided, (2b, …), those of the negatives first."""
@@ -358,23 +355,7 @@ class Pipeline:
 
     def encode_text(self, texts: Sequence[str]) -> Tensor:
         """Texts -> (texts, 77 k, d), CLIP's last hidden states; a text longer than 75 tokens fills k windows, as in ComfyUI."""
-        tokenizer = self.tokenizer
-        room = tokenizer.model_max_length - 2
-        ids = [tokenizer(text, add_special_tokens=False, verbose=False).input_ids for text in texts]
-        windows = max(1, *(-(-len(each) // room) for each in ids))
-        if windows * len(ids) * tokenizer.model_max_length > MOST_TOKENS:
-            raise T2VError(
-                f"{len(ids)} texts of up to {max(map(len, ids))} tokens are too many: shorten the long ones."
-            )
-        pad = tokenizer.eos_token_id if tokenizer.pad_token_id is None else tokenizer.pad_token_id
-        rows = []
-        for each in ids:
-            for start in range(0, windows * room, room):
-                row = [tokenizer.bos_token_id, *each[start : start + room], tokenizer.eos_token_id]
-                rows.append(row + [pad] * (tokenizer.model_max_length - len(row)))
-        parts = torch.tensor(rows, device=self.device).split(MOST_ROWS)
-        hidden = torch.cat([self.text_encoder(part).last_hidden_state for part in parts])
-        return hidden.reshape(len(ids), -1, hidden.shape[-1])
+        return encode_texts(self.text_encoder, self.tokenizer, texts, self.device)
 
     def encode_video(self, video: Tensor, *, noise: Tensor | None = None) -> Tensor:
         """Frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8).

@@ -127,9 +127,7 @@ def test_tokens_and_latents_of_pictures_are_those_of_the_originals(family: str) 
     pair = torch.stack([first, last], dim=1)
     assert difference(part(pipeline.encode_video(pair)), values["image latents"]) < 1e-5
     assert difference(part(pipeline.encode_video(pair, noise=noise)), values["sampled image latents"]) < 1e-5
-    inputs = pipeline.image_model.inputs(
-        first, first, None, FRAMES, lambda each: pipeline.encode_video(each[:, None])[:, :, 0]
-    )
+    inputs = pipeline.image_model.inputs(first, [first], FRAMES, pipeline._encode_stills)
     assert difference(part(inputs.tokens), values["tokens"]) < 1e-5
     assert difference(part(inputs.unconditional), values["grey tokens"]) < 1e-5
 

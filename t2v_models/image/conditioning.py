@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,8 +22,9 @@ log = logging.getLogger(__name__)
 SHORTEST = 16
 """Frames of the clips that all image-to-video models were trained on; shorter ones fall apart."""
 
-Encode = Callable[[Tensor], Tensor]
-"""``encode(pictures)`` -> their latents: (b, h, w, 3), 0..1 -> (b, c, h/8, w/8)."""
+Encode = Callable[[Tensor, Tensor | None], Tensor]
+"""``encode(pictures, noise)`` -> latents (b, c, h/8, w/8) of pictures (b, h, w, 3), 0..1: samples by standard normal noise
+like them, or modes where it is None."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +49,7 @@ class ImageInputs:
             strength: 0..1, how much the pictures count.
         """
         image = None
-        if self.tokens is not None and self.unconditional is not None:
+        if strength and self.tokens is not None and self.unconditional is not None:
             image = torch.cat([*[self.unconditional][: branches - 1], *[self.tokens] * max(branches - 1, 1)])
             image = per_frame(image, clip)
         latents = None if self.latents is None else self.latents * strength
@@ -79,32 +80,36 @@ class ImageModel:
             )
 
     @torch.no_grad()
-    def inputs(self, pictures: Tensor, first: Tensor, last: Tensor | None, frames: int, encode: Encode) -> ImageInputs:
+    def inputs(
+        self, pictures: Tensor, ends: Sequence[Tensor], frames: int, encode: Encode, noise: Tensor | None = None
+    ) -> ImageInputs:
         """Encode the pictures of some videos, each as if it were alone.
 
         Args:
-            pictures: (b, height, width, 3), 0..1, of any size, for I2VGen-XL's image encoder.
-            first: the same pictures fitted to the video's size; all other encoders see these.
-            last: the last pictures, fitted likewise; None where there are none.
+            pictures: (b, height, width, 3), 0..1, the first pictures, of any size, for I2VGen-XL's image encoder.
+            ends: the first pictures fitted to the video's size, and the last ones, where there are any; all other
+                encoders see these.
             frames: of the videos.
             encode: the VAE.
+            noise: ((n b), c, h/8, w/8) standard normal, to sample the latents of the n ends; their modes where None.
 
         Raises:
             T2VError: for a last picture that the model does not take.
         """
-        rule = self.family.image_latents
+        if len(ends) > 1 and self.family.image_latents != "ends":
+            raise T2VError(
+                f"{self.family.title} takes a first picture only: leave the end image out, or use an interpolation model."
+            )
         latents = None
-        if rule:
-            start = _one_by_one(encode, first)
-            end = None if last is None else _one_by_one(encode, last)
-            latents = concat_latents(start, end, frames, rule)
+        if self.family.image_latents:
+            drawn = [None] * len(ends) if noise is None else noise.chunk(len(ends))
+            start, *end = (_one_by_one(encode, *each) for each in zip(ends, drawn, strict=True))
+            latents = concat_latents(start, end[0] if end else None, frames, self.family.image_latents)
             if self.family.image_tokens == "i2vgen":
-                return ImageInputs(*self._branch_tokens(pictures, first.shape[2], start), latents)
-        elif last is not None:
-            raise T2VError(f"{self.family.title} takes a first picture only: leave the end image out.")
+                return ImageInputs(*self._branch_tokens(pictures, ends[0].shape[2], start), latents)
         if self.family.image_tokens != "resampler":
             return ImageInputs(None, None, latents)
-        tokens = _one_by_one(self._tokens, first)
+        tokens = torch.cat([self._tokens(image[None]) for image in ends[0]])
         return ImageInputs(tokens, self._tokens(grey_image()).expand_as(tokens), latents)
 
     def _tokens(self, images: Tensor) -> Tensor:
@@ -118,7 +123,7 @@ class ImageModel:
         """I2VGen-XL's tokens, and those without CLIP's embedding, (b, q, d) each, of latents (b, c, h/8, w/8)."""
         branches: Any = self.branches
         dtype = next(branches.parameters()).dtype
-        embeddings = _one_by_one(lambda each: self.encoder.embedding(square_pixels(each, width)), pictures)
+        embeddings = torch.cat([self.encoder.embedding(square_pixels(each[None], width)) for each in pictures])
         latents, embeddings = latents.to(dtype), embeddings.to(latents.device, dtype)
         return branches.tokens(latents, embeddings).float(), branches.tokens(latents, embeddings * 0).float()
 
@@ -148,5 +153,7 @@ def warn_of_image_settings(family: Family, frames: int, condition: float | None,
         log.info("%s has no end image, so the video returns to its first picture.", family.title)
 
 
-def _one_by_one(encode: Encode, images: Tensor) -> Tensor:
-    return torch.cat([encode(image[None]) for image in images])
+def _one_by_one(encode: Encode, images: Tensor, noise: Tensor | None) -> Tensor:
+    """The latents of pictures (b, h, w, 3), with noise (b, c, h/8, w/8) or None."""
+    drawn = [None] * len(images) if noise is None else noise.split(1)
+    return torch.cat([encode(image[None], each) for image, each in zip(images, drawn, strict=True)])
