@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import torch
 
@@ -136,6 +138,8 @@ def test_a_conversion_keeps_the_decoder_exactly(layout, tmp_path):
     convert(tmp_path / "model.ckpt", tmp_path / "there", layout)
     there = open_checkpoint(tmp_path / "there")
     assert there.family.name == "tooncrafter-512"
+    if layout == "diffusers":  # which diffusers must not load as a VAE of its own
+        assert json.loads((tmp_path / "there" / "model_index.json").read_text())["vae"][0] != "diffusers"
     first, again = open_checkpoint(tmp_path / "model.ckpt").vae(), there.vae()
     assert first is not None
     assert again is not None

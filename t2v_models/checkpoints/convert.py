@@ -260,7 +260,7 @@ def _diffusers_files(
     ]
     for kind, owner, tensors, values in _diffusers_parts(checkpoint, parts):
         index[kind] = owner
-        name = "diffusion_pytorch_model" if owner[0] == "diffusers" else "model"
+        name = "diffusion_pytorch_model" if kind == "vae" else "model"
         files.append(_File(f"{kind}/{name}.safetensors", tensors))
         files.append(_File(f"{kind}/config.json", text=_json(values)))
     if "image_projector" in parts:  # of which diffusers knows no class
@@ -283,7 +283,8 @@ def _diffusers_parts(
     if "vae" in parts:
         own = dual_decoder.is_dual(parts["vae"])  # diffusers has no class and so no names for it
         tensors = vae.to_ldm(parts["vae"]) if own else parts["vae"]
-        yield "vae", ["diffusers", "AutoencoderKL"], tensors, checkpoint.vae_config()
+        owner = [PACKAGE, dual_decoder.DualReferenceDecoder.__name__] if own else ["diffusers", "AutoencoderKL"]
+        yield "vae", owner, tensors, checkpoint.vae_config()
     if "text_encoder" in parts:
         values = checkpoint.text_encoder_config()
         yield "text_encoder", ["transformers", "CLIPTextModel"], parts["text_encoder"], values

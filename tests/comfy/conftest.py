@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from ..support.i2vgen_folder import write_with_expected
 from ..support.model_folder import write_model_folder
 from . import hosts
 from .live import Server
@@ -66,9 +67,18 @@ def tiny(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="session")
-def base(host: hosts.Host, tiny: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def i2vgen(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """A model of I2VGen-XL, with what diffusers' pipeline makes with it."""
+    pytest.importorskip("diffusers")
+    return {"i2vgen": write_with_expected(tmp_path_factory.mktemp("models") / "i2vgen")}
+
+
+@pytest.fixture(scope="session")
+def base(
+    host: hosts.Host, tiny: dict[str, Path], i2vgen: dict[str, Path], tmp_path_factory: pytest.TempPathFactory
+) -> Path:
     """The base directory of the host: models, inputs, outputs, this pack."""
-    return host.base(tmp_path_factory.mktemp(f"base-{host.version}"), tiny)
+    return host.base(tmp_path_factory.mktemp(f"base-{host.version}"), tiny | i2vgen)
 
 
 @pytest.fixture(scope="session")
