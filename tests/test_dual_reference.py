@@ -15,6 +15,7 @@ from t2v_models.loading import load_vae
 from t2v_models.unet import UNetConfig
 from t2v_models.vae import dual_reference
 from t2v_models.vae.dual_reference import DecoderConfig, DualReferenceDecoder
+from t2v_models.vae.frames import decode_frames
 from t2v_models.vae.references import decode_clip, diffusers_features
 from tests.references.outputs import Outputs
 from tests.references.parity import TOLERANCE, difference
@@ -165,6 +166,15 @@ def test_a_damaged_decoder_is_refused_in_a_sentence(damage, said):
     damage(tensors)
     with pytest.raises(T2VError, match=said):
         open_checkpoint(tensors).lazy_vae()
+
+
+def test_a_pipeline_decodes_with_the_pictures_at_the_ends(autoencoder, latents, references):
+    ends = (normal("ends", (2, 3, *PIXELS)) * 0.5 / 2 + 0.5).movedim(1, -1)
+    scaled, device = latents.transpose(0, 1) * 0.18215, torch.device("cpu")
+    for given, wanted in ((ends, references), (None, None)):
+        frames = torch.cat(list(decode_frames(autoencoder, scaled, device, given)))
+        pixels = decode_clip(autoencoder.decoder, latents, wanted)
+        assert difference(frames, (pixels / 2 + 0.5).clamp(0, 1).movedim(1, -1)) < TOLERANCE
 
 
 def test_another_vae_has_no_such_decoder():
