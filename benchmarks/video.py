@@ -36,8 +36,8 @@ import numpy as np
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from t2v_models.video import DEFAULT_QUALITY, FORMATS, VideoReader, VideoWriter, available_formats, engines
+from t2v_models.video.ffmpeg.process import chain, ffmpeg_exe
 from t2v_models.video.formats import SCALER
-from t2v_models.video.program.process import chain, ffmpeg_exe
 from tests.support.video_clips import natural, psnr
 
 CORNERS = np.array([*itertools.product((0, 255), repeat=3), (128, 128, 128)], np.uint8)
@@ -244,7 +244,7 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=PARTS, default=list(PARTS), help="some of the parts")
     parser.add_argument("--clip", nargs="+", default=[], help="films for the part 'formats'")
     parser.add_argument("--rounds", type=int, default=5, help="of the part 'speed'")
-    parser.add_argument("--engine", choices=("program", "pyav"), help="what writes and reads; default PyAV where it is")
+    parser.add_argument("--engine", choices=("ffmpeg", "pyav"), help="what writes and reads; default PyAV where it is")
     parser.add_argument("--output", type=Path, help="write everything as JSON, too")
     args = parser.parse_args()
     engines.use(args.engine)

@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from t2v_models.video import FORMATS, VideoWriter
 from t2v_models.video.engine import Input, file_url
-from t2v_models.video.program.process import ffmpeg_exe, input_options
+from t2v_models.video.ffmpeg.process import ffmpeg_exe, input_options
 
 FOLDER = Path(__file__).parent / "fixtures" / "ffmpeg"
 HEADING = "#### "

@@ -46,7 +46,7 @@ def test_the_child_reports_each_kind_of_fault(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("engine", ["program", "pyav"])
+@pytest.mark.parametrize("engine", ["ffmpeg", "pyav"])
 def test_mutated_videos_are_read_or_refused(tmp_path: Path, engine: str) -> None:
     bait = videos.Bait(tmp_path)
     files = videos.originals()

@@ -128,7 +128,7 @@ def test_nodes_open_only_files_of_the_hosts_folders() -> None:
 
 
 @promise("No address is called")
-@pytest.mark.parametrize("engine", ["program", "pyav"])
+@pytest.mark.parametrize("engine", ["ffmpeg", "pyav"])
 def test_no_playlist_reaches_a_file_or_an_address(tmp_path: Path, engine: str) -> None:
     engines.use(engine)
     bait = Bait(tmp_path)
@@ -158,7 +158,7 @@ def test_models_with_a_tokenizer_load_without_a_connection(tmp_path: Path, monke
 
 
 @promise("Only ffmpeg is started")
-@pytest.mark.parametrize("engine", ["program", "pyav"])
+@pytest.mark.parametrize("engine", ["ffmpeg", "pyav"])
 def test_reading_and_writing_start_only_ffmpeg(tmp_path: Path, engine: str) -> None:
     code = """
         import sys
@@ -167,14 +167,14 @@ def test_reading_and_writing_start_only_ffmpeg(tmp_path: Path, engine: str) -> N
         sys.addaudithook(lambda event, args: started.append((event, args)) if event.startswith(kinds) else None)
         import numpy as np
         from t2v_models.video import FORMATS, VideoReader, VideoWriter, engines
-        from t2v_models.video.program.process import ffmpeg_exe
+        from t2v_models.video.ffmpeg.process import ffmpeg_exe
         engines.use(sys.argv[2])
         for name in ("h264-mp4", "vp9-webm", "gif"):
             path = sys.argv[1] + "/a" + FORMATS[name].extension
             with VideoWriter(path, 8, format=name) as video:
                 video.write(np.zeros((16, 16, 3), np.uint8))
             assert len(list(VideoReader(path))) == 1
-        assert bool(started) == (sys.argv[2] == "program")
+        assert bool(started) == (sys.argv[2] == "ffmpeg")
         others = [args[0] for event, args in started if args[0] != ffmpeg_exe() and "ffmpeg" not in str(args[1][0])]
         assert not others, others
         assert all(isinstance(args[1], list) for event, args in started if event == "subprocess.Popen")
@@ -255,7 +255,7 @@ def bloated_pictures(folder: Path) -> dict[str, bytes]:
 @promise("A file takes bounded time and memory")
 @pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the limit of memory is POSIX's")
-@pytest.mark.parametrize("engine", ["program", "pyav"])
+@pytest.mark.parametrize("engine", ["ffmpeg", "pyav"])
 def test_small_pictures_that_would_grow_are_handled_within_2_gb_and_10_seconds(tmp_path: Path, engine: str) -> None:
     with VideoWriter(tmp_path / "sample.gif", 8, format="gif") as video:
         video.write(np.zeros((16, 16, 3), np.uint8))

@@ -9,8 +9,8 @@ import pytest
 
 from t2v_models.errors import T2VError
 from t2v_models.video import VideoReader
+from t2v_models.video.ffmpeg import process as ffmpeg_module
 from t2v_models.video.frame_rate import measured_rate, usual_rate
-from t2v_models.video.program import process as ffmpeg_module
 
 from .support.engines import every_engine, program_only  # noqa: F401
 from .support.strange_clips import frames_of, made

@@ -25,7 +25,7 @@ av = pytest.importorskip("av")
 pytest.importorskip("imageio_ffmpeg")
 
 ROOT = Path(__file__).resolve().parents[1]
-BOTH = ("program", "pyav")
+BOTH = ("ffmpeg", "pyav")
 CLIP = natural(6, 50, 66)
 TEXTS = {"prompt": "a cat", "workflow": '{"nodes": []}'}
 
@@ -226,7 +226,7 @@ def test_a_frame_may_be_changed_once_it_is_written(tmp_path):
 
 @pytest.mark.skipif(os.name == "nt", reason="needs POSIX's file names")
 def test_names_that_ffmpeg_takes_for_patterns_are_files_to_the_libraries(tmp_path, caplog):
-    path = write(tmp_path, "h264-mp4", "program")
+    path = write(tmp_path, "h264-mp4", "ffmpeg")
     for name in ("100%d.mp4", "a:b.mp4", "-i.mp4", "[x]{y}*.mp4", "concat:a.mp4"):
         path = path.rename(tmp_path / name)
         with caplog.at_level(logging.WARNING):

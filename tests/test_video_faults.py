@@ -342,7 +342,7 @@ def command(pid: int) -> bytes:
 @pytest.mark.parametrize("times", [2, pytest.param(13, marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_whole_clips_only(tmp_path, times, request):
     engine = request.getfixturevalue("every_engine")
-    kill_writers(tmp_path, times if engine == "program" else min(times, 6), engine, seed=times)
+    kill_writers(tmp_path, times if engine == "ffmpeg" else min(times, 6), engine, seed=times)
 
 
 def test_the_next_writer_removes_a_folder_whose_removal_was_killed(tmp_path, monkeypatch):

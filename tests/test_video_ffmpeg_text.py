@@ -8,10 +8,10 @@ import pytest
 
 from t2v_models.video import AudioInfo
 from t2v_models.video.engine import Sound
+from t2v_models.video.ffmpeg.text import library_version, names, packets, written_frames
 from t2v_models.video.ffmpeg_text import error_message, picture, secret_name, sound
 from t2v_models.video.frame_rate import measured_rate
 from t2v_models.video.metadata import parse_ffmetadata
-from t2v_models.video.program.text import library_version, names, packets, written_frames
 
 from .record_ffmpeg import FOLDER, METADATA, PICTURE, SOUND, read_recording
 

@@ -13,7 +13,7 @@ from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, available_formats, frame_rate
 from t2v_models.video.engine import Failed
 from t2v_models.video.engines import engine
-from t2v_models.video.program import process as ffmpeg_module
+from t2v_models.video.ffmpeg import process as ffmpeg_module
 
 from .support.engines import every_engine, program_only  # noqa: F401
 from .support.video_clips import natural, psnr, some_slow, tone

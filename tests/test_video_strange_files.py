@@ -10,7 +10,7 @@ import pytest
 
 from t2v_models.errors import T2VError
 from t2v_models.video import VideoReader, VideoWriter
-from t2v_models.video.program import process as ffmpeg_module
+from t2v_models.video.ffmpeg import process as ffmpeg_module
 
 from .support.engines import every_engine, program_only  # noqa: F401
 from .support.strange_clips import frames_of, made

@@ -1,4 +1,4 @@
-"""What reads and writes clips: the interface of the two engines, `program` (ffmpeg as a program) and `pyav` (its libraries).
+"""What reads and writes clips: the interface of the two engines, `ffmpeg` (the program) and `pyav` (its libraries).
 
 An engine runs ffmpeg's demuxers, decoders, filters, encoders and muxers, and gives facts and arrays. What a fact means, which
 filters apply, and which formats exist is decided outside, once for both.

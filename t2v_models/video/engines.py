@@ -12,7 +12,7 @@ from .engine import Engine
 OLDEST_PYAV = (14, 2)
 """The oldest PyAV that is used: that of the oldest supported ComfyUI."""
 
-_ENGINES = {"pyav": ("pyav", "PyAV"), "program": ("program", "Program")}
+_ENGINES = {"pyav": ("pyav", "PyAV"), "ffmpeg": ("ffmpeg", "Program")}
 _chosen: str | None = None
 
 
@@ -26,7 +26,7 @@ def engine() -> Engine:
 
 
 def use(name: str | None) -> None:
-    """Choose the engine of this process, "pyav" or "program"; None chooses the best one that is there."""
+    """Choose the engine of this process, "pyav" or "ffmpeg" (the program); None chooses the best one that is there."""
     global _chosen
     if name is not None:
         _engine(name)
@@ -49,6 +49,6 @@ def _best() -> Engine:
     except (ImportError, ValueError):
         pass
     try:
-        return _engine("program")
+        return _engine("ffmpeg")
     except ImportError as error:  # the registry's package has no part that starts programs
         raise T2VError("No ffmpeg was found: pip install --upgrade av, which brings its libraries.") from error

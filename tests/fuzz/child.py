@@ -76,7 +76,7 @@ class Watch:
 
 def program() -> Path:
     """The ffmpeg in use."""
-    from t2v_models.video.program.process import ffmpeg_exe
+    from t2v_models.video.ffmpeg.process import ffmpeg_exe
 
     return Path(ffmpeg_exe()).resolve()
 
@@ -149,7 +149,7 @@ def careless(path: Path) -> str:
 
 
 READERS: dict[str, Callable[[Path], str]] = {
-    "program": functools.partial(read_video, "program"),
+    "ffmpeg": functools.partial(read_video, "ffmpeg"),
     "pyav": functools.partial(read_video, "pyav"),
     "checkpoint": read_checkpoint,
     "lora": read_a_lora,

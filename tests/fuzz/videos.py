@@ -1,6 +1,6 @@
 """Mutate video files: each is read, or gives one clear sentence; no other file or address is opened.
 
-    python -m tests.fuzz.videos [--count 10000] [--seed 0] [--format mp4 …] [--engine program]
+    python -m tests.fuzz.videos [--count 10000] [--seed 0] [--format mp4 …] [--engine ffmpeg]
 
 A mutation truncates, flips bits, overwrites, inserts, removes or repeats bytes, writes extreme numbers where sizes and
 times may stand, changes the texts inside, takes the part of another file, or puts a playlist in the file's place. The
@@ -24,7 +24,7 @@ from pathlib import Path
 import numpy as np
 
 from t2v_models.video import VideoWriter, still_png
-from t2v_models.video.program.process import ffmpeg_exe
+from t2v_models.video.ffmpeg.process import ffmpeg_exe
 
 from .run import Mutate, fuzz
 
@@ -250,7 +250,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=10_000, help="files of each format")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--format", nargs="*", help="endings; default all")
-    parser.add_argument("--engine", choices=("program", "pyav"), default="pyav", help="what reads them")
+    parser.add_argument("--engine", choices=("ffmpeg", "pyav"), default="pyav", help="what reads them")
     parser.add_argument("--keep", type=Path, help="a folder for the files that failed")
     args = parser.parse_args()
     files = originals()

@@ -23,7 +23,7 @@ import numpy as np
 
 from t2v_models.errors import T2VError
 from t2v_models.video import VideoReader
-from t2v_models.video.program.process import ffmpeg_exe
+from t2v_models.video.ffmpeg.process import ffmpeg_exe
 
 SIZES = ((64, 48), (66, 34), (320, 240))
 """(width, height)"""

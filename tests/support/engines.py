@@ -7,10 +7,10 @@ import pytest
 from t2v_models.video import engines
 
 
-@pytest.fixture(scope="module", autouse=True, params=["program", pytest.param("pyav", marks=pytest.mark.slow)])
+@pytest.fixture(scope="module", autouse=True, params=["ffmpeg", pytest.param("pyav", marks=pytest.mark.slow)])
 def every_engine(request: pytest.FixtureRequest) -> Iterator[str]:
     """The engine in use, of every test in a module that imports this fixture."""
-    pytest.importorskip("imageio_ffmpeg" if request.param == "program" else "av")
+    pytest.importorskip("imageio_ffmpeg" if request.param == "ffmpeg" else "av")
     engines.use(request.param)
     yield request.param
     engines.use(None)
@@ -19,5 +19,5 @@ def every_engine(request: pytest.FixtureRequest) -> Iterator[str]:
 @pytest.fixture
 def program_only(every_engine: str) -> None:
     """Of a test about processes."""
-    if every_engine != "program":
+    if every_engine != "ffmpeg":
         pytest.skip("about the ffmpeg program")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from t2v_models.video import VideoReader
-from t2v_models.video.program import process as ffmpeg_module
+from t2v_models.video.ffmpeg import process as ffmpeg_module
 
 
 def made(path, *options, source="testsrc=s=64x48:r=25:d=0.4", before=()):

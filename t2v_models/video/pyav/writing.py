@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
+import threading
 from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
@@ -210,10 +211,13 @@ def check_sound(channels: int, rate: int, track: Track) -> None:
         raise messages.failed(error) from error
 
 
+_error_output = threading.Lock()
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Drop the lines "Svt[…" that an encoder prints to the process's error output; all other lines stay."""
-    with tempfile.TemporaryFile() as lines:
+    with _error_output, tempfile.TemporaryFile() as lines:
         try:
             kept = os.dup(2)
         except OSError:  # a program without an error output

@@ -274,7 +274,7 @@ def check_a_cancel_is_heard_while_frames_are_skipped_and_sound_is_read(host):
     fresh(host)
     import folder_paths
 
-    folder, ffmpeg = folder_paths.get_input_directory(), host.module("t2v_models.video.program.process")
+    folder, ffmpeg = folder_paths.get_input_directory(), host.module("t2v_models.video.ffmpeg.process")
     short, path = os.path.join(folder, "short.mp4"), os.path.join(folder, "long.mp4")
     source = ["-f", "lavfi", "-i", "testsrc=s=1280x720:r=30:d=5", "-f", "lavfi", "-i", "sine=d=5"]
     for command in (
