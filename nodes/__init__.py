@@ -6,7 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .decoding import VAEDecodeFrames, VAEEncodeFrames
 from .host.models import folders
-from .images import ImageToVideo
+from .images import BetweenImages, ImageToVideo
 from .latents import EmptyLatent, LatentLayout
 from .loading import LoraLoader, ModelLoader
 from .long_videos import ContextWindows, ContinueVideo, DrawWindows, Film, FreeInit, FreeNoise
@@ -24,6 +24,7 @@ NODES: list[type[io.ComfyNode]] = [
     Story,
     ModelConditioning,
     ImageToVideo,
+    BetweenImages,
     ContextWindows,
     FreeNoise,
     FreeInit,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from comfy_api.latest import io
 
+from ..t2v_models.image.camera import CAMERAS
+from ..t2v_models.sampling.repeat_and_slide import KNOWN, RESAMPLE
 from . import inputs
-from .host import image_to_video
+from .host import between_images, image_to_video
 from .host.compat import newer
 
 CATEGORY = "T2V/image to video"
@@ -50,10 +52,11 @@ class ImageToVideo(io.ComfyNode):
                     "method",
                     options=list(image_to_video.METHODS),
                     default=image_to_video.OWN,
-                    tooltip="model's own: for models that take pictures, and the built-in model. The others take any "
-                    "text-to-video model. frame init: noise that keeps the picture's large shapes, at no cost; the first "
-                    "frame resembles the picture. repeat and slide: frame after frame, many times slower; the first frame "
-                    "is kept. hold the picture: the first frame is kept by a mask, at some cost.",
+                    tooltip="model's own: for models that take pictures, and for the built-in model, which keeps image and "
+                    "end_image exactly. The others are for all text-to-video models. frame init: the noise holds the picture's "
+                    "large shapes; costs nothing and keeps no frame. repeat and slide: frame after frame; keeps the first one "
+                    "exactly, many times slower. hold the picture: a mask keeps image and end_image exactly; 1 + resample "
+                    "times slower.",
                 ),
                 io.Float.Input(
                     "motion",
@@ -71,7 +74,8 @@ class ImageToVideo(io.ComfyNode):
                     min=0.0,
                     max=1.0,
                     step=0.05,
-                    tooltip="How much the picture counts beside the text, in models that take pictures; 0: the text alone.",
+                    tooltip="How much the picture counts beside the text, in models that take pictures and in frame init; 0: the "
+                    "text alone.",
                 ),
                 io.Float.Input(
                     "image_cfg",
@@ -94,6 +98,34 @@ class ImageToVideo(io.ComfyNode):
                     optional=True,
                     tooltip="The picture at the end of the clip, for models and methods that go from one to another.",
                 ),
+                io.Combo.Input(
+                    "camera",
+                    options=list(CAMERAS),
+                    default="none",
+                    optional=True,
+                    **newer(io.Combo.Input, advanced=True),
+                    tooltip="For frame init: the camera's move over the picture, which the video follows.",
+                ),
+                io.Int.Input(
+                    "known",
+                    default=KNOWN,
+                    min=1,
+                    max=4095,
+                    optional=True,
+                    **newer(io.Int.Input, advanced=True),
+                    tooltip="For repeat and slide: known frames in each clip, fewer than the model's own length. Fewer are "
+                    "faster and move more; 15 of 16 make frame after frame, as TI2V-Zero does.",
+                ),
+                io.Int.Input(
+                    "resample",
+                    default=RESAMPLE,
+                    min=0,
+                    max=64,
+                    optional=True,
+                    **newer(io.Int.Input, advanced=True),
+                    tooltip="For repeat and slide and for hold the picture: how often each step is repeated, so that new frames "
+                    "agree with the known ones; n takes n + 1 times as long.",
+                ),
             ],
             outputs=[
                 io.Model.Output(display_name="MODEL", tooltip="The model for the sampler; the input stays as it is."),
@@ -112,3 +144,98 @@ class ImageToVideo(io.ComfyNode):
     ) -> io.NodeOutput:
         request = image_to_video.Request(image=image, end_image=end_image, **settings)
         return io.NodeOutput(*image_to_video.animate(model, positive, negative, vae, clip_vision, request))
+
+
+class BetweenImages(io.ComfyNode):
+    """A video that goes from picture to picture."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="T2VBetweenImages",
+            display_name="T2V Between Images",
+            category=CATEGORY,
+            description="Makes one video through two or more pictures, a clip between every two neighbours; the picture that "
+            "two clips share is there once. The built-in model passes exactly through the pictures; DynamiCrafter 512 interp "
+            "and loop and ToonCrafter close to them. Other models cannot end at a picture.",
+            is_input_list=True,
+            **newer(io.Schema, search_aliases=["interpolation", "keyframes", "inbetween", "morph", "slideshow"]),
+            inputs=[
+                inputs.model(),
+                io.Conditioning.Input("positive", tooltip="What happens: one text, or a list with one for every clip."),
+                inputs.negative(),
+                inputs.vae(),
+                io.Image.Input(
+                    "images", tooltip="The pictures in order, as a batch or a list; their sizes may differ."
+                ),
+                io.Int.Input(
+                    "frames",
+                    default=16,
+                    min=0,
+                    max=65536,
+                    tooltip="Frames from one picture to the next, with both; 0: the model's own length. n pictures give "
+                    "(n - 1) (frames - 1) + 1 frames.",
+                ),
+                *inputs.size("The video's {side} in pixels, a multiple of 8; 0: the model's own."),
+                io.Combo.Input(
+                    "fit",
+                    options=list(image_to_video.FITS),
+                    default=image_to_video.FITS[0],
+                    tooltip="Pictures of another shape than the video. crop: what sticks out is cut off; pad: bars fill the "
+                    "rest; stretch: their shape changes. The log says what is lost.",
+                ),
+                io.Boolean.Input(
+                    "closed_loop", default=False, tooltip="From the last picture back to the first: a seamless loop."
+                ),
+                inputs.seed("video"),
+                *inputs.sampler(
+                    "How closely the text is followed. 1 suits the built-in model, to which the pictures say more than the text."
+                ),
+                io.Float.Input(
+                    "motion",
+                    default=0.0,
+                    min=0.0,
+                    max=120.0,
+                    step=0.5,
+                    optional=True,
+                    **newer(io.Float.Input, advanced=True),
+                    tooltip="As in T2VImageToVideo: DynamiCrafter interp and loop and ToonCrafter take frames per second, 5 to "
+                    "30; smaller moves more. 0: the model's own.",
+                ),
+                io.Float.Input(
+                    "cfg_rescale",
+                    default=0.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    **newer(io.Float.Input, advanced=True),
+                    tooltip="Takes back the contrast that a high cfg adds; DynamiCrafter and ToonCrafter want 0.7.",
+                ),
+                io.Float.Input(
+                    "eta",
+                    default=1.0,
+                    min=0.0,
+                    max=1.0,
+                    step=0.01,
+                    optional=True,
+                    **newer(io.Float.Input, advanced=True),
+                    tooltip='For the sampler "ddim (eta)": fresh noise in every step, 0 none, 1 the full amount.',
+                ),
+                io.ClipVision.Input(
+                    "clip_vision", optional=True, tooltip="The CLIP_VISION of T2VModelLoader, for models that take one."
+                ),
+            ],
+            outputs=[
+                io.Latent.Output(
+                    display_name="LATENT",
+                    tooltip="The whole video, for T2VSaveVideo, which decodes as it writes, or T2VVAEDecodeFrames.",
+                )
+            ],
+        )
+
+    @classmethod
+    @inputs.checked
+    def execute(cls, positive: list, images: list, **listed: list) -> io.NodeOutput:
+        given = {name: inputs.single(name, values) for name, values in listed.items()}
+        return io.NodeOutput(between_images.make(positive=positive, images=images, **given))

@@ -9,11 +9,16 @@ from typing import Any
 
 from comfy_api.latest import io
 
+from ..t2v_models.errors import T2VError
 from .host import values
+from .host.sampling import run
 
 
 def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
-    """Wrap a node's `execute`, so that its arguments have passed `values.checked`; T2VError for one that cannot."""
+    """Wrap a node's `execute`, so that its arguments have passed `values.checked`; T2VError for one that cannot.
+
+    A node that takes lists (`is_input_list`) gets lists of checked values.
+    """
     names = list(inspect.signature(execute).parameters)[1:]
 
     @functools.wraps(execute)
@@ -21,9 +26,22 @@ def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutpu
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         schema = cls.SCHEMA or cls.GET_SCHEMA()
         kinds = {each.id: each for each in schema.inputs}
-        return execute(cls, **{name: values.checked(kinds[name], value) for name, value in given.items()})
+        check = _each_checked if schema.is_input_list else values.checked
+        return execute(cls, **{name: check(kinds[name], value) for name, value in given.items()})
 
     return run
+
+
+def _each_checked(given: io.Input, listed: list) -> list:
+    """All values of an input that takes lists, checked."""
+    return [values.checked(given, value) for value in listed]
+
+
+def single(name: str, listed: list) -> Any:
+    """The value of a list that may hold one only; T2VError for several."""
+    if len(listed) != 1:
+        raise T2VError(f"{name} has {len(listed)} values and takes one: only images and positive take lists.")
+    return listed[0]
 
 
 def model() -> io.Input:
@@ -69,3 +87,27 @@ def seed(what: str) -> io.Input:
 def cfg(tooltip: str) -> io.Input:
     """The guidance scale."""
     return io.Float.Input("cfg", default=7.5, min=0.0, max=100.0, step=0.1, round=0.01, tooltip=tooltip)
+
+
+def sampler(cfg_tooltip: str) -> list[io.Input]:
+    """How a latent is denoised: steps, guidance scale, sampler and schedule."""
+    return [
+        io.Int.Input(
+            "steps", default=25, min=1, max=1000, tooltip="More steps are slower and finer; 20 to 50 is usual."
+        ),
+        cfg(cfg_tooltip),
+        io.Combo.Input(
+            "sampler_name",
+            options=run.sampler_names(),
+            default="ddim",
+            tooltip="ddim and dpmpp_2m are good first choices; ddim (eta) samples as VideoCrafter does.",
+        ),
+        io.Combo.Input(
+            "scheduler",
+            options=run.scheduler_names(),
+            default=run.scheduler_names()[0],
+            tooltip="The noise levels. diffusers: exactly those that the model was published with, for ddim, "
+            "euler, dpmpp_2m, unipc (diffusers) and lcm; align your steps: good with 10 steps; the others are "
+            "ComfyUI's.",
+        ),
+    ]

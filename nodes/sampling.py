@@ -32,24 +32,7 @@ class VideoSampler(io.ComfyNode):
                     "latent", tooltip="T2VEmptyLatent for text to video, T2VVAEEncodeFrames for video to video."
                 ),
                 inputs.seed("video"),
-                io.Int.Input(
-                    "steps", default=25, min=1, max=1000, tooltip="More steps are slower and finer; 20 to 50 is usual."
-                ),
-                inputs.cfg("How closely the text is followed; 1 switches guidance off and doubles the speed."),
-                io.Combo.Input(
-                    "sampler_name",
-                    options=run.sampler_names(),
-                    default="ddim",
-                    tooltip="ddim and dpmpp_2m are good first choices; ddim (eta) samples as VideoCrafter does.",
-                ),
-                io.Combo.Input(
-                    "scheduler",
-                    options=run.scheduler_names(),
-                    default=run.scheduler_names()[0],
-                    tooltip="The noise levels. diffusers: exactly those that the model was published with, for ddim, "
-                    "euler, dpmpp_2m, unipc (diffusers) and lcm; align your steps: good with 10 steps; the others are "
-                    "ComfyUI's.",
-                ),
+                *inputs.sampler("How closely the text is followed; 1 switches guidance off and doubles the speed."),
                 io.Float.Input(
                     "denoise",
                     default=1.0,

@@ -13,15 +13,16 @@ from ...t2v_models.arrays import pictures as checked_pictures
 from ...t2v_models.errors import T2VError
 from ...t2v_models.image.conditioning import warn_of_image_settings
 from ...t2v_models.image.fit import FITS, fit
-from . import decoding
+from ...t2v_models.sampling.repeat_and_slide import KNOWN, RESAMPLE
+from . import decoding, picture_methods
 from .latents import empty
 from .models import conditions, guidance, pictures
 from .models.image_inputs import image_latents, image_tokens
 from .models.model import VideoModel, video_model
 from .models.reference_vae import PICTURES, ReferenceVAE
 
-OWN = "model's own"
-"""The method of models that take pictures."""
+OWN, FRAME_INIT, SLIDE, HOLD = "model's own", "frame init", "repeat and slide", "hold the picture"
+"""The methods: of models that take pictures, and those of `picture_methods` for all others."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +46,12 @@ class Request:
     end_image: Tensor | None = None
     original: Tensor | None = None
     """The image before `filled` brings it to the video's size."""
+    camera: str = "none"
+    """For frame init: a name in `t2v_models.image.camera.CAMERAS`."""
+    known: int = KNOWN
+    """For repeat and slide: known frames of each clip."""
+    resample: int = RESAMPLE
+    """For repeat and slide, and for hold the picture: how often each step is repeated from fresh noise."""
 
     def filled(self, model: Any) -> Request:
         """Return the request with the model's own sizes for 0, and pictures of the video's size.
@@ -81,6 +88,8 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
     """The way of a model that was made for pictures: image tokens, and image latents beside the noisy ones."""
     inner = video_model(model)
     family = inner.family
+    if family.frame_timesteps:
+        return without_training(model, positive, negative, vae, clip_vision, request)
     if not family.image:
         raise T2VError(
             f'{family.title} was made for texts alone: choose another method than "{OWN}", or load a model that takes '
@@ -115,11 +124,39 @@ def _check_motion(inner: VideoModel, motion: float) -> None:
         raise T2VError(f"{inner.family.title} has no input for motion, which is {motion:g}: set it to 0.")
 
 
+def without_training(
+    model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, request: Request
+) -> Result:
+    """The ways of `picture_methods`; that of a model that takes frames without noise is to hold them."""
+    inner = video_model(model)
+    if inner.family.image:
+        raise T2VError(f'{inner.family.title} takes pictures itself: choose the method "{OWN}".')
+    if request.method in (FRAME_INIT, SLIDE) and request.end_image is not None:
+        raise T2VError(
+            f'The method "{request.method}" takes a first picture only: take end_image away, or choose "{HOLD}".'
+        )
+    if request.motion > 0:
+        _check_motion(inner, request.motion)
+        model = conditions.with_values(model, fps=request.motion)
+    picture = model, vae, request.image, request.frames
+    if request.image_strength == 0:
+        prepared = model, empty(request.width, request.height, request.frames, 1, model)
+    elif request.method == FRAME_INIT:
+        how = {"move": request.camera, "strength": request.image_strength}
+        prepared = picture_methods.frame_init(*picture, **how)
+    elif request.method == SLIDE:
+        prepared = picture_methods.repeat_and_slide(*picture, known=request.known, resample=request.resample)
+    else:
+        prepared = picture_methods.held(*picture, request.end_image, resample=request.resample)
+    model, latent = prepared
+    return model, positive, negative, latent
+
+
 METHODS: dict[str, Callable[[Any, list, list, Any, Any, Request], Result]] = {
     OWN: own,
-    "frame init": own,
-    "repeat and slide": own,
-    "hold the picture": own,
+    FRAME_INIT: without_training,
+    SLIDE: without_training,
+    HOLD: without_training,
 }
 """The choices of the node's input `method`."""
 
@@ -135,5 +172,7 @@ def animate(model: Any, positive: list, negative: list, vae: Any, clip_vision: A
         T2VError: where the picture, the sizes or the method do not belong to the model.
     """
     video_model(model)
+    if request.camera != "none" and request.method != FRAME_INIT:
+        raise T2VError(f'A camera is given to the method "{request.method}": only "{FRAME_INIT}" has one.')
     method = METHODS[request.method]
     return method(model, positive, negative, vae, clip_vision, request.filled(model))

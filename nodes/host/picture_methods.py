@@ -21,7 +21,7 @@ Prepared = tuple[Any, dict[str, Tensor]]
 """MODEL and LATENT."""
 
 
-def held(model: Any, vae: Any, image: Tensor, end_image: Tensor | None, frames: int, *, resample: int = 0) -> Prepared:
+def held(model: Any, vae: Any, image: Tensor, frames: int, end_image: Tensor | None, *, resample: int) -> Prepared:
     """The first frame is the picture, and the last one the other picture, if there is one: both stay exactly as they are."""
     latent = _empty(model, image, frames)
     clip, known = latent["samples"], torch.zeros(frames, dtype=torch.bool)
@@ -31,12 +31,15 @@ def held(model: Any, vae: Any, image: Tensor, end_image: Tensor | None, frames: 
     return with_held_frames(model, known, resample=resample), {**latent, **held_latent(clip, known)}
 
 
-def frame_init(model: Any, vae: Any, image: Tensor, frames: int, *, move: str = "none") -> Prepared:
-    """The noise holds the picture's large shapes, or those of a camera that moves over it: see `image.camera.CAMERAS`."""
+def frame_init(model: Any, vae: Any, image: Tensor, frames: int, *, move: str, strength: float) -> Prepared:
+    """The noise holds the picture's large shapes, or those of a camera that moves over it.
+
+    move: see `image.camera.CAMERAS`. strength: the share of these shapes, 0..1.
+    """
     latent, moving = _empty(model, image, frames), camera(move)
     stills = image if moving.still else camera_stills(image, frames, moving)[0]
     still = decoding.encode(vae, stills).to(latent["samples"])
-    return with_frame_init(model, still.expand(-1, -1, frames, -1, -1)), latent
+    return with_frame_init(model, still.expand(-1, -1, frames, -1, -1), strength=strength), latent
 
 
 def repeat_and_slide(model: Any, vae: Any, image: Tensor, frames: int, *, known: int, resample: int) -> Prepared:
@@ -47,7 +50,7 @@ def repeat_and_slide(model: Any, vae: Any, image: Tensor, frames: int, *, known:
 
     def refresh(latents: Tensor) -> Tensor:
         """New frames as the VAE decodes and encodes them, for what follows."""
-        return torch.cat([decoding.encode(vae, decoding.decode(vae, each[None])) for each in latents])
+        return torch.cat([decoding.encode(vae, decoding.decode(vae, {"samples": each[None]})) for each in latents])
 
     model = with_repeat_and_slide(model, known=known, resample=resample, refresh=refresh)
     return model, {**latent, **held_latent(clip, first)}

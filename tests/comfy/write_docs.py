@@ -54,6 +54,19 @@ USAGE = {
     "T2VStory": "ConditioningSetTimestepRange and ConditioningZeroOut work after this node. ConditioningAverage and "
     "ConditioningConcat take a single text and are refused after it: use them before, one conditioning per scene, and wire "
     "those here.",
+    "T2VImageToVideo": "Wire all four outputs to the sampler: T2VVideoSampler, KSampler or SamplerCustomAdvanced. With "
+    "the built-in model, and with hold the picture and repeat and slide, the picture is the first frame, bit for bit "
+    "but for the VAE. DynamiCrafter and kin begin close to it; they were trained to begin with any frame of a "
+    "clip.\n\nWhich method? With a model for pictures or the built-in one, model's own. With another model, frame init "
+    "if the layout is enough, or with a camera (pan, zoom, roll); repeat and slide if the first frame must stay. repeat "
+    "and slide goes through its own sampler, DDIM over the chosen sigmas, and wants video latents of 5 dimensions. hold "
+    "the picture with two pictures needs a few of resample, so that what is between agrees with both.\n\nBetween two "
+    "pictures the text has little to say: cfg 1 and the name of what is seen suit the built-in model. Noise masks that "
+    "were set on the LATENT before are replaced.",
+    "T2VBetweenImages": "Wire Load Image nodes through Batch Images (ImageBatch), or any list of images; a list may "
+    "hold pictures of several sizes. A list of texts as positive gives each clip its own. It samples clip after clip "
+    "with the chosen sampler; the seed grows by one from clip to clip. The first clip between two pictures is what "
+    "T2VImageToVideo with image and end_image makes.",
     "T2VContinue": "It has its own sampling: T2VWindows, T2VFreeNoise, T2VFreeInit and what other nodes set for samplers have "
     "no effect on it; the log names what is left out.",
     "T2VVAEDecodeFrames": "With the VAE of T2VModelLoader, VAE Decode gives the same result. With one of Load VAE, it decodes "

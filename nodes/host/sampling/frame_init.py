@@ -19,12 +19,14 @@ KEY = "t2v_frame_init"
 
 @dataclass(frozen=True)
 class FrameInit:
-    """Frames whose slow changes go into the noise, see `t2v_models.sampling.frame_init`."""
+    """Frames whose slow changes go into the noise. Source: see `t2v_models.sampling.frame_init`."""
 
     still: Tensor
     """(1, c, t, h, w) latents, as the host hands them from node to node."""
     timestep: int | None = None
     cutoff: float = CUTOFF
+    strength: float = 1.0
+    """Share of the noise that holds the frames, 0..1."""
 
     def outer_sample(
         self, executor: Any, noise: Tensor, latent: Tensor, sampler: Any, sigmas: Tensor, *args: Any, **kwargs: Any
@@ -56,16 +58,17 @@ class FrameInit:
         most = float(model_sampling.sigma_max)
         # what stands between the host's noise and the network's first input
         gain = 1.0 if sigma >= most * (1 - 1e-5) else sigma * signal_at(model_sampling, sigma)
-        return frame_init_noise(gain * noise, still, schedule, self.timestep, self.cutoff) / gain
+        made = frame_init_noise(gain * noise, still, schedule, self.timestep, self.cutoff) / gain
+        return made if self.strength == 1 else (1 - self.strength) * noise + self.strength * made
 
 
-def with_frame_init(model: Any, still: Tensor, timestep: int | None = None, cutoff: float = CUTOFF) -> Any:
+def with_frame_init(model: Any, still: Tensor, *, strength: float = 1.0) -> Any:
     """Return a clone of the MODEL that begins with noise in which frames show through.
 
-    still: (1, c, t, h, w) latents of the frames. Source: see `t2v_models.sampling.frame_init`.
+    still: (1, c, t, h, w) latents of the frames. strength: see `FrameInit`.
     """
     video_model(model)
     model = model.clone()
     stage = comfy.patcher_extension.WrappersMP.OUTER_SAMPLE
-    model.add_wrapper_with_key(stage, KEY, FrameInit(still, timestep, cutoff).outer_sample)
+    model.add_wrapper_with_key(stage, KEY, FrameInit(still, strength=strength).outer_sample)
     return model

@@ -47,10 +47,13 @@ def check_every_node_checks_what_enters(host):
     wrong = {"FLOAT": math.nan, "INT": math.inf, "STRING": "a\0b", "COMBO": "nothing of the sort", "IMAGE": "a picture"}
     values, asked = host.module("nodes.host.values"), []
     for name in ours(host):
-        kinds = [each for each in host.node(name).GET_SCHEMA().inputs if str(each.io_type) in wrong]
+        schema = host.node(name).GET_SCHEMA()
+        kinds = [each for each in schema.inputs if str(each.io_type) in wrong]
         kinds = [each for each in kinds if each.id not in values.FILES]
         for each in kinds:
-            said = refused(lambda name=name, each=each: host.run(name, **{each.id: wrong[str(each.io_type)]}))
+            value = wrong[str(each.io_type)]
+            given = {each.id: [value] if schema.is_input_list else value}  # as the host hands values to such a node
+            said = refused(lambda name=name, given=given: host.run(name, **given))
             assert each.id in said, (name, said)
         asked += kinds
     assert len(asked) > 60, len(asked)
