@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from .arguments import Progress, check_memory, is_guided, warn_of_unused
+from .arguments import Progress, check_memory, warn_of_unused
 from .conditions import Conditions, predict
 from .errors import T2VError
 from .families import Family
 from .fingerprint import schedule_digest, weights_digest
-from .image.conditioning import ImageModel, warn_of_image_settings
-from .image.fit import fit
+from .image.conditioning import ImageModel
+from .image_guidance import GuidingPictures
 from .image_to_video import Followed
 from .request import ClipRequest
 from .sampling.guidance import guide
@@ -137,78 +137,34 @@ class Pipeline:
         """
         request = ClipRequest.of_prompts(self, prompt, negative_prompt, **options)
         check_memory(request.shape, decoded=decode)
-        self._check_image(request)
+        pictures = GuidingPictures.of(self.image_model, request, self.device)
         if self.family.upscaler and request.video is None:
             log.warning("%s is not made for videos from noise: give it one by video= and strength=.", self.family.title)
         followed = None
         if self.image_model is None:
             followed = Followed.of(request, self.family, self.encode_video, self.schedule)
-        branches, ends = self._branches(request), self._fitted(request)
+        branches = pictures.branches(self)
         conditions = Conditions.of(self.config, request.fps_condition, request.guidance_scale)
         if self.image_model is not None:
-            conditions = self._with_image(self.image_model, request, ends, conditions, branches)
-        context = self._encode(request)
+            conditions = pictures.conditions(self.image_model, conditions, branches, self._encode_stills)
+        context = self._encode(request, guided=branches > 1)
         if branches == 3:  # the negative prompt with no picture, with the picture, and the prompt
             context = torch.cat([context.chunk(2)[0], context])
         x = self._denoise(request, context, conditions, followed, progress)
-        if self.family.drops_last_frame:
+        if self.family.drops_last_frame and x.shape[2] > 1:
             x = x[:, :, :-1]
         if not decode:
             return Video(torch.empty(0), x, request.fps)
-        pairs = torch.stack([ends[0], ends[-1]], dim=1) if ends and request.image_strength else [None] * len(x)
-        frames = [torch.cat(list(self.decode(*each))) for each in zip(x, pairs, strict=True)]
+        videos = zip(x, pictures.pairs(len(x)), strict=True)
+        frames = [torch.cat(list(self.decode(*each))) for each in videos]
         return Video(torch.stack(frames), x, request.fps)
-
-    def _check_image(self, request: ClipRequest) -> None:
-        """Refuse that a model which needs a picture is given none; warn of settings that it was not trained for."""
-        if self.image_model is None:
-            return
-        if request.image is None:
-            raise T2VError(f"{self.family.title} makes videos of a picture: give it one by image=.")
-        ends = request.end_image is not None
-        warn_of_image_settings(self.family, request.shape[2], request.fps_condition, ends=ends)
-
-    def _branches(self, request: ClipRequest) -> int:
-        """Predictions that guidance combines: 1, 2, or 3 where the picture has a scale of its own."""
-        if (
-            self.image_model is None
-            or not request.image_strength
-            or request.image_guidance_scale == request.guidance_scale
-        ):
-            return 2 if is_guided(self, request.guidance_scale) else 1
-        return 3
-
-    def _fitted(self, request: ClipRequest) -> list[Tensor]:
-        """The pictures of an image-to-video model, fitted to the video's size: the first, and the last where there is one,
-        (b, height, width, 3) each."""
-        if self.image_model is None:
-            return []
-        _, _, _, h, w = request.shape
-        given = [each for each in (request.image, request.end_image) if each is not None]
-        return [fit(each, 8 * w, 8 * h, request.image_fit).to(self.device) for each in given]
-
-    def _with_image(
-        self,
-        image_model: ImageModel,
-        request: ClipRequest,
-        ends: Sequence[Tensor],
-        conditions: Conditions,
-        branches: int,
-    ) -> Conditions:
-        """The conditions with what the UNet takes of the request's pictures. ends: see `_fitted`."""
-        frames, windows = request.shape[2], request.windows
-        pictures = ends[0] if request.image is None else request.image
-        inputs = image_model.inputs(pictures, ends, frames, self._encode_stills, request.image_noise)
-        clip = frames if windows is None or windows.free_noise else windows.length
-        return inputs.conditions(conditions, branches, clip, request.image_strength)
 
     def _encode_stills(self, pictures: Tensor, noise: Tensor | None) -> Tensor:
         """(b, h, w, 3), 0..1 -> (b, 4, h/8, w/8)."""
         return self.encode_video(pictures[:, None], noise=noise)[:, :, 0]
 
-    def _encode(self, request: ClipRequest) -> Tensor:
+    def _encode(self, request: ClipRequest, *, guided: bool) -> Tensor:
         """The texts of the videos: (b, n, d), or (b, t, n, d) of a story; guided, (2b, …), those of the negatives first."""
-        guided = self._branches(request) > 1
         if request.story is None:
             if not guided:
                 warn_of_unused(request.negatives, self, request.guidance_scale)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import cache
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from t2v_models import Film, load_pipeline
+from t2v_models.cli.pictures import read_picture
 from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
 from t2v_models.image.conditioning import ImageInputs, ImageModel, warn_of_image_settings
@@ -20,6 +23,7 @@ from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.windows import Windows
 from tests.references.image_runs import picture
 from tests.references.parity import difference
+from tests.support.fake_cuda import FakeCuda
 from tests.support.image_models import write_model, write_pruned
 
 SIZE = {"width": 64, "height": 32, "frames": 16, "steps": 2, "eta": 0.0, "decode": False}
@@ -263,6 +267,34 @@ def test_noise_for_the_vae_samples_its_latents(model):
     still = latents(pipeline, image_noise=torch.zeros(1, 4, 1, 4, 8))
     assert torch.equal(still, latents(pipeline))
     assert difference(latents(pipeline, image_noise=torch.ones(1, 4, 1, 4, 8)), still) > 1e-4
+
+
+def test_a_picture_guides_on_the_device_of_the_model(model, tmp_path):
+    """On this machine's GPU, or a fake one that refuses to mix devices."""
+    family = "dynamicrafter-512-interp"
+    options = {"end_image": LAST, "image_guidance_scale": 3, "guidance_rescale": 0.7, "decode": True}
+    here = model(family)("red circle", **{**SIZE, "image": FIRST, **options})
+    with nullcontext() if torch.cuda.is_available() else FakeCuda():
+        there = load_pipeline(write_model(tmp_path, family), family=family, device="cuda", dtype=torch.float32)
+        video = there("red circle", **{**SIZE, "image": FIRST, **options})
+        found = torch.tensor(video.latents.to("cpu").tolist())
+    assert difference(found, here.latents) < 1e-3
+    assert video.frames.device.type == "cpu"
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_picture_guides_in_half_precision(model, tmp_path, dtype):
+    family = "dynamicrafter-256"
+    half = load_pipeline(write_model(tmp_path, family), family=family, dtype=dtype)
+    assert difference(latents(half, steps=1), latents(model(family), steps=1)) < 0.05
+
+
+def test_a_picture_of_a_file_is_the_same_picture(model, tmp_path):
+    Image.fromarray(FIRST).save(tmp_path / "first.png")
+    pipeline = model("dynamicrafter-256")
+    assert torch.equal(latents(pipeline, image=read_picture(tmp_path / "first.png")), latents(pipeline))
+    Image.fromarray(FIRST).convert("RGBA").save(tmp_path / "opaque.png")
+    assert torch.equal(latents(pipeline, image=read_picture(tmp_path / "opaque.png")), latents(pipeline))
 
 
 def test_families_of_pictures_name_their_parts():
