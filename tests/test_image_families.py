@@ -14,6 +14,7 @@ from t2v_models.__main__ import main
 from t2v_models.checkpoints import inspect, open_checkpoint
 from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.tensors import LazyTensor
+from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
 from t2v_models.family_matching import family_called, family_for, possible_families
 from t2v_models.image.resampler import ResamplerConfig, resampler_state
@@ -98,6 +99,21 @@ def test_a_family_that_is_named_is_taken_in_silence(family: str, caplog: pytest.
     assert checkpoint.config.default_fps == FAMILIES[family].fps_condition
     checkpoint.warn_of_other_families()
     assert not caplog.records
+
+
+@pytest.mark.parametrize(
+    ("network", "family"),
+    [
+        ("modelscope", "dynamicrafter-512"),
+        ("dynamicrafter-512", "modelscope"),
+        ("dynamicrafter-512", "videocrafter1-i2v"),
+        ("modelscope", "i2vgen-xl"),
+    ],
+)
+def test_a_family_of_another_network_is_refused(network: str, family: str) -> None:
+    prefix = UNET if network == "dynamicrafter-512" else ""
+    with pytest.raises(T2VError, match="its network is another one, so choose another family"):
+        open_checkpoint(on_meta(manifests()[network], prefix=prefix), family=family).family  # noqa: B018
 
 
 def test_text_models_never_warn(caplog: pytest.LogCaptureFixture) -> None:

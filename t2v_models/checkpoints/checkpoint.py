@@ -68,9 +68,15 @@ class Checkpoint:
     def family(self) -> Family:
         """The UNet's family, with the noise schedule and sizes that the checkpoint itself gives.
 
-        This property, `config` and `layout` raise T2VError where there is no UNet.
+        This property, `config` and `layout` raise T2VError where there is no UNet; and where the family that was named takes
+        pictures by other ways than the UNet does.
         """
-        return family_for(self._recognised().config, self._hints)
+        config = self._recognised().config
+        family = family_for(config, self._hints)
+        ways = bool(family.image_latents), bool(family.image_tokens)
+        if family.name in FAMILIES and ways != (config.in_channels > config.out_channels, config.takes_image):
+            raise T2VError(f"{self.path} is no {family.title}: its network is another one, so choose another family.")
+        return family
 
     @cached_property
     def other_families(self) -> tuple[str, ...]:

@@ -95,7 +95,6 @@ def _unet(
     info = checkpoint.info
     if "unet" not in info.parts:
         raise T2VError(f"{path.name} holds no video UNet ({', '.join(info.parts) or 'nothing known'}): choose another.")
-    _check_family(checkpoint, path)
     checkpoint.warn_of_other_families()
     scale = checkpoint.vae_config().get("scaling_factor", 0.18215) if "vae" in info.parts else info.family.vae_scale
     return load_model(
@@ -109,14 +108,6 @@ def _unet(
         reload=(load_unet, (path, dtype, family)),
         disable_dynamic=disable_dynamic,
     )
-
-
-def _check_family(checkpoint: Checkpoint, path: Path) -> None:
-    """Raise T2VError where the family was named, and its pictures enter by ways that this network does not have."""
-    family, config = checkpoint.info.family, checkpoint.config
-    takes = (config.in_channels > config.out_channels, config.image_attention or config.image_branches)
-    if (bool(family.image_latents), bool(family.image_tokens)) != takes:
-        raise T2VError(f"{path.name} is no {family.title}: its network is another one, so choose another family.")
 
 
 def _text_encoder(checkpoint: Checkpoint, path: Path, disable_dynamic: bool = False) -> Any:
