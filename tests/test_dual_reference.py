@@ -6,12 +6,13 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
-from t2v_models.checkpoints import dual_decoder, inspect, open_checkpoint, vae
+from t2v_models.checkpoints import dual_decoder, inspect, load_state_dict, open_checkpoint, vae
 from t2v_models.checkpoints.convert import convert
 from t2v_models.checkpoints.tensors import as_lazy
 from t2v_models.errors import T2VError
-from t2v_models.loading import load_vae
+from t2v_models.loading import load_pipeline, load_vae
 from t2v_models.unet import UNetConfig
 from t2v_models.vae import dual_reference
 from t2v_models.vae.dual_reference import DecoderConfig, DualReferenceDecoder
@@ -23,6 +24,7 @@ from tests.references.record_image_models import FRAMES, PIXELS, part
 from tests.references.seeding import normal
 
 from .support.checkpoints import in_layout
+from .support.image_models import write_model
 from .support.manifests import manifests, on_meta
 
 RECORDING = Outputs.load("tooncrafter")
@@ -180,3 +182,23 @@ def test_a_pipeline_decodes_with_the_pictures_at_the_ends(autoencoder, latents, 
 def test_another_vae_has_no_such_decoder():
     assert not dual_decoder.is_dual({"decoder.up.0.block.0.conv1.weight": 0})
     assert dual_decoder.split({"decoder.conv_in.weight": 0}) == ({}, {"decoder.conv_in.weight": 0})
+
+
+@pytest.mark.slow
+def test_a_whole_model_goes_from_one_picture_to_another_and_its_decoder_sees_both(tmp_path):
+    folder = write_model(tmp_path, "dynamicrafter-512-interp")
+    tensors = load_state_dict(folder / "model.safetensors")
+    tensors = {name: weight for name, weight in tensors.items() if not name.startswith("first_stage_model.")}
+    tensors |= {f"first_stage_model.{name}": weight for name, weight in RECORDING.state_dict().items()}
+    save_file(tensors, folder / "model.safetensors")
+    pipeline = load_pipeline(folder)
+    assert pipeline.family.name == "tooncrafter-512"
+    first, last = torch.rand(2, 32, 64, 3, generator=torch.Generator().manual_seed(0))
+    call = {"frames": 16, "width": 64, "height": 32, "steps": 2}
+    video = pipeline("a boat", image=first, end_image=last, **call)
+    ends, device = torch.stack([first, last]), torch.device("cpu")
+    seen = torch.cat(list(decode_frames(pipeline.vae, video.latents[0], device, ends)))
+    unseen = torch.cat(list(decode_frames(pipeline.vae, video.latents[0], device)))
+    assert difference(video.frames[0], seen) < TOLERANCE
+    assert difference(seen, unseen) > 1e-2
+    assert torch.equal(pipeline("a boat", image=first, end_image=last, **call).latents, video.latents)

@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 
 from t2v_models import load_pipeline
+from t2v_models.errors import T2VError
 from t2v_models.image.preprocess import square_pixels
+from t2v_models.sampling.windows import Windows
 from tests.references.parity import difference
 
 from .support.i2vgen_folder import FRAMES, SIZE, expected, noise, picture, reference_pipeline, write_i2vgen_folder
@@ -72,6 +74,32 @@ def test_the_picture_has_a_scale_of_its_own(pipeline):
     plain = made(pipeline, guidance_scale=5.0)
     assert difference(made(pipeline, guidance_scale=5.0, image_guidance_scale=5.0), plain) < 1e-5
     assert difference(made(pipeline, guidance_scale=5.0, image_guidance_scale=2.0), plain) > 1e-3
+
+
+@pytest.mark.slow
+def test_strength_0_is_the_text_alone_whatever_the_picture(pipeline):
+    one, other = (made(pipeline, image=each, image_strength=0.0) for each in (picture(), picture()[::-1].copy()))
+    assert torch.equal(one, other)
+    assert difference(made(pipeline, image_strength=0.5), made(pipeline)) > 1e-3
+
+
+@pytest.mark.slow
+def test_windows_over_exactly_the_clip_equal_none_and_longer_clips_are_made(pipeline):
+    assert torch.equal(made(pipeline, windows=Windows(FRAMES, 2)), made(pipeline))
+    long = made(pipeline, frames=7, windows=Windows(FRAMES, 2), latents=None)
+    assert long.shape[2] == 7
+    assert bool(torch.isfinite(long).all())
+
+
+@pytest.mark.slow
+def test_what_it_cannot_take_is_refused_in_a_sentence(pipeline):
+    for given, said in (
+        ({"image": None}, "picture"),
+        ({"end_image": picture()}, "first picture only"),
+        ({"image": [picture()] * 2}, "image"),
+    ):
+        with pytest.raises(T2VError, match=said):
+            made(pipeline, **given)
 
 
 @pytest.mark.parametrize(("width", "height"), [(64, 64), (120, 70), (33, 200), (640, 480)])
