@@ -13,6 +13,7 @@ from t2v_models.films.settings import LOOPS, METHODS
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.windows import Windows
 
+from ..test_image_to_video_parity import recorded
 from .conftest import PARITY, Results
 
 PROMPTS = {"prompt": "a red circle moves right", "negative_prompt": "blue"}
@@ -92,6 +93,21 @@ def test_films_equal_the_librarys(made, velocity) -> None:
         ours = torch.cat(list(film.latents()), dim=2)
         difference = (latents * velocity.vae.config.scaling_factor - ours).abs().max() / ours.std()
         assert difference < 1e-4, name
+
+
+def test_long_clips_of_pictures_equal_the_librarys(made) -> None:
+    ways = {"windows": Windows(16, 8), "free-noise": Windows(16, 8, free_noise=True)}
+    graph = made("check_long_clips_of_pictures_for_the_comparison", "pictures.pt")
+    assert len(graph) == 4
+    size = {"frames": 24, "width": 64, "height": 32, "decode": False}
+    how = {"steps": 3, "guidance_scale": 4.0, "guidance_rescale": 0.0, "eta": 0.0, "scheduler": "ddim", "seed": 7}
+    for name, latents in graph.items():
+        family, way, strength = name.split("/")
+        pipeline = recorded(family)
+        call = {**pipeline.pictures(), **size, **how, "image_strength": float(strength)}
+        ours = pipeline("prompt", "negative", windows=ways[way], **call).latents
+        difference = (latents * 0.18215 - ours).abs().max() / ours.abs().max()
+        assert difference < 3e-4, (name, float(difference))
 
 
 def test_stories_in_windows_and_with_free_noise_equal_the_librarys(made, velocity) -> None:

@@ -1,5 +1,6 @@
 """What test_parity.py compares with the library's own, written to files. Run inside a ComfyUI by in_host.py."""
 
+import image_models
 import torch
 
 RUNS = {
@@ -53,6 +54,29 @@ def check_long_clips_for_the_comparison(host):
         (result,) = host.run("T2VVideoSampler", patched, positive, negative, latent, *settings)
         made[name] = result["samples"].clone()
     torch.save(made, host.base / "long.pt")
+
+
+PICTURES = (
+    ("dynamicrafter-256", "windows", 1.0),
+    ("dynamicrafter-256", "free-noise", 0.4),
+    ("dynamicrafter-512-interp", "windows", 0.4),
+    ("videocrafter1-i2v", "windows", 1.0),
+)
+"""Family, way of a long clip, and strength of the picture."""
+
+
+def check_long_clips_of_pictures_for_the_comparison(host):
+    made, ways = (
+        {},
+        {"windows": ("T2VWindows", 16, 8, "pyramid", False), "free-noise": ("T2VFreeNoise", 16, 8, "pyramid")},
+    )
+    for family, way, strength in PICTURES:
+        last = image_models.picture("last") if family.endswith("interp") else None
+        model, *others = image_models.animate(host, family, frames=24, end_image=last, image_strength=strength)
+        node, *how = ways[way]
+        (patched,) = host.run(node, model, *how)
+        made[f"{family}/{way}/{strength}"] = image_models.sample(host, (patched, *others), 3, 4.0, "ddim")
+    torch.save(made, host.base / "pictures.pt")
 
 
 def check_films_of_every_method_have_every_frame(host):
