@@ -18,7 +18,7 @@ from .support.strange_clips import frames_of, made
 CLIPS = {
     "avi": ("25", ("-c:v", "mpeg4")),
     "huffyuv.avi": ("8", ("-c:v", "huffyuv")),
-    "ntsc.avi": ("30000/1001", ("-c:v", "mjpeg")),
+    "ntsc.avi": ("30000/1001", ("-c:v", "mpeg4")),
     "mpg": ("25", ("-c:v", "mpeg2video")),
     "film.mpg": ("24", ("-c:v", "mpeg1video", "-bf", "2")),
     "vob": ("30000/1001", ("-c:v", "mpeg2video")),
@@ -106,6 +106,43 @@ def test_a_gif_that_lacks_nothing_but_its_end_mark_is_whole(tmp_path):
     wanted = frames_of(path)
     path.write_bytes(path.read_bytes()[:-1])
     assert np.array_equal(frames_of(path), wanted)
+
+
+@pytest.mark.parametrize("less", [1, 100, 1500])
+def test_a_webp_that_is_cut_off_is_read_as_far_as_it_goes_where_that_is_asked(tmp_path, less):
+    path = made(tmp_path / "clip.webp", "-c:v", "libwebp_anim")
+    count = len(frames_of(path))
+    path.write_bytes(path.read_bytes()[:-less])
+    with pytest.raises(T2VError, match="cut off"):
+        frames_of(path)
+    assert 0 < len(frames_of(path, strict=False)) < count
+
+
+@pytest.mark.parametrize("ending", ["png", "jpg", "webp"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_pictures_of_a_folder_are_turned_and_mirrored_as_a_camera_says(tmp_path, every_engine, orientation, ending):  # noqa: F811
+    if ending != "jpg" and every_engine == "program":
+        pytest.skip("ffmpeg's own versions differ")
+    image = pytest.importorskip("PIL.Image")
+    picture = np.zeros((32, 64, 3), np.uint8)
+    picture[:16, :32] = (250, 0, 0)
+    exif = image.Exif()
+    exif[0x0112] = orientation
+    for number in range(2):
+        image.fromarray(picture).save(tmp_path / f"{number}.{ending}", exif=exif, quality=95)
+    wanted = np.asarray(
+        pytest.importorskip("PIL.ImageOps").exif_transpose(image.open(tmp_path / f"0.{ending}")).convert("RGB")
+    )
+    got = frames_of(tmp_path)[1]
+    assert got.shape == wanted.shape
+    assert np.abs(got.astype(int) - wanted).mean() < 8
+
+
+def test_sound_that_outlasts_the_picture_is_not_called_damaged(tmp_path, caplog):
+    sound = ("-f", "lavfi", "-i", "sine=duration=2", "-pix_fmt", "yuv420p", "-c:a", "aac")
+    reader = VideoReader(made(tmp_path / "clip.mp4", *sound))
+    assert reader.audio().samples.shape[1] == 0.4 * reader.audio().rate
+    assert "damaged" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -77,6 +77,9 @@ def set_steps(scheduler: Any, name: str, steps: int, device: torch.device | str)
             scheduler.set_timesteps(steps, device=device)
             if not hasattr(scheduler, "sigmas"):  # "trailing" rounds to one step more at 61, 103, 121 …
                 scheduler.timesteps = scheduler.timesteps[:steps]
+            # older versions divide 0 by 0 where the highest sigma is that of two timesteps
+            lost = scheduler.timesteps < 0
+            scheduler.timesteps = scheduler.timesteps.masked_fill(lost, scheduler.config.num_train_timesteps - 1)
     except (ValueError, IndexError, AssertionError) as error:
         wrong = error
     if wrong is not None or not _can_be_stepped(scheduler):

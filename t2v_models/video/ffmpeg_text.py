@@ -108,7 +108,7 @@ _FOLLOWS = (
 _CRASHES = {4, 6, 7, 8, 11}
 """Signals that end a program which does something impossible: SIGILL, SIGABRT, SIGBUS, SIGFPE, SIGSEGV."""
 
-_PREFIX = re.compile(r"(?:\[[^\]\n]{1,200} @ (?:0x)?[0-9A-Fa-f]+\] ?)+")
+_PREFIX = re.compile(r"(?:\[[^\]\n]{0,200} @ (?:0x)?[0-9A-Fa-f]+\] ?)+")
 """Names of the parts of ffmpeg that print a line."""
 
 

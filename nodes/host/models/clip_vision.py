@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from ....t2v_models.checkpoints.tensors import as_lazy
 from ....t2v_models.errors import T2VError
 from ....t2v_models.image.encoder import vision_state
 from ....t2v_models.image.preprocess import CLIP_SIZE, clip_pixels
+from ....t2v_models.texts import strict_json
 
 WANTED = "OpenCLIP ViT-H (CLIP-ViT-H-14-laion2B-s32B-b79K)"
 
@@ -43,7 +43,7 @@ def load_clip_vision(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
     settings |= {"model_type": "clip_vision_model", "num_channels": 3}
     with tempfile.TemporaryDirectory() as folder:  # older hosts take a file only
         path = Path(folder) / "config.json"
-        path.write_text(json.dumps(settings), encoding="utf-8")
+        path.write_text(strict_json(settings), encoding="utf-8")
         clip_vision = comfy.clip_vision.ClipVisionModel(str(path))
     missing, _ = clip_vision.load_sd(weights)
     if missing:

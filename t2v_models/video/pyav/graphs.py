@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
+import re
 import struct
 from collections.abc import Iterable
 from fractions import Fraction
@@ -100,9 +100,7 @@ def sound_source(frame: av.AudioFrame, tick: Fraction) -> str:
 
 def upright(frame: av.VideoFrame) -> list[str]:
     """Return the filters that turn and mirror a frame as its file asks for, as the program does by itself."""
-    data = b""
-    with contextlib.suppress(ValueError):  # side data of a kind that an older PyAV lacks
-        data = bytes(frame.side_data.get("DISPLAYMATRIX") or b"")
+    data = _display_matrix(frame)
     if len(data) < 36:
         return []
     matrix = [number / 65536 for number in struct.unpack("=9i", data[:36])]
@@ -120,6 +118,28 @@ def upright(frame: av.VideoFrame) -> list[str]:
     if angle:
         return [f"rotate={angle}*PI/180"]
     return ["vflip", "copy"] if matrix[4] < 0 else []  # a flipped frame's rows lie backwards in memory: copied
+
+
+_UNKNOWN = re.compile(r"(\d{1,4}) is not a valid")
+_MOST_UNKNOWN = 8
+"""Kinds of side data that are taken off a frame."""
+
+
+def _display_matrix(frame: av.VideoFrame) -> bytes:
+    """Return the matrix by which a frame is turned; PyAV reads none where there is side data of a kind that it lacks."""
+    for _ in range(_MOST_UNKNOWN):
+        try:
+            return bytes(frame.side_data.get("DISPLAYMATRIX") or b"")
+        except ValueError as error:
+            unknown = _UNKNOWN.match(str(error))
+        if unknown is None:
+            break
+        graph = Graph(
+            picture_source(frame, Fraction(1), None), [f"sidedata=mode=delete:type={unknown[1]}"], "buffersink"
+        )
+        graph.push(frame)
+        frame = graph.pull()
+    return b""
 
 
 def array_of(frame: av.VideoFrame, depth: int) -> np.ndarray:

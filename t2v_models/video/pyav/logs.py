@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterator
 
@@ -29,6 +30,8 @@ class Messages:
     def __init__(self) -> None:
         self._lines: list[tuple[int, str, str]] = []
         self._raised = ""
+        self.stream: int | None = None
+        """The number of the stream that is read: what is said of others is no error of it. None for all of them."""
 
     @contextlib.contextmanager
     def caught(self, level: int = ERROR) -> Iterator[None]:
@@ -48,7 +51,14 @@ class Messages:
         """The messages of errors, as the program prints them; where there are none, the first error that was raised."""
         if "No space left" in self._raised:
             return self._raised
-        return _printed([line for line in self._lines if line[0] <= ERROR]) or self._raised
+        return (
+            _printed([line for line in self._lines if line[0] <= ERROR and not self._of_another(line[2])])
+            or self._raised
+        )
+
+    def _of_another(self, message: str) -> bool:
+        named = re.match(r"stream (\d{1,6}), offset ", message)
+        return named is not None and self.stream is not None and int(named[1]) != self.stream
 
     @property
     def text(self) -> str:

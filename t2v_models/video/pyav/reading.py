@@ -235,6 +235,7 @@ def _pictures(
         stream = container.streams.video[0]
         if stream.codec_context is None:
             raise Failed("there is no decoder for its pictures")
+        messages.stream = stream.index
         tick = _tick(stream)
         begin = round(Fraction(container.start_time or 0, av.time_base) / tick)
         aspect = stream.sample_aspect_ratio
@@ -337,6 +338,8 @@ def _filtered(
             yield from _pushed(graph, frame, messages)
         if graph is not None:
             yield from _pushed(graph, None, messages)
+    except av.error.EOFError:  # the filters take no more
+        return
     except _FAULTS as error:
         messages.note(error)
 
@@ -377,6 +380,7 @@ def _sound(
 ) -> Generator[tuple[int, np.ndarray], None, None]:
     with _opened(input, messages) as container:
         stream = container.streams.audio[track]
+        messages.stream = stream.index
         tick, stored = _tick(stream), ""
         first: tuple[int, int] | None = None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import warnings
 from collections.abc import Iterator
 from fractions import Fraction
@@ -57,6 +58,25 @@ def _opened(path: Path) -> Image.Image:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # ffmpeg's limit is checked in its place
         try:
-            return Image.open(path, formats=("WEBP",))
+            return Image.open(_whole(path), formats=("WEBP",))
         except Image.DecompressionBombError as error:
             raise ValueError(str(error)) from error
+
+
+def _whole(path: Path) -> Path | io.BytesIO:
+    """Return a file; of one that is cut off, its whole chunks in memory."""
+    with open(path, "rb") as file:
+        size, length = path.stat().st_size, int.from_bytes(file.read(8)[4:], "little") + 8
+        if length <= size:
+            return path
+        file.seek(0)
+        data = bytearray(file.read())
+    end = 12
+    for _ in range(_MOST_PARTS):
+        chunk = int.from_bytes(data[end + 4 : end + 8], "little") + 8
+        if len(data) < end + 8 or end + chunk > len(data):
+            break
+        end += chunk + chunk % 2
+    data = data[:end].ljust(end, b"\0")  # the byte that pads the last chunk may be missing
+    data[4:8] = (len(data) - 8).to_bytes(4, "little")
+    return io.BytesIO(data)
