@@ -214,6 +214,8 @@ def remade(path, *options, source=None, before=()):
     exe = ffmpeg_module.ffmpeg_exe()
     inputs = ["-i", source] if source else []
     subprocess.run([exe, "-v", "error", "-y", *before, *inputs, *options, path], check=True)
+    if subprocess.run([exe, "-v", "error", "-i", path, "-f", "null", "-"], check=False).returncode < 0:
+        pytest.skip(f"this ffmpeg itself crashes on a {path.suffix}")
     return path
 
 
@@ -237,6 +239,8 @@ def test_sound_is_read_whatever_the_tags_of_the_file_contain(tmp_path, numbered,
 @pytest.mark.parametrize("ending", ["mkv", "mov", "ts"])
 def test_sound_begins_where_the_picture_does(tmp_path, ending, delay):
     """One burst, 0.6 s into the sound; the picture begins later than the sound, or before it."""
+    if ending == "mov" and ffmpeg_module.version(ffmpeg_module.ffmpeg_exe()) < (61, 19):
+        pytest.skip("ffmpeg before 7.1 writes no delay into a mov")
     source = with_burst(tmp_path / "source.mkv", fps=10, frames=20, at=0.6)
     codecs = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-c:a", "mp2" if ending == "ts" else "pcm_s16le")
     first, second = (("-itsoffset", str(delay)), ()) if delay > 0 else ((), ("-itsoffset", str(-delay)))
