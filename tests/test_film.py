@@ -214,9 +214,9 @@ def test_loop_is_refused_by_methods_that_make_none(pipeline, method):
 
 
 def test_films_refuse_arguments_of_clips_and_clips_those_of_films(pipeline):
-    with pytest.raises(TypeError, match="scheduler"):
+    with pytest.raises(T2VError, match="scheduler"):
         Film(pipeline, STORY, scheduler="euler", frames=9)
-    with pytest.raises(TypeError, match="method"):
+    with pytest.raises(T2VError, match="method"):
         pipeline(STORY, method="windows", frames=9)
     assert latents(Film(pipeline, STORY, method="windows", frames=9, **CALL)).shape == (1, 4, 9, 4, 4)
 

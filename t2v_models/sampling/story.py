@@ -102,7 +102,8 @@ def _schedule(text: str) -> tuple[list[Key], list[str]]:
     if any(map(_head, others)):  # with spans, it is a story of ours
         return [], lines
     if not any(map(is_frame_line, others)):
-        check_foreign(text, others)
+        if not any(map(_span_with_unit, others)):  # a span that lacks its colon gets a sentence of its own
+            check_foreign(text, others)
         return [], lines
     return line_keys(others), [line for line in lines if _is_negative(line)]
 
@@ -167,14 +168,19 @@ def _check_plain(line: str, number: int, frames: int, fps: float) -> None:
         )
     head, *text = re.split("[:\uff1a]", line[:_SEARCHED], maxsplit=1)
     head = _single_blanks(head)
-    span = re.match(_SPAN.pattern + r"(?!\w)", head, re.IGNORECASE)  # and not as in "2-3 friends" or "1920-1930s"
-    units = span and (span[2] or span[4])
-    if not text and span and units and _frames(span[3], span[4], number, frames, fps) <= frames + 0.5:
+    span = _span_with_unit(head)
+    if not text and span and _frames(span[3], span[4], number, frames, fps) <= frames + 0.5:
         raise T2VError(
             f"Line {number} of the story begins with {span[0].strip()!r} and has no colon before its text: {EXAMPLE!r}."
         )
     if text and _NEARLY.match(head):
         raise T2VError(f"Line {number} of the story begins with {head!r}, which is no span: {EXAMPLE!r}.")
+
+
+def _span_with_unit(line: str) -> re.Match[str] | None:
+    """The span with a unit that a line begins with; not as in "2-3 friends" or "1920-1930s"."""
+    span = re.match(_SPAN.pattern + r"(?!\w)", _single_blanks(line[:_SEARCHED]), re.IGNORECASE)
+    return span if span and (span[2] or span[4]) else None
 
 
 def _span(match: re.Match[str], number: int, frames: int, fps: float) -> tuple[float, float]:
