@@ -189,6 +189,10 @@ def _check(request: ClipRequest, method: ImageMethod, family: Family) -> None:
         return
     if request.scheduler not in ("ddim", family.scheduler):
         raise T2VError(f"scheduler is {request.scheduler!r}: the method {name!r} steps by ddim, so leave it out.")
+    if request.eta != family.eta:
+        raise T2VError(
+            f"eta is {request.eta:g}: the method {name!r} takes DDIM's steps without new noise, so leave it out."
+        )
     if 0 < request.image_strength < 1:
         raise T2VError(
             f"image_strength is {request.image_strength:g}: the method {name!r} keeps the picture or not, so give 1 or 0, or "

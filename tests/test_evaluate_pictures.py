@@ -15,6 +15,7 @@ def moved(clip, pixels):
     return torch.cat([clip[:, :, :1].expand(-1, -1, pixels, -1), clip[:, :, :-pixels]], dim=2)
 
 
+@pytest.mark.slow
 def test_drawn_clips_are_right_and_keep_their_pictures():
     for question in asked(20, seed=4):
         verdict = judge(BOTH, question, drawn(question))

@@ -51,6 +51,7 @@ def test_first_frame_has_the_pictures_latent_exactly(model, method, frames):
         assert not torch.allclose(made[:, :, 1:], without[:, :, 1:], atol=1e-3), "the other frames follow the picture"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", LOOPS)
 def test_loop_begins_with_the_picture(model, method):
     call = {**CALL, "window": Windows(4, 2, looped=True)}

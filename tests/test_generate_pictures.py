@@ -61,11 +61,13 @@ def test_video_begins_and_ends_with_the_pictures(tmp_path, files, pipeline):
     assert near(frames[-1], rendered(pipeline, files[1]))
 
 
+@pytest.mark.slow
 def test_picture_at_the_end_alone(tmp_path, files, pipeline):
     frames = generate(tmp_path, "--end-image", files[1])
     assert near(frames[-1], rendered(pipeline, files[1]))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("last", ["--image", "--end-image"])
 def test_several_pictures_are_one_video_that_shows_each_once(tmp_path, files, pipeline, last):
     frames = generate(tmp_path, "--image", files[0], "--image", files[1], last, files[2])
@@ -74,6 +76,7 @@ def test_several_pictures_are_one_video_that_shows_each_once(tmp_path, files, pi
         assert near(frames[at], rendered(pipeline, path))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", ["windows", "endless"])
 def test_film_begins_with_the_picture(tmp_path, files, pipeline, method):
     frames = generate(tmp_path, "--image", files[0], "--method", method)

@@ -83,6 +83,7 @@ def test_strength_zero_is_the_text_alone(model, method):
     assert torch.equal(made(model, image=PICTURE, image_method=method, image_strength=0), made(model))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", WAYS, ids=named)
 def test_two_prompts_and_pictures_equal_two_runs_and_leave_no_trace(model, method):
     prompts, pictures = ["a red circle", "a blue square"], [PICTURE, OTHER]
@@ -92,6 +93,7 @@ def test_two_prompts_and_pictures_equal_two_runs_and_leave_no_trace(model, metho
         assert torch.allclose(both[i : i + 1], one, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", WAYS, ids=named)
 def test_progress_ends_at_the_work_that_was_announced(model, method):
     reports = []
@@ -100,6 +102,7 @@ def test_progress_ends_at_the_work_that_was_announced(model, method):
     assert [done for done, _ in reports] == list(range(1, len(reports) + 1))
 
 
+@pytest.mark.slow
 def test_one_window_over_all_frames_equals_none_and_longer_videos_have_their_ends(model):
     method = ImageMethod("hold", resample=1)
     call = {"image": PICTURE, "end_image": OTHER, "image_method": method}
@@ -130,6 +133,7 @@ def test_auto_holds_where_frames_have_timesteps_or_the_video_has_an_end(model):
         ({"image_method": ImageMethod("frame-init", cutoff=2.0)}, "cutoff is 2"),
         ({"image_method": ImageMethod("frame-init", timestep=1000)}, "timestep is 1000"),
         ({"image_method": "hold", "scheduler": "euler"}, "steps by ddim"),
+        ({"image_method": "hold", "eta": 0.5}, "without new noise"),
         ({"image_method": "hold", "image_strength": 0.5}, "keeps the picture or not"),
         ({"image_method": SLIDE, "windows": Windows(4, 2)}, "takes no windows"),
         ({"image_method": SLIDE, "prompt": "", "story": "a red circle"}, "takes no story"),

@@ -34,7 +34,7 @@ def add_image_options(group: argparse._ArgumentGroup) -> None:
         default="auto",
         metavar="NAME",
         help="how a model of texts alone follows a picture: hold, frame-init or repeat-and-slide; left out, hold where the "
-        "model is exact with it (the built-in one is) or the video has an end, else frame-init; see docs/pictures.md",
+        "model is exact with it (the built-in one is) or the video has an end, else frame-init; see docs/image-to-video.md",
     )
     group.add_argument(
         "--camera",

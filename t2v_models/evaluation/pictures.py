@@ -57,8 +57,8 @@ WAYS = {
         Way("frame-init", ("image",), ImageMethod(FRAME_INIT), frame_timesteps=False),
         Way("frame-init, t=400", ("image",), ImageMethod(FRAME_INIT, timestep=400), frame_timesteps=False),
         Way("hold, r=0", ("image",), ImageMethod(HOLD, resample=0), frame_timesteps=False),
-        Way("hold, r=4", ("image",), ImageMethod(HOLD, resample=4), frame_timesteps=False, every=3),
-        Way("both held, r=4", ("image", "end_image"), ImageMethod(HOLD, resample=4), frame_timesteps=False, every=5),
+        Way("hold, r=4", ("image",), ImageMethod(HOLD, resample=4), frame_timesteps=False),
+        Way("both held, r=4", ("image", "end_image"), ImageMethod(HOLD, resample=4), frame_timesteps=False, every=2),
         Way("slide, K=8", ("image",), ImageMethod(SLIDE, known=8), False, 5, {"steps": 10}),
         Way("slide, K=15", ("image",), ImageMethod(SLIDE, known=15), False, 20, {"steps": 10}),
     )
