@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import Tensor
 
 from .builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from .errors import T2VError
 from .image.conditioning import ImageModel
 from .image.encoder import make_encoder
 from .image.resampler import make_resampler
+from .meta_modules import filled
 from .pipeline import Pipeline
 from .vae.dual_reference import DualReferenceDecoder
 
@@ -130,7 +130,8 @@ def load_image_model(
     """
     encoding = projector = None
     if family.image_tokens:
-        encoding = make_encoder((encoder or checkpoint).image_encoder() or {}, dtype, device)
+        source = encoder or checkpoint
+        encoding = make_encoder(source.image_encoder() or {}, dtype, device, source.image_encoder_config())
     if family.image_tokens == "resampler":
         projector = make_resampler(checkpoint.image_projector() or {}, dtype, device)
     return ImageModel(family, encoding, projector, unet.image_branches)
@@ -144,13 +145,15 @@ def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
 
     kind: Any = AutoencoderKL
     config, weights = checkpoint.vae_config(), checkpoint.vae() or {}
+    dual = dual_decoder.is_dual(weights)
+    if dual:  # its authors' code leaves out this layer, which the file has
+        config["use_post_quant_conv"] = False
+        weights = {name: weight for name, weight in weights.items() if not name.startswith("post_quant_conv.")}
     with torch.device("meta"):
-        if not dual_decoder.is_dual(weights):
-            return _filled(kind.from_config(config), weights, dtype, device)
-        vae = kind.from_config(config | {"use_post_quant_conv": False})
-        vae.decoder = DualReferenceDecoder(dual_decoder.config_of(weights))
-    weights = {name: weight for name, weight in weights.items() if not name.startswith("post_quant_conv.")}
-    return _filled(vae, weights, dtype, device)
+        vae = kind.from_config(config)
+        if dual:
+            vae.decoder = DualReferenceDecoder(dual_decoder.config_of(weights))
+    return filled(vae, weights, dtype, device)
 
 
 def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
@@ -159,7 +162,7 @@ def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: tor
 
     with torch.device("meta"):
         encoder = CLIPTextModel(CLIPTextConfig(**checkpoint.text_encoder_config()))
-    return _filled(encoder, checkpoint.text_encoder() or {}, dtype, device)
+    return filled(encoder, checkpoint.text_encoder() or {}, dtype, device)
 
 
 def load_tokenizer(path: Path | None, width: int = 0) -> Any:
@@ -195,17 +198,3 @@ def load_tokenizer(path: Path | None, width: int = 0) -> Any:
         tokenizer.pad_token = tokenizer.convert_ids_to_tokens(0)
     tokenizer.model_max_length = min(tokenizer.model_max_length, 77)  # endless without a configuration
     return tokenizer
-
-
-def _filled(module: torch.nn.Module, weights: dict[str, Tensor], dtype: torch.dtype, device: torch.device) -> Any:
-    """Put weights into a module of the meta device; a buffer that is not saved is made as its class makes it."""
-    names = module.state_dict().keys()
-    if not any(name.startswith("text_model.") for name in names):  # transformers 5 has dropped this level
-        weights = {name.removeprefix("text_model."): weight for name, weight in weights.items()}
-    module.load_state_dict({name: weight.to(device, dtype) for name, weight in weights.items()}, assign=True)
-    for name, buffer in list(module.named_buffers()):
-        if buffer.is_meta:  # CLIP's position_ids, the only one there is
-            owner, _, last = name.rpartition(".")
-            positions = torch.arange(buffer.shape[-1], device=device).expand(buffer.shape)
-            module.get_submodule(owner).register_buffer(last, positions, persistent=False)
-    return module.eval().requires_grad_(False)

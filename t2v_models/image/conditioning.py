@@ -50,7 +50,8 @@ class ImageInputs:
         """
         image = None
         if strength and self.tokens is not None and self.unconditional is not None:
-            image = torch.cat([*[self.unconditional][: branches - 1], *[self.tokens] * max(branches - 1, 1)])
+            with_picture = [self.tokens] * max(branches - 1, 1)
+            image = torch.cat([self.unconditional, *with_picture] if branches > 1 else with_picture)
             image = per_frame(image, clip)
         latents = None if self.latents is None else self.latents * strength
         return replace(other, image=image, image_latents=latents, image_strength=strength)
