@@ -90,7 +90,7 @@ class Family:
     dual_decoder: bool = False
     """Its VAE's decoder sees the pictures at both ends of the clip (ToonCrafter)."""
     drops_last_frame: bool = False
-    """The last frame repeats the first (a loop), so it is left out of the video."""
+    """Where no picture for the end is given, the last frame repeats the first (a loop), and is left out of the video."""
     upscaler: bool = False
     """Refines a video (video to video) rather than making one from noise."""
     frame_timesteps: bool = False

@@ -151,8 +151,8 @@ class Pipeline:
         if branches == 3:  # the negative prompt with no picture, with the picture, and the prompt
             context = torch.cat([context.chunk(2)[0], context])
         x = self._denoise(request, context, conditions, followed, progress)
-        if self.family.drops_last_frame and x.shape[2] > 1:
-            x = x[:, :, :-1]
+        if self.family.drops_last_frame and request.end_image is None and x.shape[2] > 1:
+            x = x[:, :, :-1]  # a loop's, which is its first picture again
         if not decode:
             return Video(torch.empty(0), x, request.fps)
         videos = zip(x, pictures.pairs(len(x)), strict=True)

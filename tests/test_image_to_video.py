@@ -168,6 +168,7 @@ def test_a_loop_leaves_out_the_frame_that_repeats_its_first(model):
     video = pipeline("", **{**SIZE, "image": FIRST, "decode": True})
     assert video.latents.shape[2] == 15
     assert video.frames.shape == (1, 15, 32, 64, 3)
+    assert latents(pipeline, end_image=LAST).shape[2] == 16, "a video that ends with another picture is no loop"
 
 
 def test_the_motion_decides_and_the_rate_of_the_file_does_not(model):

@@ -112,7 +112,7 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
     latent = empty(request.width, request.height, request.frames, 1, model)
     if isinstance(vae, ReferenceVAE):
         latent[PICTURES] = torch.cat([each for each in ends if each is not None])[[0, -1]]
-    if family.drops_last_frame:
+    if family.drops_last_frame and request.end_image is None:
         latent[decoding.LOOP] = True
     positive = pictures.with_picture(positive, tokens=shown, **held)
     return model, positive, pictures.with_picture(negative, tokens=grey, **held), latent
