@@ -500,7 +500,7 @@ def check_i2vgen_is_given_of_a_picture_what_the_library_gives(host):
     fitted = host.module("t2v_models.image.fit").fit(picture, 64, 32)
     encode = host.module("nodes.host.decoding").encode
     for strength in (1.0, 0.5):
-        inputs = image_model.inputs(picture, fitted, None, 16, lambda each: 0.18215 * encode(vae, each)[:, :, 0])
+        inputs = image_model.inputs(picture, [fitted], 16, lambda each, noise: 0.18215 * encode(vae, each)[:, :, 0])
         tokens = torch.cat([inputs.unconditional, inputs.tokens])
         inner._forward = watch
         try:
