@@ -231,3 +231,26 @@ def test_names_that_ffmpeg_takes_for_patterns_are_files_to_the_libraries(tmp_pat
         path = path.rename(tmp_path / name)
         with caplog.at_level(logging.WARNING):
             assert len(read(path, "pyav")[1]) == len(CLIP)
+
+
+@pytest.mark.parametrize("engine", BOTH)
+def test_a_cancel_is_raised_as_what_it_is(tmp_path, engine):
+    """Even one of a kind that ffmpeg's libraries raise themselves."""
+    path = write(tmp_path, "h264-mp4", "ffmpeg")
+    engines.use(engine)
+
+    def cancelled() -> None:
+        raise ValueError("cancelled")
+
+    with pytest.raises(ValueError, match=r"^cancelled$"):
+        list(VideoReader(path, cancelled=cancelled))
+    writer = VideoWriter(tmp_path / "b.mp4", 8, cancelled=cancelled)
+    with pytest.raises(ValueError, match=r"^cancelled$"):
+        write_all(writer)
+    assert [entry.name for entry in tmp_path.iterdir()] == [path.name]
+
+
+def write_all(writer: VideoWriter) -> None:
+    with writer as video:
+        for frame in CLIP:
+            video.write(frame)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass
@@ -105,6 +106,7 @@ class PyAV:
         return writing.PyAVEncoder(clip, cancelled)
 
 
+@functools.cache
 def _abilities(kind: str) -> frozenset[str]:
     import av.codec
     import av.format
@@ -123,12 +125,17 @@ def _abilities(kind: str) -> frozenset[str]:
 
 
 def _done(cancelled: Cancelled | None, job: Callable[[Worker], _T]) -> _T:
-    """Return what a job returns; where it hears nothing of a cancel, it ends by itself."""
+    """Return what a job returns; after a cancel it ends by itself."""
     worker = Worker(cancelled)
+
+    def guarded() -> _T:
+        try:
+            return job(worker)
+        except _FAULTS as error:
+            raise logs.Messages().failed(error) from error
+
     try:
-        return worker.run(lambda: job(worker))
-    except _FAULTS as error:  # a cancel is none of them
-        raise logs.Messages().failed(error) from error
+        return worker.run(guarded)
     finally:
         worker.close()
 
