@@ -8,8 +8,9 @@ import pytest
 import torch
 
 from t2v_models import inspect, load_unet
-from t2v_models.checkpoints import LAYOUTS, i2vgen, open_checkpoint, text_encoder
+from t2v_models.checkpoints import LAYOUTS, i2vgen, image_encoder, open_checkpoint, text_encoder, vae
 from t2v_models.checkpoints.convert import convert
+from t2v_models.checkpoints.tensors import as_lazy, load_all
 from t2v_models.errors import T2VError
 from t2v_models.image.latents import concat_latents
 from t2v_models.unet import PRESETS, UNet3D
@@ -17,6 +18,7 @@ from tests.references.outputs import Outputs
 from tests.references.parity import ROUNDING, TOLERANCE, difference
 from tests.references.seeding import fill, normal
 
+from .support.checkpoints import random_tensors, text_weights, vae_weights
 from .support.manifests import manifests, on_meta
 
 diffusers = pytest.importorskip("diffusers", reason="the reference class is in diffusers")
@@ -174,3 +176,23 @@ def test_the_text_encoder_ends_before_clips_last_block(layers):
     assert open_checkpoint(tensors).text_encoder_config()["num_hidden_layers"] == 23
     alone = open_checkpoint(on_meta(shapes))
     assert alone.text_encoder_config()["num_hidden_layers"] == layers
+
+
+def test_vgens_folder_gives_all_parts_of_the_model(tmp_path):
+    """Its UNet, the whole of CLIP, whose image encoder it needs, and the VAE in Stable Diffusion's checkpoint."""
+    torch.save({"state_dict": Outputs.load("vgen").state_dict(), "step": 854500}, tmp_path / "i2vgen_xl_00854500.pth")
+    vision = {"hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_channels": 3, "patch_size": 14,
+              "image_size": 28, "projection_dim": 32, "architectures": ["CLIPVisionModelWithProjection"]}  # fmt: skip
+    clip = text_encoder.to_openclip(as_lazy(text_weights()))
+    clip |= image_encoder.to_openclip(as_lazy(random_tensors(image_encoder.expected_shapes(vision))))
+    torch.save(load_all(clip), tmp_path / "open_clip_pytorch_model.bin")
+    first_stage = {
+        f"first_stage_model.{name}": each.load() for name, each in vae.to_ldm(as_lazy(vae_weights())).items()
+    }
+    torch.save({"state_dict": first_stage}, tmp_path / "v2-1_512-ema-pruned.ckpt")
+    checkpoint = open_checkpoint(tmp_path, family="i2vgen-xl")
+    assert {"unet", "vae", "text_encoder", "image_encoder"} <= set(checkpoint.info.parts)
+    assert checkpoint.image_encoder()["visual_projection.weight"].shape == (32, 64)
+    schedule = {"prediction_type": "v_prediction", "beta_schedule": "squaredcos_cap_v2", "rescale_betas_zero_snr": True,
+                "timestep_spacing": "leading", "steps_offset": 1, "set_alpha_to_one": True, "clip_sample": False}  # fmt: skip
+    assert schedule.items() <= checkpoint.scheduler_config().items()

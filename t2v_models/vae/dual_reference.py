@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from ..unet.attention import scaled_dot_product
 from ..unet.factory import AttentionFunction, Factory, Operations
-from ..unet.layers import frames_first, frames_folded
+from ..unet.layers import activate, frames_first, frames_folded
 
 HEADS, HEAD_DIM = 8, 64
 """Heads of the attention to the pictures; shapes do not tell their number, and there is one published model."""
@@ -104,7 +104,7 @@ class DualReferenceDecoder(nn.Module):
                 x = self.attn_refinement[i](x, references[i])
             if level.upsample is not None:
                 x = level.upsample(x)
-        x = in_parts(lambda part: F.silu(self.norm_out(part)), x, x.shape[1])
+        x = in_parts(lambda part: activate(self.norm_out(part)), x, x.shape[1])
         if references is not None:
             x = self.attn_refinement[-1](x, references[-1])
         x = in_parts(self.conv_out, x, x.shape[1])
@@ -146,8 +146,8 @@ class VideoBlock(nn.Module):
         return torch.addcmul(x, self.time_stack(x), share[..., None, None])
 
     def _single_frames(self, x: Tensor) -> Tensor:
-        h = self.conv1(F.silu(self.norm1(x)))
-        h = self.conv2(F.silu(self.norm2(h)))
+        h = self.conv1(activate(self.norm1(x)))
+        h = self.conv2(activate(self.norm2(h)))
         out: Tensor = h + self.nin_shortcut(x)
         return out
 
@@ -170,7 +170,9 @@ class TimeStack(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: (t, c, h, w) of one clip -> what is added to it, of the same shape."""
-        h = self.out_layers(self.in_layers(frames_first(x, len(x))))
+        h = frames_first(x, len(x))
+        for layers in (self.in_layers, self.out_layers):
+            h = layers[-1](activate(layers[0](h)))
         return frames_folded(h, x.shape[2])
 
 
@@ -248,7 +250,15 @@ class Upsample(nn.Module):
 def in_parts(work: Callable[[Tensor], Tensor], x: Tensor, channels: int) -> Tensor:
     """work(x) for x, (t, c, h, w), whose frames do not depend on each other, a few at a time; channels: of what it makes."""
     frames = max(1, SPATIAL_ELEMENTS // (channels * x.shape[2] * x.shape[3]))
-    return work(x) if frames >= len(x) else torch.cat([work(part) for part in x.split(frames)])
+    if frames >= len(x):
+        return work(x)
+    out: Tensor | None = None
+    for start in range(0, len(x), frames):
+        part = work(x[start : start + frames])
+        if out is None:  # one memory for all parts, which joined at the end would be there twice
+            out = part.new_empty((len(x), *part.shape[1:]))
+        out[start : start + frames] = part
+    return cast(Tensor, out)
 
 
 def _tokens(x: Tensor) -> Tensor:
