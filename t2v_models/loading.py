@@ -99,7 +99,7 @@ def _check_parts(checkpoint: Checkpoint, texts: Checkpoint, images: Checkpoint) 
     missing = [part for part, source in sources.items() if part not in source.info.parts]
     if not missing:
         return
-    encoders = " and ".join(f"{part}=" for part in missing if part.endswith("encoder"))
+    encoders = " and ".join(f"{part}= (--{part.replace('_', '-')})" for part in missing if part.endswith("encoder"))
     raise T2VError(
         f"{checkpoint.path} has no {' and no '.join(missing)}: give the folder that holds all parts of the model, or put all "
         f"files into one folder and give that{f', or give their files by {encoders}' if encoders else ''}."

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from t2v_models import Film, load_pipeline
+from t2v_models.__main__ import main
 from t2v_models.cli.pictures import read_picture
 from t2v_models.errors import T2VError
 from t2v_models.families import FAMILIES
@@ -237,7 +238,7 @@ def test_a_pruned_model_asks_for_its_encoders_and_is_whole_with_them(model, tmp_
     family = "dynamicrafter-512"
     pruned, texts, images = write_pruned(tmp_path, family)
     for given, missing in (
-        ({}, "no text_encoder and no image_encoder.*text_encoder= and image_encoder="),
+        ({}, "no text_encoder and no image_encoder.*text_encoder= .* and image_encoder= "),
         ({"text_encoder": texts}, "no image_encoder.*give their files by image_encoder="),
         ({"image_encoder": images}, "no text_encoder.*give their files by text_encoder="),
         ({"text_encoder": images, "image_encoder": images}, "no text_encoder"),
@@ -268,6 +269,52 @@ def test_noise_for_the_vae_samples_its_latents(model):
     still = latents(pipeline, image_noise=torch.zeros(1, 4, 1, 4, 8))
     assert torch.equal(still, latents(pipeline))
     assert difference(latents(pipeline, image_noise=torch.ones(1, 4, 1, 4, 8)), still) > 1e-4
+
+
+def test_the_decoder_is_shown_the_pictures_at_the_ends(model, monkeypatch):
+    """ToonCrafter's decoder sees the pictures as they were fitted; with a strength of 0 it sees none."""
+    pipeline = model("dynamicrafter-512-interp")
+    seen = []
+
+    def spy(vae, latents, device, ends=None):
+        seen.append(ends)
+        yield torch.zeros(latents.shape[1], 1, 1, 3)
+
+    monkeypatch.setattr("t2v_models.pipeline.decode_frames", spy)
+    both = {**SIZE, "steps": 1, "decode": True, "image": [FIRST, LAST], "end_image": [LAST, FIRST]}
+    pipeline(["red", "blue"], **both)
+    wanted = torch.from_numpy(np.stack([FIRST, LAST])).float() / 255
+    assert torch.equal(seen[0], wanted)
+    assert torch.equal(seen[1], wanted.flip(0))
+    pipeline(["red", "blue"], **both, image_strength=0)
+    assert seen[2:] == [None, None]
+
+
+def test_a_story_and_a_picture_go_together_in_windows_too(model):
+    pipeline = model("dynamicrafter-512")
+    story = {"story": "0-50%: red circle / 50%-100%: blue square", "steps": 1}
+    for windows, frames in ((None, 16), (Windows(16, 8), 24)):
+        one = latents(pipeline, "", **story, windows=windows, frames=frames)
+        assert difference(latents(pipeline, "", **story, windows=windows, frames=frames, image=LAST), one) > 1e-3
+
+
+def test_the_command_animates_a_picture_with_a_pruned_model(tmp_path):
+    model, texts, images = write_pruned(tmp_path, "dynamicrafter-512")
+    Image.fromarray(FIRST).save(tmp_path / "first.png")
+    command = ["generate", "red circle", "--model", str(model), "--family", "dynamicrafter-512"]
+    command += [
+        "--image",
+        str(tmp_path / "first.png"),
+        "--size",
+        "64x32",
+        "--steps",
+        "1",
+        "-o",
+        str(tmp_path / "a.gif"),
+    ]
+    assert main(command) == 2
+    assert main([*command, "--text-encoder", str(texts), "--image-encoder", str(images)]) == 0
+    assert (tmp_path / "a.gif").stat().st_size > 1000
 
 
 def test_a_picture_guides_on_the_device_of_the_model(model, tmp_path):

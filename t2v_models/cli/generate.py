@@ -12,7 +12,7 @@ from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from ..texts import checked_text
 from .device import add_device, check_device
-from .inputs import add_family, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
+from .inputs import add_encoders, add_family, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
 from .pictures import add_image_options, check_images, image_options, read_pictures
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--model", default=BUILT_IN, metavar="PATH", help=f'a model folder or file; "{BUILT_IN}" if left out'
     )
     add_family(parser)
+    add_encoders(parser)
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same video again (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument(
@@ -118,7 +119,14 @@ def run(args: argparse.Namespace) -> str:
     checked_seed(args.seed, len(prompts))
     check_device(args.device)
     dtype = DTYPES[args.dtype] if args.dtype else None
-    pipeline = load_pipeline(args.model, dtype=dtype, device=args.device, family=args.family)
+    pipeline = load_pipeline(
+        args.model,
+        dtype=dtype,
+        device=args.device,
+        family=args.family,
+        text_encoder=args.text_encoder,
+        image_encoder=args.image_encoder,
+    )
     width, height = read_size(args.size)
     options: Options = {
         "frames": args.frames,

@@ -25,6 +25,14 @@ def add_family(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_encoders(parser: argparse.ArgumentParser) -> None:
+    """Add --text-encoder and --image-encoder PATH."""
+    for name, what in (("text", "text encoder"), ("image", "image encoder (CLIP's vision tower)")):
+        parser.add_argument(
+            f"--{name}-encoder", type=Path, metavar="PATH", help=f"the {what}, where the model's own file has none"
+        )
+
+
 def read_clip(args: argparse.Namespace) -> tuple[Tensor, float]:
     """The frames of --continue, (t, h, w, 3), 0..1, and their rate."""
     import numpy as np
