@@ -9,9 +9,9 @@ from torch import Tensor
 from t2v_models.checkpoints import image_encoder
 from t2v_models.checkpoints.tensors import as_lazy, load_all
 from t2v_models.image.encoder import make_encoder, vision_state
+from t2v_models.image.latents import per_frame
 from t2v_models.image.preprocess import clip_pixels, resize
 from t2v_models.image.resampler import ResamplerConfig, make_resampler
-from t2v_models.image.tokens import per_frame
 from tests.references.parity import difference
 from tests.references.seeding import fill, normal
 

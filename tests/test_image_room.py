@@ -15,10 +15,9 @@ from t2v_models.checkpoints.tensors import as_lazy, load_all
 from t2v_models.errors import T2VError
 from t2v_models.image.encoder import ImageEncoder, make_encoder
 from t2v_models.image.fit import FITS, fit
-from t2v_models.image.latents import concat_latents
+from t2v_models.image.latents import concat_latents, per_frame
 from t2v_models.image.preprocess import clip_pixels, grey_image, resize
 from t2v_models.image.resampler import Resampler, ResamplerConfig, make_resampler
-from t2v_models.image.tokens import per_frame
 
 from .support.checkpoints import all_in_one, image_encoder_weights, image_parts, resampler_weights
 

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from t2v_models.checkpoints import load_unet, open_checkpoint
 from t2v_models.families import FAMILIES
-from t2v_models.image.tokens import per_frame
+from t2v_models.image.latents import per_frame
 from t2v_models.loading import load_image_model, load_vae
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.schedule import NoiseSchedule

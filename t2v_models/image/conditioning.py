@@ -13,9 +13,8 @@ from torch import Tensor, nn
 from ..conditions import Conditions
 from ..errors import T2VError
 from ..families import Family
-from .latents import concat_latents
+from .latents import concat_latents, per_frame
 from .preprocess import grey_image, square_pixels
-from .tokens import per_frame
 
 log = logging.getLogger(__name__)
 

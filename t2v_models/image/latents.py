@@ -1,4 +1,4 @@
-"""The image latents that are concatenated to the noisy latent, for every frame of a clip."""
+"""What every frame of a clip gets of pictures: image tokens, and the latents that are concatenated to its noisy one."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import torch
 from torch import Tensor
 
 from ..errors import T2VError
+
+QUERIES_PER_FRAME = 16
+"""Image tokens of one frame, in all published models."""
 
 RULES = ("repeat", "ends", "ramp")
 """How a picture fills the frames: see `concat_latents`."""
@@ -48,3 +51,14 @@ def concat_latents(first: Tensor, last: Tensor | None, frames: int, rule: str) -
         latents = place[:, None, None].expand(frames, *first.shape[-2:]).repeat(*first.shape[:2], 1, 1, 1)
     latents[:, :, 0] = first
     return latents
+
+
+def per_frame(tokens: Tensor, frames: int, queries_per_frame: int = QUERIES_PER_FRAME) -> Tensor:
+    """Split image tokens into those of each frame, where there are as many as the clip has frames.
+
+    tokens: (b, q, d) -> (b, frames, queries_per_frame, d) where q is their product; else (b, q, d), and every frame
+    attends to all of them. Source: DynamiCrafter, which splits its 256 tokens over 16 frames and over no other number.
+    """
+    if tokens.shape[1] != queries_per_frame * frames:
+        return tokens
+    return tokens.reshape(tokens.shape[0], frames, queries_per_frame, tokens.shape[2])

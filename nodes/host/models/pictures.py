@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from ....t2v_models.errors import T2VError
-from ....t2v_models.image.tokens import per_frame
+from ....t2v_models.image.latents import per_frame
 
 TOKENS = "t2v_image_tokens"
 """Where a CONDITIONING's dictionary has the image tokens, (b, q, d)."""
