@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import comfy.utils
+import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
@@ -15,6 +16,7 @@ from . import image_to_video
 from .image_to_video import Request
 from .latents import empty
 from .models.model import video_model
+from .models.reference_vae import PICTURES
 from .sampling import preview, run
 
 
@@ -60,6 +62,7 @@ def make(
     video = empty(width, height, len(pairs) * (frames - 1) + (not closed_loop), 1, model)
     settings = run.Settings(denoise=1.0, **sampling)
     samples, bar = video["samples"], comfy.utils.ProgressBar(len(pairs) * settings.steps)
+    shown: list[Tensor] = []
     for i, (first, last) in enumerate(pairs):
         asked = Request(first, frames, width, height, fit, motion=motion, end_image=last)
         texts = positive[i % len(positive)], negative
@@ -69,7 +72,9 @@ def make(
         start = i * (frames - 1)
         room = samples[:, :, start : start + frames]  # a loop's last clip ends before the first picture
         room.copy_(made[:, :, : room.shape[2]])
-    return video
+        if PICTURES in latent:  # for a VAE that looks at them
+            shown.append(latent[PICTURES][int(i > 0) :])
+    return {**video, PICTURES: torch.cat(shown)} if shown else video
 
 
 def _check_model(model: Any) -> None:

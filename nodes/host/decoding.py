@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import comfy.utils
+import torch
 from torch import Tensor
 
 from ...t2v_models.errors import T2VError
@@ -21,8 +22,27 @@ def decode(vae: Any, latent: dict[str, Any]) -> Tensor:
     """Decode a LATENT, whose samples are (b, c, t, h, w) or (n, c, h, w), to ((b t), H, W, 3), float, 0..1."""
     latent = without_repeated(latent)
     if isinstance(vae, ReferenceVAE):
-        return vae.decode(latent["samples"], pictures=latent.get(PICTURES))
+        return _seen(vae, latent["samples"], latent.get(PICTURES))
     return chunked_vae.decode(checked_vae(vae), latent["samples"])
+
+
+def _seen(vae: ReferenceVAE, samples: Tensor, pictures: Tensor | None) -> Tensor:
+    """Decode samples, each clip with the pictures at its ends.
+
+    pictures: (n, H, W, 3). With n of at least 3, samples are one video, (1, c, t, h, w), of n - 1 clips of one length that
+    share the frames of these pictures; a loop lacks the last of them, which is its first.
+    """
+    if pictures is None or len(pictures) <= 2 or samples.ndim != 5:
+        return vae.decode(samples, pictures=pictures)
+    clips, count = len(pictures) - 1, samples.shape[2]
+    if looped := (count - 1) % clips != 0:
+        samples = torch.cat([samples, samples[:, :, :1]], dim=2)
+    step = (samples.shape[2] - 1) // clips
+    parts = [
+        vae.decode(samples[:, :, i * step : (i + 1) * step + 1], pictures=pictures[i : i + 2])[int(i > 0) :]
+        for i in range(clips)
+    ]
+    return torch.cat(parts)[: -1 if looped else None]
 
 
 def without_repeated(latent: dict[str, Any]) -> dict[str, Any]:

@@ -109,3 +109,15 @@ def check_a_damaged_file_is_refused_in_a_sentence(host):
     del weights["decoder.attn_refinement.3.to_v.weight"]
     load_vae = host.module("nodes.host.models.reference_vae").load_vae
     assert "attn_refinement.3.to_v" in host.refusal(lambda: load_vae(weights))
+
+
+def check_each_clip_of_a_video_through_pictures_is_decoded_with_its_own_two(host):
+    vae, decode = load(host), host.module("nodes.host.decoding").decode
+    clip, ends = latent()["samples"], pictures()
+    through = torch.cat([clip, clip.flip(2)[:, :, 1:]], dim=2)
+    both = decode(vae, {"samples": clip, "t2v_pictures": ends})
+    back = decode(vae, {"samples": clip.flip(2), "t2v_pictures": ends.flip(0)})
+    shown = torch.cat([ends, ends[:1]])
+    whole = torch.cat([both, back[1:]])
+    assert differ(decode(vae, {"samples": through, "t2v_pictures": shown}), whole) < 1e-5
+    assert differ(decode(vae, {"samples": through[:, :, :-1], "t2v_pictures": shown}), whole[:-1]) < 1e-5
