@@ -27,6 +27,8 @@ from tests.references.parity import difference
 from tests.support.fake_cuda import FakeCuda
 from tests.support.image_models import write_model, write_pruned
 
+pytestmark = pytest.mark.slow
+
 SIZE = {"width": 64, "height": 32, "frames": 16, "steps": 2, "eta": 0.0, "decode": False}
 FIRST, LAST = picture("first"), picture("last")
 
@@ -150,7 +152,6 @@ def test_long_videos_are_made_in_windows(model, windows):
     assert difference(latents(pipeline, frames=32, windows=windows, image=LAST), long) > 1e-3
 
 
-@pytest.mark.slow
 def test_64_frames_are_made_in_windows(model):
     long = latents(model("dynamicrafter-256"), frames=64, windows=Windows(16, 8), steps=1)
     assert long.shape[2] == 64

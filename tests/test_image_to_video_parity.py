@@ -105,9 +105,13 @@ def is_odd(run: ImageRun) -> bool:
 
 
 RUNS = [*VIDEOCRAFTER, *DYNAMICRAFTER]
+QUICK = [run for run in RUNS if (run.steps, run.eta) == (5, 1.0) and run.image_scale is None]
+"""Those that are not left out of the quick part of the tests."""
 
 
-@pytest.mark.parametrize("run", RUNS, ids=lambda run: run.name)
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, id=run.name, marks=() if run in QUICK else pytest.mark.slow) for run in RUNS]
+)
 def test_a_picture_becomes_the_latents_of_the_originals(run: ImageRun, monkeypatch: pytest.MonkeyPatch) -> None:
     pipeline = recorded(run.family)
     taken = run
