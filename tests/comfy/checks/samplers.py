@@ -1,5 +1,6 @@
 """Latents of the original samplers, recorded, against T2VVideoSampler's. Run inside a ComfyUI by in_host.py."""
 
+import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -21,7 +22,8 @@ def references():
 
 
 def recorded_model(host, recording, family):
-    """The MODEL of a recorded network."""
+    """The MODEL of a recorded network, which takes no picture, whatever its family."""
+    family = dataclasses.replace(family, image=False, image_latents="", image_tokens="")
     checkpoint = host.module("t2v_models.checkpoints").open_checkpoint(recording.state_dict())
     info = types.SimpleNamespace(family=family, defaults=family.defaults)
     load_model = host.module("nodes.host.models.model").load_model
