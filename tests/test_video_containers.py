@@ -154,3 +154,14 @@ def test_colours_that_cannot_be_converted_are_read_with_a_warning(tmp_path, capl
     path = made(tmp_path / "clip.mkv", "-c:v", "ffv1", f"-{option}", value, source=source)
     assert np.abs(frames_of(path)[0].astype(int) - 128).max() <= 2
     assert value.removesuffix("c") in caplog.text
+
+
+@pytest.mark.parametrize("text", ["ffconcat version 1.0\nfile a\n", "1\n00:00:00,000 --> 00:00:01,000\nhi\n", None])
+def test_a_container_that_is_not_read_is_named_as_the_cause(tmp_path, text):
+    path = tmp_path / ("clip.mxf" if text is None else "clip.mp4")
+    if text is None:
+        made(path, "-c:v", "mpeg2video")
+    else:
+        path.write_text(text)
+    with pytest.raises(T2VError, match="none of those that are read here"):
+        frames_of(path)

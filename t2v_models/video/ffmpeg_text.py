@@ -112,6 +112,10 @@ _PREFIX = re.compile(r"(?:\[[^\]\n]{0,200} @ (?:0x)?[0-9A-Fa-f]+\] ?)+")
 """Names of the parts of ffmpeg that print a line."""
 
 
+_UNREAD = re.compile(r"Format not on whitelist '[^'\n]{0,2000}'")
+"""What ffmpeg prints of a file that only a demuxer beyond our list would open."""
+
+
 def error_message(stderr: str, status: int = 0) -> str:
     """Choose the first lines of ffmpeg's error output that name a cause, at most 300 characters.
 
@@ -121,7 +125,10 @@ def error_message(stderr: str, status: int = 0) -> str:
         return f"ffmpeg itself crashed (signal {-status}): pip install --upgrade imageio-ffmpeg"
     if status < 0:
         return f"ffmpeg was ended from outside (signal {-status})"
-    lines = [_PREFIX.sub("", line).strip() for line in re.split(r"[\r\n]+", stderr[:1_000_000])]
+    stderr = _UNREAD.sub(
+        "its container is none of those that are read here, such as mp4, mkv or webm", stderr[:1_000_000]
+    )
+    lines = [_PREFIX.sub("", line).strip() for line in re.split(r"[\r\n]+", stderr)]
     lines = [line for line in lines if line and not line.startswith(("frame=", "size=", "Svt[info]"))]
     if "No space left" in stderr:
         return "no space left on the disk"

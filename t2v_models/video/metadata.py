@@ -199,11 +199,11 @@ def _png_text_chunks(texts: Mapping[str, str]) -> bytes:
     chunks = b""
     for key, text in texts.items():
         kind, body = (b"tEXt", key.encode() + b"\0") if text.isascii() else (b"iTXt", key.encode() + b"\0\0\0\0\0")
-        chunks += _png_chunk(kind, body + text.encode())
+        chunks += png_chunk(kind, body + text.encode())
     return chunks
 
 
-def _png_chunk(kind: bytes, body: bytes) -> bytes:
+def png_chunk(kind: bytes, body: bytes) -> bytes:
     """Write a chunk: length, kind, body and checksum."""
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 

@@ -39,6 +39,9 @@ _T = TypeVar("_T")
 
 Frame: TypeAlias = "av.VideoFrame | av.AudioFrame"
 
+_TAGS = {"metadata_errors": "replace"} if int(av.__version__.partition(".")[0]) < 19 else {}
+"""How tags that are no UTF-8 are read; PyAV 19 has no such option, and hands their bytes on as surrogates."""
+
 _GENERATE_TIMES = 1
 """The flag by which PyAV's demuxers invent times of showing; the program's don't."""
 
@@ -146,7 +149,7 @@ def _opened(input: Input, messages: logs.Messages) -> Iterator[av.container.Inpu
     options = {"protocol_whitelist": PROTOCOLS, "format_whitelist": ",".join(input.demuxers), **dict(input.options)}
     try:
         with messages.caught():
-            container = av.open(input.url, format=input.demuxer, container_options=options, metadata_errors="replace")
+            container = av.open(input.url, format=input.demuxer, container_options=options, **_TAGS)
     except _FAULTS as error:
         raise messages.failed(error) from error
     container.flags &= ~_GENERATE_TIMES
@@ -155,6 +158,11 @@ def _opened(input: Input, messages: logs.Messages) -> Iterator[av.container.Inpu
     finally:
         with messages.caught():
             container.close()
+
+
+def _text(tag: str) -> str:
+    """Return a tag with marks of replacement for what is no UTF-8."""
+    return tag.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _tick(stream: av.stream.Stream) -> Fraction:
@@ -247,7 +255,7 @@ def _pictures(
         begin = round(Fraction(container.start_time or 0, av.time_base) / tick)
         aspect = stream.sample_aspect_ratio
         if tags is not None:
-            tags.update(container.metadata)
+            tags.update({_text(key): _text(value) for key, value in container.metadata.items()})
         expected = begin
         for frame in _decoded(container, stream, worker, messages):
             time = next((time for time in (frame.pts, frame.dts) if time is not None), expected)
