@@ -125,6 +125,13 @@ def open_from_the_browser(server, page, name: str) -> None:
     page.click(".templates-tab-button")
     page.locator("[role=dialog]").get_by_text(NAME, exact=True).first.click()
     card = page.get_by_test_id(f"template-workflow-{name}")
+    for _ in range(40):  # older editors add cards as the list is scrolled
+        if card.count():
+            break
+        page.evaluate(
+            "() => document.querySelectorAll('[role=dialog] *').forEach(e => { e.scrollTop = e.scrollHeight; })"
+        )
+        page.wait_for_timeout(250)
     insist(card.click, partial(card.wait_for, state="detached"))
 
 
