@@ -228,7 +228,7 @@ def test_a_text_encoder_of_another_model_is_refused_with_one_sentence(tmp_path):
         hidden_size=64, intermediate_size=64, num_hidden_layers=1, num_attention_heads=4, vocab_size=827
     )
     CLIPTextModel(config).save_pretrained(tmp_path / "model" / "text_encoder")
-    with pytest.raises(T2VError, match="64 wide, and .* wants one of 128"):
+    with pytest.raises(T2VError, match=r"64 wide, and .* wants one of 128"):
         loading.load_pipeline(tmp_path / "model")
 
 
