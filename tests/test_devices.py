@@ -50,7 +50,7 @@ def test_fake_device_raises_where_devices_mix(gpu):
 
 @pytest.mark.parametrize("windows", [None, Windows(8, 4)], ids=["whole", "in windows of frames"])
 @pytest.mark.parametrize("texts", [(2,), (2, 16)], ids=["one text", "a text for every frame"])
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("dtype", [torch.float32, pytest.param(torch.float16, marks=pytest.mark.slow)])
 @torch.inference_mode()
 def test_unet_computes_on_the_device_of_its_weights(gpu, windows, texts, dtype):
     model = unet.build().to(dtype)

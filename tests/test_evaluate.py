@@ -22,6 +22,7 @@ def test_evaluate_scores_drawn_clips_as_right_and_writes_its_report(tmp_path, ca
         assert (tmp_path / "out" / name).stat().st_size > 100
 
 
+@pytest.mark.slow
 def test_killed_process_is_reported_with_a_remedy():
     with pytest.raises(T2VError, match=r"for want of memory: ask for a smaller --batch or fewer --jobs"):
         list(spread(os._exit, [1, 1], 2))

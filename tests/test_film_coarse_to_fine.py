@@ -45,7 +45,8 @@ def test_key_frames_are_frames_of_the_film(pipeline):
 
 
 @pytest.mark.parametrize(
-    ("frames", "story"), [(4, "a"), (5, "a"), (7, "a"), (9, "a"), (9, STORY), (11, "a"), (60, "a")]
+    ("frames", "story"),
+    [(4, "a"), (5, "a"), (7, "a"), (9, "a"), (9, STORY), (11, "a"), pytest.param(60, "a", marks=pytest.mark.slow)],
 )
 def test_loop_of_any_length_is_filled_in_between_key_frames_that_form_a_ring(pipeline, frames, story, monkeypatch):
     seen = []

@@ -163,6 +163,7 @@ def _mutated(tmp_path: Path, seeds: range) -> None:
     assert not wrong
 
 
+@pytest.mark.slow
 def test_mutated_files_are_refused_or_load_correctly(tmp_path: Path) -> None:
     _mutated(tmp_path, range(20_000, 20_030))
 

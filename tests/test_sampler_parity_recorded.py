@@ -39,7 +39,12 @@ def recorded(family: str) -> Recorded:
     return Recorded(family)
 
 
-@pytest.mark.parametrize("run", [*VIDEOCRAFTER, *DYNAMICRAFTER], ids=lambda run: run.name)
+RUNS = [*VIDEOCRAFTER, *DYNAMICRAFTER]
+
+
+@pytest.mark.parametrize(
+    "run", [pytest.param(run, id=run.name, marks=[pytest.mark.slow] * (run.steps > 10)) for run in RUNS]
+)
 def test_latents_equal_the_originals(run: Run) -> None:
     pipeline = recorded(run.family)
     _, _, t, h, w = SHAPE

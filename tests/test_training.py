@@ -204,6 +204,7 @@ def test_pool_can_draw_fast_clips_alone(tmp_path, quick_vae):
     assert {item.speed for scene in scenes for item in scene.items} == {"slowly", "", "fast"}
 
 
+@pytest.mark.slow
 def test_lesson_shows_objects_in_the_direction_of_their_motion(tmp_path, quick_vae):
     pool = ClipPool(quick_vae, [(1.0, World())], 3, tmp_path, seed=1, clips=40)
 
@@ -222,6 +223,7 @@ def test_lesson_shows_objects_in_the_direction_of_their_motion(tmp_path, quick_v
         begin = phase.until
 
 
+@pytest.mark.slow
 def test_lesson_shows_objects_near_their_final_size(tmp_path, quick_vae):
     pool = ClipPool(quick_vae, [(1.0, World(straight=0, other=1))], 3, tmp_path, seed=1, clips=60)
 

@@ -116,7 +116,7 @@ def _with_random_weights(unet: UNet3D) -> UNet3D:
 
 
 @pytest.mark.parametrize("dtype", DTYPES.values(), ids=DTYPES)
-@pytest.mark.parametrize("per_group", [1, 2, 4, 6])
+@pytest.mark.parametrize("per_group", [1, *(pytest.param(n, marks=pytest.mark.slow) for n in (2, 4, 6))])
 def test_a_unet_has_at_most_twice_the_error_of_one_with_torchs_channels_first_kernel(per_group, dtype):
     config = UNetConfig(
         channels=(4 * per_group, 8 * per_group),
