@@ -32,20 +32,13 @@ class ImageToVideo(io.ComfyNode):
                 inputs.negative(),
                 inputs.vae(),
                 io.Image.Input("image", tooltip="The picture, one; a batch goes to T2VBetweenImages."),
-                io.Int.Input(
-                    "frames",
-                    default=16,
-                    min=0,
-                    max=65536,
-                    tooltip="Length of the clip; 0: the model's own length. Models for pictures were trained on 16 and fail "
+                inputs.frames(
+                    "Length of the clip; 0: the model's own length. Models for pictures were trained on 16 and fail "
                     "with fewer: make 16 and drop some. For many more, put T2VWindows on the model.",
                 ),
                 *inputs.size("The video's {side} in pixels, a multiple of 8; 0: the model's own."),
-                io.Combo.Input(
-                    "fit",
-                    options=list(image_to_video.FITS),
-                    default=image_to_video.FITS[0],
-                    tooltip="A picture of another shape than the video. crop: what sticks out is cut off; pad: black bars "
+                inputs.fit(
+                    "A picture of another shape than the video. crop: what sticks out is cut off; pad: black bars "
                     "are added; stretch: its shape changes. The log says what is lost.",
                 ),
                 io.Combo.Input(
@@ -168,20 +161,13 @@ class BetweenImages(io.ComfyNode):
                 io.Image.Input(
                     "images", tooltip="The pictures in order, as a batch or a list; their sizes may differ."
                 ),
-                io.Int.Input(
-                    "frames",
-                    default=16,
-                    min=0,
-                    max=65536,
-                    tooltip="Frames from one picture to the next, with both; 0: the model's own length. n pictures give "
+                inputs.frames(
+                    "Frames from one picture to the next, with both; 0: the model's own length. n pictures give "
                     "(n - 1) (frames - 1) + 1 frames.",
                 ),
                 *inputs.size("The video's {side} in pixels, a multiple of 8; 0: the model's own."),
-                io.Combo.Input(
-                    "fit",
-                    options=list(image_to_video.FITS),
-                    default=image_to_video.FITS[0],
-                    tooltip="Pictures of another shape than the video. crop: what sticks out is cut off; pad: bars fill the "
+                inputs.fit(
+                    "Pictures of another shape than the video. crop: what sticks out is cut off; pad: bars fill the "
                     "rest; stretch: their shape changes. The log says what is lost.",
                 ),
                 io.Boolean.Input(
@@ -202,25 +188,15 @@ class BetweenImages(io.ComfyNode):
                     tooltip="As in T2VImageToVideo: DynamiCrafter interp and loop and ToonCrafter take frames per second, 5 to "
                     "30; smaller moves more. 0: the model's own.",
                 ),
-                io.Float.Input(
+                inputs.share(
                     "cfg_rescale",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    **newer(io.Float.Input, advanced=True),
-                    tooltip="Takes back the contrast that a high cfg adds; DynamiCrafter and ToonCrafter want 0.7.",
+                    0.0,
+                    "Takes back the contrast that a high cfg adds; DynamiCrafter and ToonCrafter want 0.7.",
                 ),
-                io.Float.Input(
+                inputs.share(
                     "eta",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    **newer(io.Float.Input, advanced=True),
-                    tooltip='For the sampler "ddim (eta)": fresh noise in every step, 0 none, 1 the full amount.',
+                    1.0,
+                    'For the sampler "ddim (eta)": fresh noise in every step, 0 none, 1 the full amount.',
                 ),
                 io.ClipVision.Input(
                     "clip_vision", optional=True, tooltip="The CLIP_VISION of T2VModelLoader, for models that take one."

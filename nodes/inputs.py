@@ -10,7 +10,9 @@ from typing import Any
 from comfy_api.latest import io
 
 from ..t2v_models.errors import T2VError
+from ..t2v_models.image.fit import FITS
 from .host import values
+from .host.compat import newer
 from .host.sampling import run
 
 
@@ -70,6 +72,30 @@ def size(tooltip: str) -> list[io.Input]:
         io.Int.Input(side, default=0, min=0, max=8192, step=8, tooltip=tooltip.format(side=side))
         for side in ("width", "height")
     ]
+
+
+def frames(tooltip: str) -> io.Input:
+    """Frames of a clip, where 0 is the model's own length."""
+    return io.Int.Input("frames", default=16, min=0, max=65536, tooltip=tooltip)
+
+
+def fit(tooltip: str) -> io.Input:
+    """How a picture of another shape than the video is brought to it."""
+    return io.Combo.Input("fit", options=list(FITS), default=FITS[0], tooltip=tooltip)
+
+
+def share(name: str, default: float, tooltip: str) -> io.Input:
+    """An optional number from 0 to 1 that few people change."""
+    return io.Float.Input(
+        name,
+        default=default,
+        min=0.0,
+        max=1.0,
+        step=0.01,
+        optional=True,
+        **newer(io.Float.Input, advanced=True),
+        tooltip=tooltip,
+    )
 
 
 def seed(what: str) -> io.Input:

@@ -73,25 +73,15 @@ class VideoSampler(io.ComfyNode):
                     **newer(io.Boolean.Input, advanced=True),
                     tooltip="Keep the noise that is left at end_at_step, for a sampler that continues from there.",
                 ),
-                io.Float.Input(
+                inputs.share(
                     "cfg_rescale",
-                    default=0.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    **newer(io.Float.Input, advanced=True),
-                    tooltip="Takes back the contrast that a high cfg adds; 0.7 is usual, 0 is off.",
+                    0.0,
+                    "Takes back the contrast that a high cfg adds; 0.7 is usual, 0 is off.",
                 ),
-                io.Float.Input(
+                inputs.share(
                     "eta",
-                    default=1.0,
-                    min=0.0,
-                    max=1.0,
-                    step=0.01,
-                    optional=True,
-                    **newer(io.Float.Input, advanced=True),
-                    tooltip='For the sampler "ddim (eta)": fresh noise in every step, 0 none, 1 the full amount, as '
+                    1.0,
+                    'For the sampler "ddim (eta)": fresh noise in every step, 0 none, 1 the full amount, as '
                     "VideoCrafter samples.",
                 ),
             ],
