@@ -1,5 +1,5 @@
 """The engine that uses ffmpeg's libraries in this process, through PyAV, which every ComfyUI brings."""
 
-from .reading import PyAV
+from .libraries import PyAV
 
 __all__ = ["PyAV"]

@@ -18,20 +18,15 @@ from .. import ffmpeg_text
 from ..engine import (
     NO_STAMP,
     PROTOCOLS,
-    Cancelled,
-    Clip,
-    Damaged,
-    Encoder,
     Failed,
     Input,
     Packets,
     Picture,
     Sound,
-    Track,
     counted,
 )
 from ..metadata import limited_tags
-from . import graphs, logs, webp, writing
+from . import graphs, logs, webp
 from .clock import Clock
 from .worker import Worker
 
@@ -48,69 +43,13 @@ _GENERATE_TIMES = 1
 _JOINED = {"mpegts", "mpeg", "ogg"}
 """Containers in which time may begin anew (AVFMT_TS_DISCONT)."""
 
-_FAULTS = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError, EOFError)
+FAULTS = (av.error.FFmpegError, OSError, ValueError, ArithmeticError, MemoryError, EOFError)
 """What PyAV and Pillow raise about a file."""
 
 
-class PyAV:
-    """ffmpeg's libraries, by PyAV: `t2v_models.video.engine.Engine`."""
-
-    upgrade = "pip install --upgrade av"
-
-    @property
-    def name(self) -> str:
-        """PyAV and its version, for messages."""
-        return f"PyAV {av.__version__}"
-
-    def abilities(self, kind: str) -> frozenset[str]:
-        """Return the names of the "encoders", "decoders", "muxers" or "demuxers"."""
-        return _abilities(kind)
-
-    def reads_animated_webp(self) -> bool:
-        """Whether an animated WebP can be read: by Pillow where ffmpeg has no demuxer of it."""
-        return True
-
-    def first_frame(self, input: Input, cancelled: Cancelled | None) -> tuple[Picture, dict[str, str]]:
-        """Return the facts that the filter showinfo prints, and the tags."""
-        return _done(cancelled, lambda worker: _first_frame(input, worker))
-
-    def packets(self, input: Input, cancelled: Cancelled | None) -> Packets:
-        """Count the packets of the demuxer."""
-        return _done(cancelled, lambda worker: _packets(input, worker))
-
-    def first_sound(self, input: Input, track: int, cancelled: Cancelled | None) -> Sound | None:
-        """Return the facts that the filter ashowinfo prints."""
-        return _done(cancelled, lambda worker: _first_sound(input, track, worker))
-
-    def frames(
-        self, input: Input, filters: Iterable[str], *, depth: int, most: int | None, cancelled: Cancelled | None
-    ) -> Generator[np.ndarray, None, None]:
-        """Yield frames from the memory of the filters."""
-        worker, messages = Worker(cancelled), logs.Messages()
-        yield from worker.items(_frames(input, [*filters], depth, most, worker, messages))
-        if messages.errors.strip():
-            raise Damaged(ffmpeg_text.error_message(messages.errors))
-
-    def sound(
-        self, input: Input, track: int, filters: Iterable[str], cancelled: Cancelled | None
-    ) -> Generator[tuple[int, np.ndarray], None, None]:
-        """Yield samples from the memory of the filters."""
-        worker, messages = Worker(cancelled), logs.Messages()
-        yield from worker.items(_sound(input, track, [*filters], worker, messages))
-        if messages.errors.strip():
-            raise Damaged(ffmpeg_text.error_message(messages.errors))
-
-    def check_sound(self, channels: int, rate: int, track: Track) -> None:
-        """Run the encoder on a moment of silence."""
-        writing.check_sound(channels, rate, track)
-
-    def encoder(self, clip: Clip, cancelled: Cancelled | None) -> Encoder:
-        """Open the container."""
-        return writing.PyAVEncoder(clip, cancelled)
-
-
 @functools.cache
-def _abilities(kind: str) -> frozenset[str]:
+def abilities(kind: str) -> frozenset[str]:
+    """Return the names of the "encoders", "decoders", "muxers" or "demuxers"."""
     import av.codec
     import av.format
 
@@ -127,22 +66,6 @@ def _abilities(kind: str) -> frozenset[str]:
     return frozenset(found)
 
 
-def _done(cancelled: Cancelled | None, job: Callable[[Worker], _T]) -> _T:
-    """Return what a job returns; after a cancel it ends by itself."""
-    worker = Worker(cancelled)
-
-    def guarded() -> _T:
-        try:
-            return job(worker)
-        except _FAULTS as error:
-            raise logs.Messages().failed(error) from error
-
-    try:
-        return worker.run(guarded)
-    finally:
-        worker.close()
-
-
 @contextlib.contextmanager
 def _opened(input: Input, messages: logs.Messages) -> Iterator[av.container.InputContainer]:
     """Open a file: local files only, of the formats in its list. Raises `Failed`."""
@@ -150,7 +73,7 @@ def _opened(input: Input, messages: logs.Messages) -> Iterator[av.container.Inpu
     try:
         with messages.caught():
             container = av.open(input.url, format=input.demuxer, container_options=options, **_TAGS)
-    except _FAULTS as error:
+    except FAULTS as error:
         raise messages.failed(error) from error
     container.flags &= ~_GENERATE_TIMES
     try:
@@ -184,7 +107,7 @@ def _decoded(
                 frames = context.decode(packet)
             except av.error.EOFError:
                 return
-            except _FAULTS as error:
+            except FAULTS as error:
                 messages.note(error)
                 continue
         yield from frames
@@ -200,7 +123,7 @@ def _demuxed(
         with messages.caught():
             try:
                 packet = next(packets, None)
-            except _FAULTS as error:
+            except FAULTS as error:
                 messages.note(error)
                 packet = None
         if packet is None or (not packet.size and packet.dts is None and packet.pts is None):
@@ -237,11 +160,11 @@ def _pictures(
     input: Input, worker: Worker, messages: logs.Messages, tags: dict[str, str] | None = None
 ) -> Generator[_Shown, None, None]:
     """Yield the frames of a file. tags: takes the container's tags."""
-    if input.animated_webp and "webp_anim" not in _abilities("demuxers"):
+    if input.animated_webp and "webp_anim" not in abilities("demuxers"):
         try:
             for frame in webp.frames(input.path):
                 yield _Shown(frame, webp.TICK)
-        except _FAULTS as error:
+        except FAULTS as error:
             messages.note(error)
         return
     with _opened(input, messages) as container:
@@ -265,7 +188,8 @@ def _pictures(
             yield _Shown(frame, tick, Fraction(rate) if rate else None, aspect, begin)
 
 
-def _first_frame(input: Input, worker: Worker) -> tuple[Picture, dict[str, str]]:
+def first_frame(input: Input, worker: Worker) -> tuple[Picture, dict[str, str]]:
+    """Return the facts of the first frame, by the filter showinfo, and the container's tags; raises `Failed`."""
     messages, tags = logs.Messages(), dict[str, str]()
     name = ffmpeg_text.secret_name("showinfo")
     with contextlib.closing(_pictures(input, worker, messages, tags)) as pictures:
@@ -282,8 +206,9 @@ def _first_frame(input: Input, worker: Worker) -> tuple[Picture, dict[str, str]]
     raise messages.failed()
 
 
-def _packets(input: Input, worker: Worker) -> Packets:
-    if input.animated_webp and "webp_anim" not in _abilities("demuxers"):
+def packets(input: Input, worker: Worker) -> Packets:
+    """Count the packets of the first video stream, see `Packets`; raises `Failed` where there are none."""
+    if input.animated_webp and "webp_anim" not in abilities("demuxers"):
         lasts = webp.durations(input.path)
         times = [0, *itertools.accumulate(lasts[:-1])]
         return counted(((time, time, last, 1) for time, last in zip(times, lasts, strict=True)), lambda: webp.TICK)
@@ -310,7 +235,8 @@ def _times(
             yield decoded, shown, packet.duration or 0, packet.size
 
 
-def _first_sound(input: Input, track: int, worker: Worker) -> Sound | None:
+def first_sound(input: Input, track: int, worker: Worker) -> Sound | None:
+    """Return the facts of a track's first sound, by the filter ashowinfo; None where there is no such track."""
     messages = logs.Messages()
     with _opened(input, messages) as container:
         if track >= len(container.streams.audio):
@@ -355,7 +281,7 @@ def _filtered(
             yield from _pushed(graph, None, messages)
     except av.error.EOFError:  # the filters take no more
         return
-    except _FAULTS as error:
+    except FAULTS as error:
         messages.note(error)
 
 
@@ -370,9 +296,10 @@ def _pushed(graph: graphs.Graph, frame: Frame | None, messages: logs.Messages) -
         yield made
 
 
-def _frames(
+def frames(
     input: Input, filters: list[str], depth: int, most: int | None, worker: Worker, messages: logs.Messages
 ) -> Generator[np.ndarray, None, None]:
+    """Yield the frames behind the filters, (h, w, 3), at most `most`; the messages hold what is wrong with the others."""
     size: list[str] = []  # of the first frame; that of the others is made alike, as in the program
 
     def timed(shown: _Shown) -> Frame:
@@ -386,13 +313,14 @@ def _frames(
             for frame in itertools.islice(made, most):
                 size = [f"scale={frame.width}:{frame.height}:flags=bicubic"]
                 yield graphs.array_of(frame, depth)
-    except (Failed, *_FAULTS) as error:
+    except (Failed, *FAULTS) as error:
         messages.note(error)
 
 
-def _sound(
+def sound(
     input: Input, track: int, filters: list[str], worker: Worker, messages: logs.Messages
 ) -> Generator[tuple[int, np.ndarray], None, None]:
+    """Yield (samples a second, samples (n, channels)) behind the filters; the messages hold what is wrong with others."""
     with _opened(input, messages) as container:
         stream = container.streams.audio[track]
         messages.stream = stream.index
