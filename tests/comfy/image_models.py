@@ -144,3 +144,14 @@ def vision_of_width(host, width, projection=16):
     thin = {name: weight[tuple(slice(widths.get(n, n)) for n in weight.shape)] for name, weight in own.items()}
     assert image_encoder.config_of(host.module("t2v_models.checkpoints.tensors").as_lazy(thin))["hidden_size"] == width
     return host.module("nodes.host.models.clip_vision").load_clip_vision(thin)
+
+
+def differ(one, other) -> float:
+    """Largest difference, relative to the largest value."""
+    return float((one - other).abs().max() / other.abs().max())
+
+
+def ksample(host, prepared, sampler="euler", steps=2, cfg=7.5, latent=None):
+    model, positive, negative, own = prepared
+    how = (7, steps, cfg, sampler, "normal", positive, negative, latent or own, 1.0)
+    return host.run("KSampler", model, *how)[0]["samples"]
