@@ -95,3 +95,45 @@ def native(model: str = "tiny", *, seed: int = 1, steps: int = 4) -> Graph:
     )
     graph["frames"] = node("VAEDecode", samples=("sampler", 0), vae=("model", 2))
     return graph
+
+
+def pictured(model: str, picture: str, *, family: str = "from model", seed: int = 1, steps: int = 2) -> Graph:
+    """Return a graph that animates a picture of the input folder, with a model that was made for pictures, to PNGs."""
+    graph = ours(model, seed=seed, steps=steps)
+    animate = node(
+        "T2VImageToVideo",
+        model=("model", 0),
+        positive=("positive", 0),
+        negative=("negative", 0),
+        vae=("model", 2),
+        clip_vision=("model", 3),
+        image=("picture", 0),
+        frames=16,
+        width=64,
+        height=32,
+        fit="crop",
+        method="model's own",
+        motion=0.0,
+        image_strength=1.0,
+        image_cfg=3.0,
+    )
+    graph["model"]["inputs"]["family"] = family
+    sampler = graph["sampler"]["inputs"] | {"sampler_name": "ddim (eta)", "eta": 1.0, "cfg_rescale": 0.7}
+    sampler |= {name: ["animate", slot] for slot, name in enumerate(("model", "positive", "negative", "latent"))}
+    return {
+        **{name: graph[name] for name in ("model", "positive", "negative", "frames")},
+        "picture": node("LoadImage", image=picture),
+        "animate": animate,
+        "sampler": node("T2VVideoSampler", **sampler),
+        "save": node(
+            "T2VSaveVideo",
+            images=("frames", 0),
+            fps=8.0,
+            format="png",
+            quality=80,
+            filename_prefix="pictured/clip",
+            loop_count=0,
+            pingpong=False,
+            save_output=True,
+        ),
+    }

@@ -6,9 +6,13 @@ import json
 import subprocess
 import time
 
+import numpy as np
 import pytest
+from PIL import Image
 
+from ..support.image_models import write_model
 from . import graphs
+from .live import Run, Server
 
 pytestmark = pytest.mark.slow
 
@@ -151,6 +155,58 @@ def test_a_wrong_picture_is_one_sentence_and_the_queue_goes_on(server, picture, 
     assert words in message
     assert message.count("\n") == 0
     assert server.run(graphs.ours(seed=23, steps=2)).error is None
+
+
+ANIMATED = {
+    "dynamicrafter-512": "dynamicrafter-512/model.safetensors",
+    "videocrafter1-i2v": "videocrafter1-i2v/model.safetensors",
+    "i2vgen-xl": "i2vgen",
+}
+"""Models that were made for pictures, by family, with text and image encoders of their own."""
+
+
+def animated(family: str, picture: str, **settings: int) -> graphs.Graph:
+    return graphs.pictured(ANIMATED[family], picture, family=family, seed=24, **settings)
+
+
+@pytest.fixture(scope="module")
+def fresh(host, base) -> dict[str, np.ndarray]:
+    """What another server makes of the second picture, by family, without the first one before it."""
+    pytest.importorskip("websocket", reason="pip install websocket-client")
+    for family, name in ANIMATED.items():
+        if name.endswith(".safetensors"):
+            write_model(base / "models" / "text2video" / family, family)
+    noise = np.random.default_rng(0)
+    for name in ("one.png", "two.png"):
+        Image.fromarray(noise.integers(0, 256, (40, 60, 3), dtype=np.uint8)).save(base / "input" / name)
+    with Server(host, base) as server:  # a process for each family would take ten seconds more each
+        return {family: frames(server, server.run(animated(family, "two.png"))) for family in ANIMATED}
+
+
+def frames(server: Server, run: Run) -> np.ndarray:
+    """The saved frames of a run, (t, h, w, 3)."""
+    assert run.error is None, run.error
+    (entry,) = server.outputs(run)["save"]["t2v_files"]
+    files = sorted((server.base / entry["type"] / entry["subfolder"]).glob("*.png"))
+    return np.stack([np.asarray(Image.open(file)) for file in files])
+
+
+@pytest.mark.parametrize("family", ANIMATED)
+def test_a_picture_is_animated_after_a_cancelled_one_as_in_a_fresh_process(server, fresh, family):
+    def cancel(message):
+        if message["type"] == "progress" and message["data"].get("node") == "sampler":
+            server.post("/interrupt", {})
+
+    first = server.run(animated(family, "one.png"))
+    assert first.progress("sampler") == [1, 2]
+    assert len(first.previews) >= 2
+    cancelled = server.run(animated(family, "one.png", steps=300), on_message=cancel)
+    assert cancelled.messages[-1]["type"] == "execution_interrupted"
+    assert len(cancelled.progress("sampler")) < 20
+    second = frames(server, server.run(animated(family, "two.png")))
+    assert second.shape == (16, 32, 64, 3)
+    assert np.array_equal(second, fresh[family])
+    assert not np.array_equal(second, frames(server, first))
 
 
 def listed(server) -> list[str]:
