@@ -1,11 +1,11 @@
 """The host's memory manager owns every weight. Run inside a ComfyUI by in_host.py."""
 
-import contextlib
 import gc
 import os
 import weakref
 
 import torch
+from low_memory import partly, replaced, without_memory
 
 ROUNDED = {"default": 1e-6, "fp16": 2e-3}
 """How far a patched model may be from one whose patched weights were rounded to their type, as a full load does it."""
@@ -44,40 +44,6 @@ def check_every_weight_is_in_a_layer_that_the_host_can_cast(host):
         for module_name, module in whole.named_modules():
             for parameter, _ in module.named_parameters(recurse=False):
                 assert hasattr(module, "comfy_cast_weights"), f"{name} {module_name}.{parameter}"
-
-
-def partly(management):
-    """Loads one byte of a model at once: every layer is cast when it is used."""
-    load = management.LoadedModel.model_load
-
-    def little(self, lowvram_model_memory=0, *args, **kwargs):
-        self.model_use_more_vram  # noqa: B018
-        return load(self, 1, *args, **kwargs)
-
-    return {(management.LoadedModel, "model_load"): little}
-
-
-def without_memory(management):
-    """A device that is no CPU and holds nothing."""
-    state = management.VRAMState.NO_VRAM
-    return {(management, "is_device_cpu"): lambda device: False, (management, "vram_state"): state}
-
-
-@contextlib.contextmanager
-def replaced(values):
-    """Attributes of the host in another state, and models loaded afresh before and after."""
-    import comfy.model_management as management
-
-    management.unload_all_models()
-    before = {key: getattr(*key) for key in values}
-    try:
-        for (owner, name), value in values.items():
-            setattr(owner, name, value)
-        yield
-    finally:
-        for (owner, name), value in before.items():
-            setattr(owner, name, value)
-        management.unload_all_models()
 
 
 def check_a_partial_load_with_a_lora_equals_a_full_one(host):
