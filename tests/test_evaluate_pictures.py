@@ -90,6 +90,20 @@ def test_what_pictures_do_not_take_is_refused(tmp_path, capsys, arguments, said)
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(("chosen", "count"), [([], 2), (["--way", "slide, K=8"], 10)], ids=["all ways", "this one"])
+def test_way_that_takes_long_gets_all_pictures_only_where_it_is_chosen(tmp_path, monkeypatch, chosen, count):
+    way, made = WAYS["slide, K=8"], []
+
+    def make(given, **_):
+        made.append(given[0])
+        return judge(given[0], given[1], drawn(given[1]))
+
+    monkeypatch.setattr("t2v_models.evaluation.pictures.WAYS", {way.name: way})
+    monkeypatch.setattr("t2v_models.evaluation.workers.make_pictured", make)
+    assert main(["evaluate", "--images", "10", "--jobs", "1", *chosen, "--output", str(tmp_path)]) == 0
+    assert made == [way] * count
+
+
 @pytest.mark.slow
 def test_built_in_model_keeps_both_ends_and_moves_as_the_text_says(tmp_path, capsys):
     ways = ["--way", "both ends", "--way", "first frame"]

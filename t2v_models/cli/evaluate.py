@@ -53,7 +53,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--way",
         action="append",
         metavar="NAME",
-        help="only this way from pictures to videos; may be given several times",
+        help="only this way from pictures to videos, which then gets all pictures even if it takes long; may be given "
+        "several times",
     )
     parser.add_argument("--steps", type=int, help="denoising steps; default the model's")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="default the model's")
@@ -219,13 +220,12 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
 
 
 def _check_ways(args: argparse.Namespace) -> None:
-    """Refuse ways that do not exist, or that are given without pictures; `args.way` becomes all where none is given."""
+    """Refuse ways that do not exist, or that are given without pictures."""
     from ..evaluation.pictures import WAYS
 
     if args.way and not args.images:
         raise T2VError("--way is given without --images: it says what is made of pictures, so leave it out.")
-    args.way = args.way or list(WAYS)
-    for name in args.way:
+    for name in args.way or ():
         if name not in WAYS:
             raise T2VError(f"--way is {name!r}: choose one of {', '.join(WAYS)}.")
 
@@ -245,9 +245,9 @@ def _pictured(args: argparse.Namespace, jobs: int) -> str:
     from ..evaluation.workers import make_pictured, spread
 
     asked = pictures.asked(args.images, args.seed)
-    ways = [pictures.WAYS[name] for name in args.way]
-    # every way is given pictures of all kinds, which follow each other in groups
-    parts = [(way, q) for way in ways for q in asked[:: way.every]]
+    ways = [pictures.WAYS[name] for name in args.way or pictures.WAYS]
+    # also a way that gets few pictures gets some of all kinds, which follow each other in groups
+    parts = [(way, q) for way in ways for q in asked[:: 1 if args.way else way.every]]
     call = {"guidance_scale": args.guidance}
     made = spread(partial(make_pictured, model=args.model, device=args.device, call=call), parts, jobs)
     given = list(tqdm(made, total=len(parts), desc="videos of pictures", unit=""))

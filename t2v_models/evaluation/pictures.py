@@ -38,7 +38,7 @@ class Way:
     frame_timesteps: bool = True
     """Whether the model may be given a timestep for every frame; else it is used as one of text alone."""
     every: int = 1
-    """It is given every so many-th picture: some ways take long."""
+    """Where no way is chosen, it gets every so many-th picture only: some ways take long."""
     options: dict[str, Any] = field(default_factory=dict)
     """Of the pipeline."""
 
