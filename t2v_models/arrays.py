@@ -51,8 +51,9 @@ def pictures(value: Any, name: str, count: int) -> Tensor:
     Raises:
         T2VError: for another number of pictures, other than three colours, and sizes that are mistakes.
     """
-    if hasattr(value, "getbands") and ("A" in value.getbands() or "transparency" in value.info):
-        raise T2VError(f"{name} is a picture with transparency: lay it on a background first, as RGB.")
+    for each in value if isinstance(value, (list, tuple)) else [value]:
+        if is_transparent(each):
+            raise T2VError(f"{name} is a picture with transparency: lay it on a background first, and give it as RGB.")
     tensor = pixels(value, name)
     tensor = tensor[None] if tensor.ndim == 3 else tensor
     if tensor.ndim != 4 or 0 in tensor.shape:
@@ -60,7 +61,8 @@ def pictures(value: Any, name: str, count: int) -> Tensor:
     number, height, width, colours = tensor.shape
     if colours != 3:
         kind = " (RGBA)" if colours == 4 else ""
-        raise T2VError(f"{name} has {colours} channels{kind}: the three of RGB are wanted, without transparency.")
+        remedy = "lay it on a background first, and give the three of RGB" if kind else "the three of RGB are wanted"
+        raise T2VError(f"{name} has {colours} channels{kind}: {remedy}.")
     if number not in (1, count):
         wanted = "one is wanted" if count == 1 else f"one is wanted, or one for each of {count} prompts"
         raise T2VError(f"{name} holds {number} pictures: {wanted}.")
@@ -70,6 +72,11 @@ def pictures(value: Any, name: str, count: int) -> Tensor:
             "scale it first."
         )
     return tensor.expand(count, -1, -1, -1)
+
+
+def is_transparent(value: Any) -> bool:
+    """Whether a value is a picture of Pillow's that has an alpha channel or a transparent colour."""
+    return hasattr(value, "getbands") and ("A" in value.getbands() or "transparency" in value.info)
 
 
 def finite_tensor(value: Any, name: str) -> Tensor:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from t2v_models.conditions import Conditions, predict
 from t2v_models.errors import T2VError
@@ -133,7 +134,10 @@ def test_one_picture_is_for_every_prompt_and_several_are_for_one_each():
 @pytest.mark.parametrize(
     ("picture", "said"),
     [
-        (torch.zeros(9, 12, 4), r"4 channels \(RGBA\)"),
+        (torch.zeros(9, 12, 4), r"4 channels \(RGBA\): lay it on a background first"),
+        (Image.new("RGBA", (12, 9)), "transparency: lay it on a background first"),
+        ([Image.new("LA", (12, 9))], "transparency: lay it on a background first"),
+        ((Image.new("RGBA", (12, 9)),), "transparency: lay it on a background first"),
         (torch.zeros(9, 12, 1), "1 channels"),
         (torch.zeros(9, 12), "shape"),
         ([torch.zeros(9, 12, 3)] * 3, "3 pictures: one is wanted"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
@@ -20,6 +21,8 @@ from .models import conditions, guidance, pictures
 from .models.image_inputs import image_latents, image_tokens
 from .models.model import VideoModel, video_model
 from .models.reference_vae import PICTURES, ReferenceVAE
+
+log = logging.getLogger(__name__)
 
 OWN, FRAME_INIT, SLIDE, HOLD = "model's own", "frame init", "repeat and slide", "hold the picture"
 """The methods: of models that take pictures, and those of `picture_methods` for all others."""
@@ -76,6 +79,11 @@ def one_picture(images: Any, name: str) -> Tensor:
     """Return a node's image, (1, h, w, 3), 0..1. Raises T2VError for several, and for what is no picture."""
     if images is None:
         raise T2VError(f"{name} holds no picture: wire Load Image.")
+    if images.ndim == 4 and images.shape[3] == 4:
+        raise T2VError(
+            f"{name} has 4 channels (RGBA), and the three of RGB are wanted: put Split Image with Alpha before this node, or "
+            "lay the picture on a background by ImageCompositeMasked."
+        )
     if images.ndim == 4 and len(images) > 1:
         raise T2VError(
             f"{name} holds {len(images)} pictures and one is wanted: choose one with ImageFromBatch, or take T2VBetweenImages "
@@ -114,6 +122,10 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
         latent[PICTURES] = torch.cat([each for each in ends if each is not None])[[0, -1]]
     if family.drops_last_frame and request.end_image is None:
         latent[decoding.LOOP] = True
+        log.info(
+            "The last of the %d frames repeats the first: T2VVAEDecodeFrames and T2VSaveVideo leave it out; core's VAE Decode "
+            "does not, so put ImageFromBatch behind it, with length %d.", request.frames, request.frames - 1,
+        )  # fmt: skip
     positive = pictures.with_picture(positive, tokens=shown, **held)
     return model, positive, pictures.with_picture(negative, tokens=grey, **held), latent
 

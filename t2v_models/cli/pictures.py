@@ -119,14 +119,14 @@ def read_pictures(args: argparse.Namespace) -> list[Image.Image | None]:
 
 
 def read_picture(path: Path) -> Image.Image:
-    """A picture's file, upright; its colours without an alpha channel that hides nothing.
+    """Read a picture's file, turned upright; an alpha channel that hides nothing is left out.
 
     Raises:
-        T2VError: for a file that is no picture, or is damaged, or too large.
+        T2VError: for a file that is no picture, or is damaged, too large, or transparent.
     """
     from PIL import Image, ImageOps
 
-    from ..arrays import LARGEST_PICTURE
+    from ..arrays import LARGEST_PICTURE, is_transparent
 
     try:
         with Image.open(path) as file:
@@ -144,6 +144,8 @@ def read_picture(path: Path) -> Image.Image:
         raise T2VError(f"{path} cannot be read as a picture ({error}): give a PNG, JPEG or WebP file.") from error
     if picture.mode.startswith("I"):  # 16 bits a pixel, which Pillow would cut off at 255
         picture = picture.point(lambda value: value / 256).convert("L")
-    if picture.mode == "RGBA" and picture.getchannel("A").getextrema() == (255, 255):
+    if picture.mode in ("LA", "RGBA") and picture.getchannel("A").getextrema() == (255, 255):
         picture = picture.convert("RGB")
+    if is_transparent(picture):
+        raise T2VError(f"{path} is a picture with transparency: lay it on a background first, and save it as RGB.")
     return picture

@@ -151,6 +151,24 @@ def differ(one, other) -> float:
     return float((one - other).abs().max() / other.abs().max())
 
 
+@contextlib.contextmanager
+def heard(host, module):
+    """The lines that a module of the pack logs meanwhile, at the level of information or above."""
+    import logging
+
+    lines, handler = [], logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    logger = logging.getLogger(host.module(module).__name__)
+    level = logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    try:
+        yield lines
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(level)
+
+
 def ksample(host, prepared, sampler="euler", steps=2, cfg=7.5, latent=None):
     model, positive, negative, own = prepared
     how = (7, steps, cfg, sampler, "normal", positive, negative, latent or own, 1.0)

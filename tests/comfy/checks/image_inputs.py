@@ -52,21 +52,10 @@ def check_wrong_pictures_are_said_in_one_sentence(host):
 
 
 def check_a_portrait_fills_a_landscape_and_the_log_says_what_is_lost(host):
-    import logging
-
-    lines, portrait = [], small.picture("first", 96, 64)
-    handler = logging.Handler()
-    handler.emit = lambda record: lines.append(record.getMessage())
-    logger = logging.getLogger(host.module("t2v_models.image.fit").__name__)
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    try:
+    portrait = small.picture("first", 96, 64)
+    with small.heard(host, "t2v_models.image.fit") as lines:
         latents = [small.animate(host, image=portrait, fit=how)[1][0][1]["concat_latent_image"] for how in
                    ("crop", "pad", "stretch")]  # fmt: skip
-    finally:
-        logger.removeHandler(handler)
-        logger.setLevel(level)
     assert len(lines) == 3, lines
     assert all("64x96" in line and "%" in line for line in lines), lines
     assert small.differ(latents[0], latents[1]) > 1e-3

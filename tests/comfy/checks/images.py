@@ -379,10 +379,16 @@ def check_a_loop_leaves_its_last_frame_out_and_toon_has_its_pictures(host):
     from unittest import mock
 
     vae = small.load(host)[2]
-    latent = small.animate(host, "dynamicrafter-512-loop")[3]
+    with small.heard(host, "nodes.host.image_to_video") as lines:
+        latent = small.animate(host, "dynamicrafter-512-loop")[3]
     assert latent["samples"].shape[2] == 16
+    assert [("VAE Decode" in line, "length 15" in line) for line in lines] == [(True, True)], lines
+    (flat,) = host.run("VAEDecode", vae, latent)  # core's, which gets the samples alone
+    (left,) = host.run("ImageFromBatch", flat, 0, 15)
+    assert len(flat) == 16
     (images,) = host.run("T2VVAEDecodeFrames", latent, vae)
     assert images.shape == (15, 32, 64, 3)
+    assert small.differ(left, images) < 1e-5
     assert [count for count, _ in host.module("nodes.host.save_video").clips(None, latent, vae)] == [15]
     assert len(host.run("T2VVAEDecodeFrames", small.animate(host)[3], vae)[0]) == 16
     module = host.module("nodes.host.image_to_video")
