@@ -1,4 +1,4 @@
-"""Pictures to video latents and conditionings."""
+"""The nodes that make videos of pictures."""
 
 from __future__ import annotations
 
@@ -51,13 +51,8 @@ class ImageToVideo(io.ComfyNode):
                     "exactly, many times slower. hold the picture: a mask keeps image and end_image exactly; 1 + resample "
                     "times slower.",
                 ),
-                io.Float.Input(
-                    "motion",
-                    default=0.0,
-                    min=0.0,
-                    max=120.0,
-                    step=0.5,
-                    tooltip="How much moves, as each family takes it; 0: the model's own. DynamiCrafter 256: frame stride, "
+                inputs.motion(
+                    "How much moves, as each family takes it; 0: the model's own. DynamiCrafter 256: frame stride, "
                     "1 to 6, larger moves more. DynamiCrafter 512: frames per second, 15 to 30; 1024: 5 to 20; the others: 5 "
                     "to 30; smaller moves more.",
                 ),
@@ -177,16 +172,11 @@ class BetweenImages(io.ComfyNode):
                 *inputs.sampler(
                     "How closely the text is followed. 1 suits the built-in model, to which the pictures say more than the text."
                 ),
-                io.Float.Input(
-                    "motion",
-                    default=0.0,
-                    min=0.0,
-                    max=120.0,
-                    step=0.5,
+                inputs.motion(
+                    "As in T2VImageToVideo: DynamiCrafter interp and loop and ToonCrafter take frames per second, 5 to "
+                    "30; smaller moves more. 0: the model's own.",
                     optional=True,
                     **newer(io.Float.Input, advanced=True),
-                    tooltip="As in T2VImageToVideo: DynamiCrafter interp and loop and ToonCrafter take frames per second, 5 to "
-                    "30; smaller moves more. 0: the model's own.",
                 ),
                 inputs.share(
                     "cfg_rescale",

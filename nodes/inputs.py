@@ -84,6 +84,11 @@ def fit(tooltip: str) -> io.Input:
     return io.Combo.Input("fit", options=list(FITS), default=FITS[0], tooltip=tooltip)
 
 
+def motion(tooltip: str, **options: Any) -> io.Input:
+    """The number that models of pictures take besides the text. options: of the input."""
+    return io.Float.Input("motion", default=0.0, min=0.0, max=120.0, step=0.5, tooltip=tooltip, **options)
+
+
 def share(name: str, default: float, tooltip: str) -> io.Input:
     """An optional number from 0 to 1 that few people change."""
     return io.Float.Input(

@@ -1,4 +1,4 @@
-"""How a model that was made for pictures follows those of a request."""
+"""Models that were made for pictures: how the UNet gets the pictures of a request, and how they guide it."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ class GuidingPictures:
         return cls([fit(each, 8 * w, 8 * h, request.image_fit).to(device) for each in given], request)
 
     def branches(self, model: ClipModel) -> int:
-        """Predictions that guidance combines: 1, 2, or 3 where the picture has a scale of its own."""
+        """Return how many predictions guidance combines: 1, 2, or 3 where the picture has a scale of its own."""
         request = self.request
         if not self.ends or not request.image_strength or request.image_guidance_scale == request.guidance_scale:
             return 2 if is_guided(model, request.guidance_scale) else 1
         return 3
 
     def conditions(self, image_model: ImageModel, other: Conditions, branches: int, encode: Encode) -> Conditions:
-        """The conditions `other` with what the UNet takes of the pictures.
+        """Add what the UNet takes of the pictures to the other conditions.
 
         Args:
-            image_model: makes it.
+            image_model: encodes the pictures.
             other: the conditions besides.
             branches: see the method of that name.
             encode: the VAE.
@@ -64,7 +64,7 @@ class GuidingPictures:
         return inputs.conditions(other, branches, clip, request.image_strength)
 
     def pairs(self, videos: int) -> Sequence[Tensor | None]:
-        """The first and the last picture of each video, (2, height, width, 3), for a decoder that sees them; None without."""
+        """Return each video's first and last picture, (2, height, width, 3), for a decoder that takes them; None without any."""
         if not self.ends or not self.request.image_strength:
             return [None] * videos
         return list(torch.stack([self.ends[0], self.ends[-1]], dim=1))

@@ -28,11 +28,11 @@ Encode = Callable[[Tensor], Tensor]
 """``encode(video)``: frames (b, t, h, w, 3), 0..1 -> latents (b, 4, t, h/8, w/8)."""
 
 Decode = Callable[[Tensor], Tensor]
-"""The other way."""
+"""``decode(latents)``: latents (b, 4, t, h/8, w/8) -> frames (b, t, h, w, 3), 0..1."""
 
 Predictor = Callable[[slice, Callable[[int], None]], PredictFrames]
-"""``predictor(videos, report)`` -> the guided prediction for clips of these videos of the request; it reports after every
-call how many it has made."""
+"""``predictor(videos, report)`` -> the guided prediction for clips of these videos of the request; after every call it calls
+``report`` with the number of calls so far."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Followed:
 
     @classmethod
     def of(cls, request: ClipRequest, family: Family, encode: Encode, schedule: NoiseSchedule) -> Followed | None:
-        """The pictures of a request; None where it has none, or counts them as nothing.
+        """Encode the pictures of a request; None where it has none, or where its image strength is 0.
 
         Raises:
             T2VError: for what the request's method cannot do.
@@ -75,7 +75,7 @@ class Followed:
         return cls(method, first, last, schedule, family.frame_timesteps, family.frames)
 
     def first_noise(self, noise: Tensor, strength: float) -> Tensor:
-        """Noise to begin an ordinary run with: FrameInit's, as far as the strength says; that of other methods stays."""
+        """Return the noise to begin an ordinary run with: FrameInit's, mixed in by the strength; other methods' unchanged."""
         if self.method.name != FRAME_INIT or self.first is None:
             return noise
         made = frame_init_noise(noise, self.first, self.schedule, self.method.timestep, self.method.cutoff)
@@ -83,7 +83,7 @@ class Followed:
 
     @property
     def samples(self) -> bool:
-        """Whether the method is a run of its own."""
+        """Whether the method is a run of its own, by `sample`, and no ordinary run from `first_noise`."""
         return self.method.name != FRAME_INIT
 
     def sample(
@@ -97,9 +97,21 @@ class Followed:
         decode: Decode,
         progress: Progress | None,
     ) -> Tensor:
-        """Clean latents of the videos, (b, 4, t, h, w), from noise of that shape, and one generator for each video."""
+        """Sample the videos by the method.
+
+        Args:
+            predictor: the model.
+            noise: (b, 4, t, h, w), standard normal.
+            timesteps: (n,) from noisy to clean.
+            generators: one for each video, of the noise that the method draws besides.
+            encode, decode: the VAE.
+            progress: called with (done, total) calls of the model.
+
+        Returns:
+            Clean latents, like noise.
+        """
         b, frames = noise.shape[0], noise.shape[2]
-        # what draws noise on its way goes video by video, so that each is what it would be alone
+        # a method that draws noise samples video by video, so that each is the same as if it were made alone
         parts = [slice(0, b)] if self._draws_nothing else [slice(i, i + 1) for i in range(b)]
         calls = self._calls(frames, len(timesteps))
         made = []
@@ -116,7 +128,7 @@ class Followed:
         return self.method.name == HOLD and (self.known_clean or not self.method.resample)
 
     def _calls(self, frames: int, steps: int) -> int:
-        """Calls of the model for one video, or for all where they go together."""
+        """Return how many times the model is called for one video, or for all where they are sampled together."""
         if self.method.name == HOLD:
             return calls_between(steps, known_clean=self.known_clean, resample=self.method.resample)
         known = known_frames(self.method, self.window)
@@ -125,7 +137,7 @@ class Followed:
     def _hold(
         self, predict: PredictFrames, noise: Tensor, part: slice, timesteps: Tensor, generator: torch.Generator
     ) -> Tensor:
-        """The ends stay, the frames between them are made."""
+        """Keep the given ends, and sample the frames between them."""
         clean, known = torch.zeros_like(noise), torch.zeros(noise.shape[2], dtype=torch.bool)
         for at, picture in ((0, self.first), (-1, self.last)):
             if picture is not None:
@@ -152,7 +164,7 @@ class Followed:
         encode: Encode,
         decode: Decode,
     ) -> Tensor:
-        """The picture is repeated, and frame after frame follows."""
+        """Repeat the picture, and sample frame after frame behind it."""
         if self.first is None:
             raise ValueError("There is no picture to repeat.")
         return repeat_and_slide(
@@ -170,14 +182,14 @@ class Followed:
 
 
 def known_frames(method: ImageMethod, window: int) -> int:
-    """Known frames of each clip of "repeat-and-slide"; T2VError where they leave none to make."""
+    """Return the known frames of each clip of "repeat-and-slide"; T2VError where they leave none to make."""
     known = window - 1 if method.known is None else method.known
     check_known(known, window)
     return known
 
 
 def _check(request: ClipRequest, method: ImageMethod, family: Family) -> None:
-    """T2VError for what the method cannot do."""
+    """Raise T2VError for what the method cannot do."""
     name, frames = method.name, request.shape[2]
     if request.video is not None:
         raise T2VError("A video and a picture are given to begin with: leave one of them out.")
@@ -207,7 +219,7 @@ def _check(request: ClipRequest, method: ImageMethod, family: Family) -> None:
 
 
 def _later(progress: Progress | None, done: int, total: int) -> Callable[[int], None]:
-    """Report what is done of the total, with what was done before."""
+    """Make a report of the calls of one part, added to those that were done before it."""
 
     def report(more: int) -> None:
         if progress is not None:

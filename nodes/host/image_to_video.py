@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,13 +18,14 @@ from . import decoding, picture_methods
 from .latents import empty
 from .models import conditions, guidance, pictures
 from .models.image_inputs import image_latents, image_tokens
-from .models.model import VideoModel, video_model
+from .models.model import video_model
 from .models.reference_vae import PICTURES, ReferenceVAE
 
 log = logging.getLogger(__name__)
 
 OWN, FRAME_INIT, SLIDE, HOLD = "model's own", "frame init", "repeat and slide", "hold the picture"
-"""The methods: of models that take pictures, and those of `picture_methods` for all others."""
+METHODS = (OWN, FRAME_INIT, SLIDE, HOLD)
+"""The choices of the node's input `method`: of models that take pictures, and those of `picture_methods` for all others."""
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,10 @@ def one_picture(images: Any, name: str) -> Tensor:
     return checked_pictures(images.float(), name, 1).clamp(0, 1)
 
 
-def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, request: Request) -> Result:
-    """The way of a model that was made for pictures: image tokens, and image latents beside the noisy ones."""
+def _conditioned(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, request: Request) -> Result:
+    """Prepare a model that was made for pictures: image tokens, and image latents beside the noisy ones."""
     inner = video_model(model)
     family = inner.family
-    if family.frame_timesteps:
-        return without_training(model, positive, negative, vae, clip_vision, request)
     if not family.image:
         raise T2VError(
             f'{family.title} was made for texts alone: choose another method than "{OWN}", or load a model that takes '
@@ -114,9 +112,7 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
         shown, grey = image_tokens(inner, clip_vision, request.original, request.image)
         if request.image_cfg > 0:
             model = guidance.with_image_guidance(model, request.image_cfg)
-    if request.motion > 0:
-        _check_motion(inner, request.motion)
-        model = conditions.with_values(model, fps=request.motion)
+    model = _with_motion(model, request.motion)
     latent = empty(request.width, request.height, request.frames, 1, model)
     if isinstance(vae, ReferenceVAE):
         latent[PICTURES] = torch.cat([each for each in ends if each is not None])[[0, -1]]
@@ -130,47 +126,34 @@ def own(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, 
     return model, positive, pictures.with_picture(negative, tokens=grey, **held), latent
 
 
-def _check_motion(inner: VideoModel, motion: float) -> None:
-    """Raise T2VError where a model takes no such value."""
+def _with_motion(model: Any, motion: float) -> Any:
+    """Return the MODEL with a value for motion; 0 leaves its default. Raises T2VError where the model takes no such value."""
+    if motion <= 0:
+        return model
+    inner = video_model(model)
     if not inner.diffusion_model.config.fps_embedding:
         raise T2VError(f"{inner.family.title} has no input for motion, which is {motion:g}: set it to 0.")
+    return conditions.with_values(model, fps=motion)
 
 
-def without_training(
-    model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, request: Request
-) -> Result:
-    """The ways of `picture_methods`; that of a model that takes frames without noise is to hold them."""
-    inner = video_model(model)
-    if inner.family.image:
-        raise T2VError(f'{inner.family.title} takes pictures itself: choose the method "{OWN}".')
+def _without_training(model: Any, vae: Any, request: Request) -> picture_methods.Prepared:
+    """Prepare a model of texts by one of `picture_methods`; one that takes frames without noise holds the pictures."""
+    family = video_model(model).family
+    if family.image:
+        raise T2VError(f'{family.title} takes pictures itself: choose the method "{OWN}".')
     if request.method in (FRAME_INIT, SLIDE) and request.end_image is not None:
         raise T2VError(
             f'The method "{request.method}" takes a first picture only: take end_image away, or choose "{HOLD}".'
         )
-    if request.motion > 0:
-        _check_motion(inner, request.motion)
-        model = conditions.with_values(model, fps=request.motion)
+    model = _with_motion(model, request.motion)
     picture = model, vae, request.image, request.frames
     if request.image_strength == 0:
-        prepared = model, empty(request.width, request.height, request.frames, 1, model)
-    elif request.method == FRAME_INIT:
-        how = {"move": request.camera, "strength": request.image_strength}
-        prepared = picture_methods.frame_init(*picture, **how)
-    elif request.method == SLIDE:
-        prepared = picture_methods.repeat_and_slide(*picture, known=request.known, resample=request.resample)
-    else:
-        prepared = picture_methods.held(*picture, request.end_image, resample=request.resample)
-    model, latent = prepared
-    return model, positive, negative, latent
-
-
-METHODS: dict[str, Callable[[Any, list, list, Any, Any, Request], Result]] = {
-    OWN: own,
-    FRAME_INIT: without_training,
-    SLIDE: without_training,
-    HOLD: without_training,
-}
-"""The choices of the node's input `method`."""
+        return model, empty(request.width, request.height, request.frames, 1, model)
+    if request.method == FRAME_INIT:
+        return picture_methods.frame_init(*picture, move=request.camera, strength=request.image_strength)
+    if request.method == SLIDE:
+        return picture_methods.repeat_and_slide(*picture, known=request.known, resample=request.resample)
+    return picture_methods.held(*picture, request.end_image, resample=request.resample)
 
 
 def animate(model: Any, positive: list, negative: list, vae: Any, clip_vision: Any, request: Request) -> Result:
@@ -183,8 +166,11 @@ def animate(model: Any, positive: list, negative: list, vae: Any, clip_vision: A
     Raises:
         T2VError: where the picture, the sizes or the method do not belong to the model.
     """
-    video_model(model)
+    family = video_model(model).family
     if request.camera != "none" and request.method != FRAME_INIT:
         raise T2VError(f'A camera is given to the method "{request.method}": only "{FRAME_INIT}" has one.')
-    method = METHODS[request.method]
-    return method(model, positive, negative, vae, clip_vision, request.filled(model))
+    request = request.filled(model)
+    if request.method == OWN and not family.frame_timesteps:
+        return _conditioned(model, positive, negative, vae, clip_vision, request)
+    model, latent = _without_training(model, vae, request)
+    return model, positive, negative, latent

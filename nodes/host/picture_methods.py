@@ -1,4 +1,4 @@
-"""Ways to make a clip of a picture that need no model made for pictures: each gives a MODEL and a LATENT to a sampler.
+"""Methods by which a model that was made for texts animates a picture: each returns a MODEL and a LATENT for a sampler.
 
 Pictures are (1, h, w, 3), 0..1, of the clip's size.
 """
@@ -22,7 +22,7 @@ Prepared = tuple[Any, dict[str, Tensor]]
 
 
 def held(model: Any, vae: Any, image: Tensor, frames: int, end_image: Tensor | None, *, resample: int) -> Prepared:
-    """The first frame is the picture, and the last one the other picture, if there is one: both stay exactly as they are."""
+    """Keep the picture as the first frame, and the other picture, if there is one, as the last, exactly as they are."""
     latent = _empty(model, image, frames)
     clip, known = latent["samples"], torch.zeros(frames, dtype=torch.bool)
     for at, picture in ((0, image), (frames - 1, end_image)):
@@ -32,7 +32,7 @@ def held(model: Any, vae: Any, image: Tensor, frames: int, end_image: Tensor | N
 
 
 def frame_init(model: Any, vae: Any, image: Tensor, frames: int, *, move: str, strength: float) -> Prepared:
-    """The noise holds the picture's large shapes, or those of a camera that moves over it.
+    """Put the picture's large shapes into the noise, or those that a camera sees that moves over it.
 
     move: see `image.camera.CAMERAS`. strength: the share of these shapes, 0..1.
     """
@@ -43,13 +43,13 @@ def frame_init(model: Any, vae: Any, image: Tensor, frames: int, *, move: str, s
 
 
 def repeat_and_slide(model: Any, vae: Any, image: Tensor, frames: int, *, known: int, resample: int) -> Prepared:
-    """The first frame is the picture, which stays exactly as it is; the others follow one after another."""
+    """Keep the picture as the first frame, exactly as it is; the other frames follow one after another."""
     latent, first = _empty(model, image, frames), torch.arange(frames) == 0
     clip = latent["samples"]
     clip[:, :, 0] = decoding.encode(vae, image).to(clip)[:, :, 0]
 
     def refresh(latents: Tensor) -> Tensor:
-        """New frames as the VAE decodes and encodes them, for what follows."""
+        """Decode and encode new frames, as TI2V-Zero does before the next clip begins with them."""
         return torch.cat([decoding.encode(vae, decoding.decode(vae, {"samples": each[None]})) for each in latents])
 
     model = with_repeat_and_slide(model, known=known, resample=resample, refresh=refresh)

@@ -51,7 +51,7 @@ class Film:
         image: (h, w, 3), 0..1, a picture of any size: the first frame's latent is the picture's. The methods "coarse-to-fine"
             and "endless" lead on from it; by the two others only the first window sees it.
         image_fit: "crop", "pad" or "stretch", how the picture gets the film's size.
-        fps_condition: the frame rate that the model is asked for, where it knows frame rates; fps where None.
+        fps_condition: the frame rate that the model is asked for, where it takes a frame rate; fps where None.
         resume: a folder for finished parts; a film that was stopped continues with them, and becomes the same film bit for
             bit.
         progress: called with (done, total) units of work; it may raise to stop.

@@ -23,7 +23,7 @@ class GuidedModel:
         positive, negative: what each frame shows, and what it does not.
         steps: of DDIM.
         guidance_scale: 1 for none.
-        fps: frames per second that the model is asked for, where it knows frame rates.
+        fps: frames per second that the model is asked for, where it takes a frame rate.
     """
 
     def __init__(

@@ -26,7 +26,7 @@ class FilmJob:
     shape: tuple[int, ...]
     """Of the film's latents, (1, 4, frames, h/8, w/8); with those of a clip that it continues."""
     fps: float
-    """Frames per second that the model is asked for, where it knows frame rates."""
+    """Frames per second that the model is asked for, where it takes a frame rate."""
     settings: Settings
     store: Store
     clip: Tensor | None = None

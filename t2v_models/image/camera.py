@@ -96,11 +96,8 @@ def _views(frames: int, h: int, w: int, move: Camera) -> Tensor:
         return turned * scale[..., None] + offset[:, None, None]
 
     half = torch.tensor([w, h], dtype=torch.float64) / 2
-    across, down = (
-        torch.tensor([-0.5, 0.5], dtype=torch.float64) * w,
-        torch.tensor([-0.5, 0.5], dtype=torch.float64) * h,
-    )
-    corners = placed(*torch.meshgrid(across, down, indexing="xy")).abs() / half
+    edges = torch.tensor([-0.5, 0.5], dtype=torch.float64)
+    corners = placed(*torch.meshgrid(edges * w, edges * h, indexing="xy")).abs() / half
     largest = 1 / float(corners.max().clamp(min=1))
     x = torch.arange(w, dtype=torch.float64) + 0.5 - w / 2
     y = torch.arange(h, dtype=torch.float64) + 0.5 - h / 2

@@ -19,7 +19,7 @@ from .preprocess import grey_image, square_pixels
 log = logging.getLogger(__name__)
 
 SHORTEST = 16
-"""Frames of the clips that all image-to-video models were trained on; shorter ones fall apart."""
+"""Frames of the clips that all image-to-video models were trained on; with fewer, objects lose their shape."""
 
 Encode = Callable[[Tensor, Tensor | None], Tensor]
 """``encode(pictures, noise)`` -> latents (b, c, h/8, w/8) of pictures (b, h, w, 3), 0..1: samples by standard normal noise

@@ -47,19 +47,19 @@ class ImageEncoder(nn.Module):
 
     @torch.no_grad()
     def encode(self, images: Tensor) -> Tensor:
-        """Pictures -> the tokens of `tokens`, float32. images: (b, h, w, 3), 0..1, of any size -> (b, 257, width)."""
+        """Squash pictures to CLIP's size and encode them. images: (b, h, w, 3), 0..1, of any size -> (b, 257, width), float32."""
         return self.tokens(clip_pixels(images)).float()
 
     @torch.no_grad()
     def tokens(self, pixels: Tensor) -> Tensor:
-        """All tokens after the last block, without the final norm. pixels: (b, 3, 224, 224), normalised -> (b, 257, width)."""
+        """Return all tokens after the last block, before the final norm: (b, 257, width) of normalised (b, 3, 224, 224)."""
         weight = next(self.model.parameters())
         tokens: Tensor = self.model(pixels.to(weight.device, weight.dtype)).last_hidden_state
         return tokens
 
     @torch.no_grad()
     def embedding(self, pixels: Tensor) -> Tensor:
-        """CLIP's embedding of a picture. pixels: (b, 3, 224, 224), normalised -> (b, width of the projection), float32.
+        """Return CLIP's embedding of pictures. pixels: (b, 3, 224, 224), normalised -> (b, width of the projection), float32.
 
         Raises:
             T2VError: where the weights have no projection.

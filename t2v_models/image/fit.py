@@ -17,7 +17,7 @@ FITS = ("crop", "pad", "stretch")
 """How a picture fills a clip of another shape: its edges are cut off, black bars are added, or it is distorted."""
 
 MOST_SCALED = 4
-"""Of a picture whose edges are cut off, at most so many times the clip's width and height are scaled first."""
+"""Before a picture is scaled, its edges are cut off down to so many times what the clip shows of it."""
 
 
 def fit(images: Tensor, width: int, height: int, how: str = "crop") -> Tensor:
@@ -52,7 +52,7 @@ def _crop(images: Tensor, width: int, height: int) -> tuple[Tensor, str]:
     """Fill the size, and cut off what sticks out. Returns the pictures, and what that costs; "" for nothing."""
     _, old_height, old_width, _ = images.shape
     scale = max(width / old_width, height / old_height)
-    # a line of pixels, scaled as a whole to the clip's width, would not fit the memory
+    # only the middle is scaled: the whole of a picture of 16384x8 would be too large at the clip's height
     across, down = (math.ceil(MOST_SCALED * side / scale) for side in (width, height))
     images = _middle(images, across + (old_width - across) % 2, down + (old_height - down) % 2)
     new_width = max(round(images.shape[2] * scale), width)
@@ -80,7 +80,7 @@ def _pad(images: Tensor, width: int, height: int) -> tuple[Tensor, str]:
 
 
 def _stretch(images: Tensor, width: int, height: int) -> tuple[Tensor, str]:
-    """Scale width and height as if they had nothing to do with each other."""
+    """Scale width and height independently of each other."""
     _, old_height, old_width, _ = images.shape
     ratio = (width * old_height) / (height * old_width)
     way = "wider" if ratio > 1 else "taller"

@@ -19,7 +19,7 @@ AUTO, FRAME_INIT, SLIDE, HOLD = "auto", "frame-init", "repeat-and-slide", "hold"
 METHODS = {
     FRAME_INIT: "the noise holds the picture's large shapes; costs nothing, and keeps no frame",
     SLIDE: "the picture is repeated, and frame after frame follows; keeps the first frame, and takes many times as long",
-    HOLD: "the first frame stays, and the last where one is given; exact, and smooth with a model that knows frame timesteps",
+    HOLD: "the first frame stays, and the last where one is given; exact, and smooth where a model takes frame timesteps",
 }
 
 
@@ -28,8 +28,8 @@ class ImageMethod:
     """A way to follow a picture, with its settings; a setting of another way has no effect."""
 
     name: str = AUTO
-    """A key of `METHODS`; "auto" holds the picture with a model that knows a timestep for every frame, and where the video
-    ends with a picture; it is "frame-init" with all others."""
+    """A key of `METHODS`; "auto" is "hold" for a model that takes a timestep for every frame, and where the video ends with a
+    picture; it is "frame-init" for all others."""
     camera: Camera = CAMERAS["none"]
     """For "frame-init": how the camera moves over the picture."""
     timestep: int | None = None
@@ -39,7 +39,7 @@ class ImageMethod:
     known: int | None = None
     """For "repeat-and-slide": known frames of each clip; all but one where None, as in TI2V-Zero."""
     resample: int = RESAMPLE
-    """Rounds per step in which new frames come to agree with known ones; none where the model knows frame timesteps."""
+    """Rounds per step in which new frames come to agree with known ones; none where the model takes frame timesteps."""
 
     @classmethod
     def checked(cls, value: str | ImageMethod, family: Family, *, first: bool, last: bool) -> ImageMethod:

@@ -14,7 +14,7 @@ GREY = 0.5
 """The value of every pixel of the unconditional picture: the originals feed zeros in -1..1."""
 
 LONGEST = 8
-"""Times its shorter side that a picture's longer side counts, where only the middle square is wanted."""
+"""Before the middle square is cut out, a picture's longer side is limited to so many times its shorter side."""
 
 _MEAN = (0.48145466, 0.4578275, 0.40821073)
 _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
@@ -22,7 +22,7 @@ _DEVIATION = (0.26862954, 0.26130258, 0.27577711)
 
 
 def _normalised(pixels: Tensor) -> Tensor:
-    """Pixels (b, 3, h, w), 0..1, less the mean of CLIP's, over their deviation."""
+    """Subtract the mean of CLIP's pixels from pixels (b, 3, h, w), 0..1, and divide by their deviation."""
     mean, deviation = (torch.tensor(values, device=pixels.device)[:, None, None] for values in (_MEAN, _DEVIATION))
     return (pixels - mean) / deviation
 

@@ -1,4 +1,4 @@
-"""The network that makes image tokens for the UNet of an encoded picture: IP-Adapter's Resampler.
+"""The network that turns an encoded picture into image tokens for the UNet: IP-Adapter's Resampler.
 
 Source: IP-Adapter (arXiv:2308.06721), after Flamingo's Perceiver (arXiv:2204.14198); DynamiCrafter (arXiv:2310.12190) has
 tokens of its own for every frame.
@@ -25,7 +25,7 @@ class ResamplerConfig:
     """The shape of a Resampler. The defaults are DynamiCrafter's."""
 
     queries: int = 256
-    """Number of the tokens that it makes: 16 (VideoCrafter1), or 16 for each of 16 frames (DynamiCrafter)."""
+    """Number of tokens that it makes: 16 (VideoCrafter1), or 16 for each of 16 frames (DynamiCrafter)."""
     input_dim: int = 1280
     """Width of the encoded picture's tokens."""
     dim: int = 1024
@@ -117,7 +117,7 @@ class Resampler(nn.Module):
         self.layers = nn.ModuleList([nn.ModuleList(layer) for layer in layers])
 
     def forward(self, tokens: Tensor) -> Tensor:
-        """Tokens of encoded pictures -> image tokens. tokens: (b, n, input_dim) -> (b, queries, output_dim)."""
+        """Turn the tokens of encoded pictures into image tokens. tokens: (b, n, input_dim) -> (b, queries, output_dim)."""
         x: Tensor = self.proj_in(tokens)
         queries = self.latents(torch.arange(self.config.queries, device=x.device)).to(x.dtype)
         latents = queries.expand(x.shape[0], -1, -1)
