@@ -86,8 +86,10 @@ class Pipeline:
 
     def identity(self) -> str:
         """A digest of weights, noise schedule and family: a film is resumed only with the model that began it."""
-        parts = weights_digest(self.unet), weights_digest(self.text_encoder)
-        return "".join(parts) + schedule_digest(self.schedule, self.family)
+        parts = [self.unet, self.text_encoder]
+        if self.image_model is not None:
+            parts += [each for each in (self.image_model.encoder, self.image_model.projector) if each is not None]
+        return "".join(map(weights_digest, parts)) + schedule_digest(self.schedule, self.family)
 
     @torch.no_grad()
     def __call__(
@@ -115,7 +117,8 @@ class Pipeline:
                 video: (b, t, h, w, 3), 0..1, or uint8, 0..255, or a list of pictures: a video to start from, and
                 strength: how much of it to replace, 0 < strength <= 1.
                 latents: (b, 4, t, h/8, w/8) standard normal noise to use instead of the seed's.
-                story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`.
+                story: a text that changes over the frames, instead of a prompt: see `t2v_models.sampling.story`; or what
+                    `parse_story` makes of one.
                 windows: how a video longer than the model's own is denoised: see `t2v_models.sampling.windows`. For long
                     films see `t2v_models.Film`.
                 image: (h, w, 3), 0..1, or uint8, or a picture of Pillow's, of any size: what an image-to-video model
@@ -276,7 +279,7 @@ class Pipeline:
         """Those of these values that the UNet has an embedding for; T2VError where it needs a picture besides."""
         if self.image_model is not None:
             raise T2VError(
-                f"{self.family.title} makes clips of a picture, and films have none for it: choose a text-to-video model."
+                f"{self.family.title} predicts no frames without a picture: make clips of it, or a film by 'clip-after-clip'."
             )
         return Conditions.of(self.config, fps, guidance_scale)
 

@@ -53,7 +53,7 @@ class ClipOptions(Options, total=False):
     video: Tensor | None
     strength: float
     latents: Tensor | None
-    story: str | None
+    story: str | Story | None
     windows: Windows | None
     motion: float | None
     image: Tensor | None
@@ -181,7 +181,7 @@ class ClipRequest(Request):
         video: Tensor | None = None,
         strength: float = 1.0,
         latents: Tensor | None = None,
-        story: str | None = None,
+        story: str | Story | None = None,
         windows: Windows | None = None,
         motion: float | None = None,
         image: Tensor | None = None,
@@ -224,7 +224,7 @@ class ClipRequest(Request):
             **vars(common),
             prompts=prompts,
             negatives=negatives,
-            story=None if story is None else parse_story(with_negative(story, negatives[0]), frames, common.fps),
+            story=_story(story, negatives, frames, common.fps),
             guidance_rescale=checked_share(
                 own.guidance_rescale if guidance_rescale is None else guidance_rescale, "guidance_rescale"
             ),
@@ -242,6 +242,19 @@ class ClipRequest(Request):
             image_noise=None if image_noise is None else _noise_of_pictures(image_noise, common.shape, end_image),
             image_method=_method(image_method, own, first=image is not None, last=end_image is not None),
         )
+
+
+def _story(story: str | Story | None, negatives: Sequence[str], frames: int, fps: float) -> Story | None:
+    """A story of so many frames; T2VError where it is of another length, or has a negative prompt that it does not hold."""
+    if not isinstance(story, Story):
+        return None if story is None else parse_story(with_negative(story, negatives[0]), frames, fps)
+    if story.frames != frames:
+        raise T2VError(f"The story has {story.frames} frames and the clip {frames}: give it one of its length.")
+    if any(negatives):
+        raise T2VError(
+            "A negative prompt is given besides a story that was read: put it into the story's negative lines."
+        )
+    return story
 
 
 def _method(asked: str | ImageMethod, family: Family, *, first: bool, last: bool) -> ImageMethod | None:
@@ -286,7 +299,7 @@ def _each(texts: str | Sequence[str] | None, what: str) -> tuple[str, ...]:
 
 
 def _texts(
-    prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, story: str | None
+    prompt: str | Sequence[str] | None, negative_prompt: str | Sequence[str] | None, story: str | Story | None
 ) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """The prompts and their negative prompts, as many of each as videos; T2VError where they do not fit each other."""
     prompts = _each(prompt, "The prompt")

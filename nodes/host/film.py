@@ -118,7 +118,8 @@ class HostPipeline:
         inner = self.unet.inner
         if inner.family.image:
             raise T2VError(
-                f"{inner.family.title} makes clips of a picture, and films have none for it: choose a text-to-video model."
+                f"{inner.family.title} makes clips of a picture, and this node has none for it: choose a text-to-video model, or "
+                "animate the last frame of each clip with T2VImageToVideo again."
             )
         self.config, self.family, self.defaults = inner.diffusion_model.config, inner.family, inner.defaults
         self.schedule = family_schedule(model.get_model_object("scheduler"), self.family)

@@ -78,7 +78,11 @@ def _add_film_options(film: argparse._ArgumentGroup) -> None:
         metavar="FILE",
         help='scenes, one per line, such as "0-2s: a red circle moves right"; see docs/long-videos.md',
     )
-    film.add_argument("--method", metavar="NAME", help="windows, free-noise, coarse-to-fine or endless")
+    film.add_argument(
+        "--method",
+        metavar="NAME",
+        help="windows, free-noise, coarse-to-fine or endless; image-to-video models have clip-after-clip alone",
+    )
     film.add_argument(
         "--continue",
         dest="clip",
@@ -105,6 +109,7 @@ def _add_film_options(film: argparse._ArgumentGroup) -> None:
 def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
     prompts = read_prompts(args) if args.story is None else [read_story(args)]
+    chosen = args.method
     if args.method is None and (args.clip is not None or args.loop or args.story is not None):
         args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop or args.image else "windows"
     outputs = output_paths(args.output, len(prompts))
@@ -138,9 +143,14 @@ def run(args: argparse.Namespace) -> str:
     }
     if args.method is None:
         return _clips(args, pipeline, prompts, outputs, options, pictures)
-    return _films(
-        args, pipeline, prompts, outputs, options, {"clip": clip, **dict(zip(["image"], pictures, strict=False))}
-    )
+    beginning = {"clip": clip, **dict(zip(["image"], pictures, strict=False))}
+    if pipeline.family.image:  # whose films have a method of their own
+        if args.candidates is not None:
+            raise T2VError(
+                f"--candidates is given, and films of {pipeline.family.title} have no key frames: leave it out."
+            )
+        args.method = chosen
+    return _films(args, pipeline, prompts, outputs, options, beginning)
 
 
 def _clips(
@@ -258,9 +268,9 @@ def _check(args: argparse.Namespace) -> None:
 
 def check_method(args: argparse.Namespace) -> None:
     """Refuse options that the chosen method does not have."""
-    from ..films.settings import LOOPS, METHODS
+    from ..films.settings import CLIP_AFTER_CLIP, LOOPS, METHODS
 
-    if args.method not in METHODS:
+    if args.method not in (*METHODS, CLIP_AFTER_CLIP):
         raise T2VError(f"--method is {args.method!r}: choose one of {', '.join(METHODS)}.")
     if args.clip is not None and args.loop:
         raise T2VError(

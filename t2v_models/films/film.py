@@ -1,7 +1,8 @@
 """Long videos: a story of any length, frames handed out as soon as they are finished.
 
 Four methods, which trade memory, time and how far frames look: see `METHODS`. The mathematics is in `sampling`; the
-methods apply it to a `FilmJob`, which holds a model, a story and a folder for unfinished work.
+methods apply it to a `FilmJob`, which holds a model, a story and a folder for unfinished work. Models that make clips of pictures
+have a method of their own, see `clip_after_clip`.
 """
 
 from __future__ import annotations
@@ -22,15 +23,17 @@ from ..image.fit import fit
 from ..request import Request
 from ..sampling.story import parse_story, with_negative
 from ..sampling.windows import Windows, windows
+from .clip_after_clip import check_clip_after_clip
 from .job import FilmJob
 from .methods import MAKE
 from .model import FilmModel, codec_of
-from .settings import LEADS_ON, LOOPS, METHODS, Settings, usual_windows
+from .settings import CLIP_AFTER_CLIP, LEADS_ON, LOOPS, METHODS, Settings, usual_windows
 from .store import Store
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
 
+    from ..families import Family
     from ..request import Options
 
 log = logging.getLogger(__name__)
@@ -43,7 +46,8 @@ class Film:
         model: from `t2v_models.load_pipeline`.
         story: one text, or scenes as `t2v_models.sampling.story` describes.
         negative_prompt: what no frame may show, besides the story's own negative lines.
-        method: a key of `METHODS`; "windows" where None, "endless" for a `clip`, and "coarse-to-fine" for an `image`.
+        method: a key of `METHODS`; where None, "windows", or "endless" for a `clip`, or "coarse-to-fine" for an `image`. A
+            model that makes clips of pictures needs an `image` and has one method, "clip-after-clip".
         window: length, overlap, fusion and loop of the windows; `usual_windows` where None.
         candidates: for the method "coarse-to-fine", how many sets of key frames are made; the steadiest is taken.
         clip: (t, h, w, 3), 0..1, frames that the film continues, for the method "endless": they stay as they are,
@@ -51,7 +55,8 @@ class Film:
         image: (h, w, 3), 0..1, a picture of any size: the first frame's latent is the picture's. The methods "coarse-to-fine"
             and "endless" lead on from it; by the two others only the first window sees it.
         image_fit: "crop", "pad" or "stretch", how the picture gets the film's size.
-        fps_condition: the frame rate that the model is asked for, where it takes a frame rate; fps where None.
+        fps_condition: the frame rate that the model is asked for, where it takes a frame rate; fps where None. Models that
+            make clips of pictures take it as their motion, see `Family.fps_meaning`; their own where None.
         resume: a folder for finished parts; a film that was stopped continues with them, and becomes the same film bit for
             bit.
         progress: called with (done, total) units of work; it may raise to stop.
@@ -83,8 +88,11 @@ class Film:
     ) -> None:
         clip = None if clip is None else pixels(clip, "clip")
         candidates = whole_number(candidates, "candidates")
-        self.method = method or ("endless" if clip is not None else "windows" if image is None else "coarse-to-fine")
-        _check_method(self.method, clip, candidates)
+        self.method = method or _usual_method(model, clip=clip is not None, image=image is not None)
+        _check_method(self.method, clip, candidates, model.family)
+        if model.family.image:
+            looped = window is not None and window.looped
+            check_clip_after_clip(model.family, self.method, pictured=image is not None, looped=looped)
         if image is not None and clip is not None:
             raise T2VError("A clip to continue and a picture to begin with are given: leave one of them out.")
         if clip is not None:
@@ -115,7 +123,8 @@ class Film:
         )
         if fps_condition is not None:
             fps_condition = real_number(fps_condition, "fps_condition")
-        rate = fps_condition or request.fps_condition or request.fps
+        own_rate = model.defaults.fps_condition if model.family.image else request.fps_condition
+        rate = fps_condition or own_rate or request.fps
         parsed = parse_story(text, self.shape[2], self.fps)
         warn_of_unused(parsed.negatives, model, settings.guidance_scale)
         about = {
@@ -151,11 +160,25 @@ class Film:
         self.job.store.clear()
 
 
-def _check_method(method: str, clip: Tensor | None, candidates: int) -> None:
+def _usual_method(model: FilmModel, *, clip: bool, image: bool) -> str:
+    """The method of a film that begins with a clip, or a picture, or neither."""
+    if clip:
+        return "endless"
+    if model.family.image:
+        return CLIP_AFTER_CLIP
+    return "coarse-to-fine" if image else "windows"
+
+
+def _check_method(method: str, clip: Tensor | None, candidates: int, family: Family) -> None:
     """T2VError for a method that does not exist, or that does not do what is asked for."""
-    if method not in METHODS:
-        raise T2VError(f"Method {method!r} is not known: choose one of {', '.join(METHODS)}.")
-    if clip is not None and (method != "endless" or clip.ndim != 4 or clip.shape[-1] != 3 or not len(clip)):
+    if method not in METHODS and (method != CLIP_AFTER_CLIP or not family.image):
+        why = f"is for models of pictures, and {family.title} is none" if method == CLIP_AFTER_CLIP else "is not known"
+        raise T2VError(f"Method {method!r} {why}: choose one of {', '.join(METHODS)}.")
+    if (
+        clip is not None
+        and not family.image
+        and (method != "endless" or clip.ndim != 4 or clip.shape[-1] != 3 or not len(clip))
+    ):
         raise T2VError(
             f"A clip of shape {tuple(clip.shape)} is given to go on from, by the method {method!r}: frames of shape "
             "(t, h, w, 3) and the method 'endless' are wanted."

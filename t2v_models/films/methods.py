@@ -1,4 +1,4 @@
-"""The four ways to make a film: each yields a film's latents in order, as soon as they are finished."""
+"""The ways to make a film: each yields a film's latents in order, as soon as they are finished."""
 
 from __future__ import annotations
 
@@ -13,10 +13,12 @@ from ..sampling.keyframes import HeldFrames, calls_between
 from ..sampling.noise import reschedule
 from ..sampling.schedule import CLEAN
 from ..sampling.windows import fuse
+from .clip_after_clip import by_clip_after_clip
 from .coarse_to_fine import by_coarse_to_fine
 from .guided_model import GuidedModel
 from .job import FilmJob
 from .model import codec_of
+from .settings import CLIP_AFTER_CLIP
 from .work import Work
 
 Predict = Callable[[Tensor, Tensor, int, Work], Tensor]
@@ -200,4 +202,5 @@ MAKE: dict[str, Callable[[FilmJob], Iterator[Tensor]]] = {
     "free-noise": by_free_noise,
     "coarse-to-fine": by_coarse_to_fine,
     "endless": by_endless,
+    CLIP_AFTER_CLIP: by_clip_after_clip,
 }

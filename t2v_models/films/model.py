@@ -11,6 +11,7 @@ from torch import Tensor
 from ..errors import T2VError
 
 if TYPE_CHECKING:
+    from ..arguments import Progress
     from ..conditions import Conditions
     from ..families import Defaults, Family
     from ..sampling.schedule import NoiseSchedule
@@ -74,6 +75,14 @@ class VideoCodec(Protocol):
 
     def decode(self, latents: Tensor, /) -> Iterator[Tensor]:
         """Latents (4, t, h, w) of one video -> frames (n, 8h, 8w, 3), 0..1, a few at a time."""
+
+
+@runtime_checkable
+class ClipMaker(Protocol):
+    """What a model has besides that makes clips of pictures."""
+
+    def __call__(self, *, progress: Progress | None = None, decode: bool = True, **options: Any) -> Any:
+        """Make a clip, with `latents`; options as in `t2v_models.pipeline.Pipeline.__call__`."""
 
 
 def codec_of(model: FilmModel) -> VideoCodec:

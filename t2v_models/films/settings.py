@@ -13,11 +13,14 @@ METHODS = {
     "endless": "a queue of frames, each one noise level behind the next; constant memory, any length",
 }
 
+CLIP_AFTER_CLIP = "clip-after-clip"
+"""The method of models that make clips of pictures, which have no other: each clip begins with the last frame of the one
+before."""
 
 LOOPS = ("windows", "coarse-to-fine")
 """The methods that can lead the end of a film to its beginning."""
 
-LEADS_ON = ("coarse-to-fine", "endless")
+LEADS_ON = ("coarse-to-fine", "endless", CLIP_AFTER_CLIP)
 """The methods by which all that follows comes from the film's beginning, such as a picture."""
 
 

@@ -42,6 +42,16 @@ class Story:
         """(frames, scenes): how much of each scene's text each frame has; rows sum to 1."""
         return _blend(self.scenes, self.frames)
 
+    def part(self, first: int, frames: int) -> Story:
+        """A story of so many frames from number `first` on; what holds at the end of this one holds beyond it as well."""
+
+        def moved(scene: Scene) -> Scene:
+            end = scene.end if scene.end < self.frames - 0.5 else max(scene.end, first + frames)
+            return replace(scene, start=scene.start - first, end=end - first)
+
+        scenes, negatives = (tuple(map(moved, each)) for each in (self.scenes, self.negatives))
+        return Story(scenes, frames, negatives)
+
     def with_speed(self, word: str, known: Sequence[str]) -> Story:
         """A story with a word for the speed put before each scene's text, unless that has one of the `known` words."""
         if not word:
