@@ -15,7 +15,7 @@ from .models.reference_vae import PICTURES, ReferenceVAE
 from .models.vae import VideoVAE
 
 LOOP = "t2v_loop"
-"""Where a LATENT's dictionary says that the last frame repeats the first, and is left out of the video."""
+"""A LATENT's key: whether the last frame repeats the first, and is left out of the video."""
 
 
 def decode(vae: Any, latent: dict[str, Any]) -> Tensor:

@@ -52,7 +52,7 @@ def load_clip_vision(state_dict: Mapping[str, Tensor], config: Mapping[str, Any]
 
 
 def encode(clip_vision: Any, images: Tensor) -> Tensor:
-    """All tokens of pictures after the encoder's last block, as the originals take them. (b, h, w, 3) -> (b, 257, width).
+    """Return all tokens after the encoder's last block, as the originals use them. (b, h, w, 3) -> (b, 257, width).
 
     The host's own preparation cuts pictures to a square and rounds them to 8 bits; ours squashes them.
     """
@@ -60,7 +60,7 @@ def encode(clip_vision: Any, images: Tensor) -> Tensor:
 
 
 def embedding(clip_vision: Any, pixels: Tensor, width: int, title: str) -> Tensor:
-    """CLIP's projected embedding of normalised pixels, (b, 3, 224, 224) -> (b, width).
+    """Return CLIP's projected embedding of normalised pixels, (b, 3, 224, 224) -> (b, width).
 
     Raises:
         T2VError: for an encoder of another kind, and where its embedding has another width than this model, `title`, takes.
@@ -75,7 +75,7 @@ def embedding(clip_vision: Any, pixels: Tensor, width: int, title: str) -> Tenso
 
 
 def _run(clip_vision: Any, pixels: Tensor) -> tuple[Tensor, Tensor]:
-    """The tokens and the projected embedding of normalised pixels, (b, 3, 224, 224), where nodes keep their values."""
+    """The tokens and the projected embedding of normalised pixels, (b, 3, 224, 224), on the host's intermediate device."""
     comfy.model_management.load_models_gpu([clip_vision.patcher])
     tokens, _, embedding, *_ = clip_vision.model(
         pixel_values=pixels.to(clip_vision.load_device, torch.float32), intermediate_output=-2

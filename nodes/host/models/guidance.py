@@ -68,7 +68,7 @@ def with_image_guidance(model: Any, scale: float) -> Any:
     """Return a clone that follows the picture in its conditionings by a scale of its own, in one evaluation more a step.
 
     The guided prediction is u + scale (i - u) + cfg (c - i), where i has the negative text and the picture, u the negative
-    text and the grey picture: core's result plus (scale - cfg) (i - u). Where the scales are equal, nothing is evaluated.
+    text and the grey picture: core's result plus (scale - cfg) (i - u). Where the scales are equal, nothing more is evaluated.
 
     Source: Brooks et al. 2023, InstructPix2Pix, section 3.2.1 (arXiv:2211.09800), as DynamiCrafter uses it.
     """

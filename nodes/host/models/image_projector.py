@@ -17,7 +17,7 @@ class ImageProjector:
     """A Resampler that the host loads when it is used and takes off the device when it needs the room."""
 
     def __init__(self, state_dict: Mapping[str, Tensor]) -> None:
-        """Make it of the weights in a checkpoint. Raises T2VError where they are no Resampler's."""
+        """Build the network from the weights in a checkpoint. Raises T2VError where they are not a Resampler's."""
         self.config = ResamplerConfig.of(state_dict)
         self.load_device = comfy.model_management.text_encoder_device()
         offload = comfy.model_management.text_encoder_offload_device()
@@ -30,7 +30,7 @@ class ImageProjector:
         )
 
     def project(self, tokens: Tensor) -> Tensor:
-        """The encoder's tokens, (b, 257, width), as image tokens for the UNet, (b, queries, context_dim)."""
+        """Turn the encoder's tokens, (b, 257, width), into image tokens for the UNet, (b, queries, context_dim)."""
         comfy.model_management.load_models_gpu([self.patcher])
         kept = comfy.model_management.intermediate_device()
         return self.network(tokens.to(self.load_device, torch.float32)).to(kept)

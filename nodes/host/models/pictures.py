@@ -1,4 +1,4 @@
-"""What a CONDITIONING holds of a picture, and how it reaches the UNet: image tokens, and latents beside the noisy ones.
+"""Pictures in a CONDITIONING, and their way to the UNet: image tokens, and latents beside the noisy ones.
 
 Tokens enter the UNet whole, and are given to the frames of each call there: a host would cut them to its context windows at
 the wrong axis. Latents are cut there, too, by hosts that do not cut conditionings.
@@ -18,16 +18,16 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.image.latents import per_frame
 
 TOKENS = "t2v_image_tokens"
-"""Where a CONDITIONING's dictionary has the image tokens, (b, q, d)."""
+"""A CONDITIONING's key for the image tokens, (b, q, d)."""
 
 STRENGTH = "t2v_image_strength"
-"""Where it has the factor on the attention to them, and on the latents."""
+"""A CONDITIONING's key for the factor on the attention to image tokens, and on image latents."""
 
 FAMILY = "t2v_image_family"
-"""Where it has the name of the model's family that the picture was made ready for."""
+"""A CONDITIONING's key for the name of the model's family that the picture was prepared for."""
 
 LATENTS = "concat_latent_image"
-"""Where it has the image latents of every frame, (b, c, t, h, w), as a VAE gives them. Core has the same name."""
+"""A CONDITIONING's key for the image latents of every frame, (b, c, t, h, w), as a VAE makes them. Core uses this key, too."""
 
 BESIDE = "t2v_image_latents"
 """The UNet's argument for image latents; image tokens and strength have the names above."""
@@ -36,7 +36,7 @@ FIRST = "t2v_image_first"
 """The UNet's argument for the first frame's image latents, (b, c, h, w), of which I2VGen-XL makes tokens."""
 
 CONDS = (TOKENS, STRENGTH, BESIDE, FIRST)
-"""The entries that `conds` gives, by the names of the UNet's arguments."""
+"""The UNet's arguments that `conds` adds."""
 
 
 def with_picture(
@@ -109,7 +109,7 @@ def _check_size(latents: Tensor, frames: int, size: Sequence[int]) -> None:
 
 
 def of_window(cond_value: Any, window: Any, device: Any = None) -> Any:
-    """Return one of our entries for the frames of a context window over the whole clip; one without frames stays as it is."""
+    """Cut one of our entries to the frames of a context window over the whole clip; one without frames stays as it is."""
     if not isinstance(cond_value, FrameLatents):
         return cond_value
     return cond_value._copy_with(cond_value.cond[:, :, window_frames(window)].to(device))

@@ -22,7 +22,7 @@ from . import chunked_vae, vae
 from .unet import host_attention
 
 PICTURES = "t2v_pictures"
-"""Where a LATENT's dictionary has the pictures at the ends of its clips, (2, H, W, 3), 0..1."""
+"""A LATENT's key for the pictures at the ends of its clips, (2, H, W, 3), 0..1."""
 
 MAPS_AT_ONCE = 10
 """Feature maps of a whole clip at full size that decoding holds at its peak; 9.2 of them were measured on a CPU."""
@@ -66,7 +66,7 @@ class ReferenceVAE(vae.VideoVAE):
         comfy.model_management.load_models_gpu([self.patcher], memory_required=needed)
 
     def _clip(self, latents: Tensor, references: list[Tensor] | None) -> Tensor:
-        """The frames of one clip, (t, c, h, w) -> (t, H, W, 3), 0..1, where nodes keep their images."""
+        """Decode one clip, (t, c, h, w) -> (t, H, W, 3), 0..1, on the host's intermediate device."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         decoder = self.first_stage_model.decoder
         try:

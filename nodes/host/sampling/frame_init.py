@@ -56,7 +56,7 @@ class FrameInit:
             schedule = schedule.without_scale()
         still = inner.process_latent_in(self.still).to(noise)
         most = float(model_sampling.sigma_max)
-        # what stands between the host's noise and the network's first input
+        # the factor from the host's noise to the network's first input
         gain = 1.0 if sigma >= most * (1 - 1e-5) else sigma * signal_at(model_sampling, sigma)
         made = frame_init_noise(gain * noise, still, schedule, self.timestep, self.cutoff) / gain
         return made if self.strength == 1 else (1 - self.strength) * noise + self.strength * made
