@@ -66,7 +66,7 @@ class ReferenceVAE(vae.VideoVAE):
         comfy.model_management.load_models_gpu([self.patcher], memory_required=needed)
 
     def _clip(self, latents: Tensor, references: list[Tensor] | None) -> Tensor:
-        """Decode one clip, (t, c, h, w) -> (t, H, W, 3), 0..1, on the host's intermediate device."""
+        """Decode one clip, (t, c, h, w) -> (t, H, W, 3), 0..1, on the VAE's output device."""
         comfy.model_management.throw_exception_if_processing_interrupted()
         decoder = self.first_stage_model.decoder
         try:
