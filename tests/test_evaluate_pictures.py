@@ -90,6 +90,7 @@ def test_what_pictures_do_not_take_is_refused(tmp_path, capsys, arguments, said)
     assert said in capsys.readouterr().err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("chosen", "count"), [([], 2), (["--way", "slide, K=8"], 10)], ids=["all ways", "this one"])
 def test_way_that_takes_long_gets_all_pictures_only_where_it_is_chosen(tmp_path, monkeypatch, chosen, count):
     way, made = WAYS["slide, K=8"], []
