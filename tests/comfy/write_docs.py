@@ -3,6 +3,7 @@
     python -m tests.comfy.write_docs URL_OF_A_RUNNING_COMFYUI [NODE …]
     python -m tests.comfy.write_docs --texts URL_OF_A_RUNNING_COMFYUI
 
+Put a LoRA named style.safetensors into models/loras and an empty clip.mp4 into input first: the pictures show their names.
 The paragraphs of USAGE are what the schema cannot say; the pages of HANDWRITTEN keep their texts.
 """
 
@@ -77,17 +78,18 @@ USAGE = {
 """What a page says besides the description, by node."""
 
 SHOW = """
-(type) => {
+async (type) => {
+    await app.extensionManager.setting.set("Comfy.NodeBadge.NodeSourceBadgeMode", "None");
     app.graph.clear();
     const node = LiteGraph.createNode(type);
     app.graph.add(node);
-    node.pos = [60, 80];
+    node.pos = [500, 200];  // clear of the editor's menus
     node.size = [Math.max(node.computeSize()[0], 340), node.computeSize()[1]];
     app.canvas.ds.scale = 1; app.canvas.ds.offset = [0, 0];
     app.canvas.deselectAll?.();
     app.graph.setDirtyCanvas(true, true);
     const [left, top] = [app.canvas.canvas.getBoundingClientRect().left, app.canvas.canvas.getBoundingClientRect().top];
-    return [left + 50, top + 40, node.size[0] + 20, node.size[1] + 50];
+    return [left + 490, top + 160, node.size[0] + 20, node.size[1] + 50];
 }
 """
 
@@ -157,7 +159,8 @@ def write_pictures(url: str, names: list[str]) -> None:
             x, y, width, height = page.evaluate(SHOW, name)
             page.wait_for_timeout(400)
             shot = page.screenshot(clip={"x": x, "y": y, "width": width, "height": height})
-            picture = Image.open(io.BytesIO(shot)).convert("P", palette=Image.Palette.ADAPTIVE, colors=64)
+            picture = Image.open(io.BytesIO(shot)).convert("RGB")
+            picture = picture.quantize(64, Image.Quantize.MAXCOVERAGE)  # the colours of small dots stay
             picture.save(FOLDER / f"{name}.png", optimize=True)
 
 
