@@ -92,6 +92,17 @@ def animate(host, family="dynamicrafter-512", image=None, frames=16, **options):
     return host.run("T2VImageToVideo", **given)
 
 
+def between(host, images, family="dynamicrafter-512-interp", **changes):
+    """T2VBetweenImages' LATENT of pictures at 64x32, for the recorded texts."""
+    model, _, vae, clip_vision = load(host, family)
+    given = {
+        "model": model, "positive": texts()[0], "negative": texts()[1], "vae": vae, "clip_vision": clip_vision, "frames": 16,
+        "width": 64, "height": 32, "fit": "crop", "closed_loop": False, "seed": 7, "steps": 2, "cfg": 7.5,
+        "sampler_name": "ddim (eta)", "scheduler": "diffusers", **changes,
+    }  # fmt: skip
+    return host.run("T2VBetweenImages", images=images, **{name: [value] for name, value in given.items()})[0]
+
+
 def sample(host, prepared, steps=2, cfg=7.5, sampler="ddim (eta)", seed=7, **options):
     """Latents of T2VVideoSampler, as the model's schedule and DDIM make them."""
     how = (seed, steps, cfg, sampler, "diffusers", 1.0)

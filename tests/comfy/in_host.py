@@ -119,6 +119,20 @@ class Context:
         raise AssertionError("nothing was refused")
 
     @staticmethod
+    def demand_cancelled(call) -> None:
+        """Fail unless a call, which asks the host to interrupt it, is interrupted; the host works on afterwards."""
+        import comfy.model_management as management
+
+        stopped = "not at all"
+        try:
+            call()
+        except BaseException as error:  # newer hosts' interrupt is no Exception
+            stopped = type(error).__name__
+        finally:
+            management.interrupt_current_processing(False)
+        assert "Interrupt" in stopped, stopped
+
+    @staticmethod
     def difference(one, other) -> float:
         """Largest difference, where the values are of order one."""
         return float((one - other).abs().max() / one.std())

@@ -406,24 +406,16 @@ def check_a_video_through_pictures_is_clip_after_clip_of_a_model_that_ends_at_pi
     from unittest import mock
 
     family = "dynamicrafter-512-interp"
-    model, _, vae, clip_vision = small.load(host, family)
     images = [small.picture(), small.picture("last", 50, 40), small.picture("third")]
-    given = {
-        "model": model, "negative": small.texts()[1], "vae": vae, "clip_vision": clip_vision, "frames": 16, "width": 64,
-        "height": 32, "fit": "crop", "closed_loop": False, "seed": 7, "steps": 2, "cfg": 7.5, "sampler_name": "ddim (eta)",
-        "scheduler": "diffusers",
-    }  # fmt: skip
-    listed = {name: [value] for name, value in given.items()} | {"positive": [small.texts()[0]]}
-    made = host.run("T2VBetweenImages", images=images, **listed)[0]["samples"]
+    made = small.between(host, images, family)["samples"]
     assert made.shape[2] == 31
     first = small.sample(host, small.animate(host, family, images[0], end_image=images[1]))
     second = small.sample(host, small.animate(host, family, images[1], end_image=images[2]), seed=8)
     assert torch.equal(made[:, :, :15], first[:, :, :15])
     assert torch.equal(made[:, :, 15:], second)
     module = host.module("nodes.host.image_to_video")
-    with mock.patch.object(module, "ReferenceVAE", type(vae)):
-        shown = host.run("T2VBetweenImages", images=images, **listed)[0]["t2v_pictures"]
+    with mock.patch.object(module, "ReferenceVAE", type(small.load(host, family)[2])):
+        shown = small.between(host, images, family)["t2v_pictures"]
     assert shown.shape == (3, 32, 64, 3)
-    assert "cannot end at a picture" in host.refusal(
-        lambda: host.run("T2VBetweenImages", images=images, **{**listed, "model": [small.load(host)[0]]})
-    )
+    other = small.load(host)[0]
+    assert "cannot end at a picture" in host.refusal(lambda: small.between(host, images, family, model=other))
