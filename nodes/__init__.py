@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from comfy_api.latest import ComfyExtension, io
 
+from .cross_frame import CrossFrameAttention, SameNoise
 from .decoding import VAEDecodeFrames, VAEEncodeFrames
 from .host.models import folders
 from .images import BetweenImages, ImageToVideo
@@ -31,6 +32,8 @@ NODES: list[type[io.ComfyNode]] = [
     DrawWindows,
     Film,
     ContinueVideo,
+    CrossFrameAttention,
+    SameNoise,
     VideoSampler,
     VAEDecodeFrames,
     VAEEncodeFrames,

@@ -51,6 +51,38 @@ def model() -> io.Input:
     return io.Model.Input("model", tooltip="The MODEL of T2VModelLoader.")
 
 
+def image_model() -> io.Input:
+    """A MODEL that makes single images."""
+    return io.Model.Input(
+        "model",
+        tooltip="An image model: Stable Diffusion 1, 2 or XL, such as Load Checkpoint gives, with LoRAs and patches.",
+    )
+
+
+def videos_in_batch() -> list[io.Input]:
+    """How the frames of videos lie in a batch of images; few people change it."""
+    return [
+        io.Int.Input(
+            "frames",
+            default=0,
+            min=0,
+            max=65536,
+            optional=True,
+            **newer(io.Int.Input, advanced=True),
+            tooltip="Frames of each video in the batch; 0: all that the batch holds. Another number in the batch is an error.",
+        ),
+        io.Int.Input(
+            "videos",
+            default=1,
+            min=1,
+            max=4096,
+            optional=True,
+            **newer(io.Int.Input, advanced=True),
+            tooltip="Videos in the batch, one after the other, each with frames of its own.",
+        ),
+    ]
+
+
 def clip() -> io.Input:
     """A CLIP."""
     return io.Clip.Input("clip", tooltip="The CLIP of T2VModelLoader.")

@@ -119,8 +119,8 @@ class Fresh:
         return getattr(self._host, name)
 
 
-def core_windows(host, model, length, overlap):
-    """The MODEL with core's context windows, side by side, over the frames of clips."""
+def core_windows(host, model, length, overlap, dim=2):
+    """The MODEL with core's context windows, side by side, over the frames of clips; dim 0: over a batch of frames."""
     import inspect
 
     settings = {
@@ -128,7 +128,7 @@ def core_windows(host, model, length, overlap):
         "context_stride": 1,
         "closed_loop": False,
         "fuse_method": "pyramid",
-        "dim": 2,
+        "dim": dim,
         "freenoise": False,
         "causal_window_fix": False,
     }
