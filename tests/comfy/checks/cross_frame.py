@@ -104,7 +104,8 @@ def check_shuffled_groups_of_few_frames_are_all_frames_and_of_many_follow_seed_a
     many = [
         _sample(host, _patched(host, model, "shuffled groups", seed=seed), frames=12, steps=1) for seed in (1, 1, 2)
     ]
-    assert torch.equal(many[0], many[1]) and host.difference(many[0], many[2]) > 1e-3
+    assert torch.equal(many[0], many[1])
+    assert host.difference(many[0], many[2]) > 1e-3
     step_of = host.module("nodes.host.zero_shot.cross_frame").step_of
     sigmas = torch.tensor([14.0, 3.0, 1.0, 0.0])
     for sigma, step in ((14.0, 0), (13.9999, 0), (5.0, 0), (3.0, 1), (2.0, 1), (1.0, 2), (15.0, 0)):
@@ -121,7 +122,8 @@ def check_strength_0_is_the_plain_model_to_the_bit_and_the_rest_goes_steadily_to
         runs = [_sample(host, _patched(host, model, anchor, strength)) for strength in (0.0, 1e-3, 0.3, 0.6, 1.0)]
         assert torch.equal(runs[0], plain)
         ways = [host.difference(run, plain) for run in runs]
-        assert ways == sorted(ways) and ways[1] < 0.05 * ways[-1], (anchor, ways)
+        assert ways == sorted(ways), (anchor, ways)
+        assert ways[1] < 0.05 * ways[-1], (anchor, ways)
 
 
 def check_the_first_frame_stays_and_frames_of_one_noise_agree(host):
@@ -150,14 +152,16 @@ def check_videos_in_the_batch_do_not_see_each_other(host):
 
 def check_conditionings_evaluated_together_and_one_by_one_agree(host):
     import comfy.model_base
-    import comfy.model_management
+
+    def needed(self, shape, *args, **kwargs):
+        return 1e15 if shape[0] > FRAMES else 1.0
 
     model = _model(host)
     apply_model = comfy.model_base.BaseModel.apply_model
     for anchor in ("first", "first + previous", "all"):
         patched, joint = _patched(host, model, anchor), _agrees(host, anchor)
         with (
-            mock.patch.object(comfy.model_management, "get_free_memory", lambda *_: 0),
+            mock.patch.object(comfy.model_base.BaseModel, "memory_required", needed),
             mock.patch.object(
                 comfy.model_base.BaseModel, "apply_model", autospec=True, side_effect=apply_model
             ) as calls,
@@ -225,8 +229,7 @@ def check_it_composes_with_lora_freeu_attn2_patches_and_samplers(host):
     for change in (with_lora, with_image_prompt, with_free_u):
         for anchor in ("first", "all"):
             _agrees(host, anchor, change=change)
-    for sampler in ("dpmpp_2m", "heun", "euler_ancestral"):
-        print(sampler)
+    for sampler in ("dpmpp_2m", "dpmpp_sde", "euler_ancestral"):
         _agrees(host, "first + previous", sampler=sampler)
 
 
@@ -304,7 +307,8 @@ def check_rows_that_are_no_such_videos_are_refused_with_their_numbers(host):
     model = _model(host)
     for frames, videos, rows in ((3, 1, 4), (3, 2, 4), (0, 3, 4), (4, 2, 4)):
         said = host.refusal(lambda: _sample(host, _patched(host, model, frames=frames, videos=videos), frames=rows))  # noqa: B023
-        assert f"{rows} rows" in said and "set frames" in said, said
+        assert f"{rows} rows" in said, said
+        assert "set frames" in said, said
     clip = torch.zeros(1, 4, FRAMES, 8, 8)
     assert "T2VLatentLayout" in host.refusal(lambda: _sample(host, _patched(host, model), samples=clip))
 
@@ -315,7 +319,8 @@ def check_a_caller_that_tells_no_conditionings_needs_the_frames(host):
     cross_frame = host.module("nodes.host.zero_shot.cross_frame")
     tokens = torch.randn(4, 5, 3, generator=torch.Generator().manual_seed(0))
     _, keys, value = cross_frame.CrossFrame("first", 1.0, 4, 1, 0).attention(tokens, tokens, tokens, {})
-    assert torch.equal(keys, tokens[:1].expand_as(tokens)) and value is keys
+    assert torch.equal(keys, tokens[:1].expand_as(tokens))
+    assert value is keys
     for frames, wanted in ((0, "set frames"), (3, "4 rows")):
         patch = cross_frame.CrossFrame("first", 1.0, frames, 1, 0)
         assert wanted in host.refusal(lambda: patch.attention(tokens, tokens, tokens, {}))  # noqa: B023
@@ -404,7 +409,8 @@ def check_instructed_edits_of_a_video_hold_together(host):
     (model,) = host.run("T2VSameNoise", small_image_unets.instruct_pix2pix(), 1.0)
     patched = _patched(host, model)
     straight, moved = (_edited(host, patched, each) for each in (pictures, pictures[order]))
-    assert host.difference(straight[order], moved) < CLOSE and host.difference(straight, moved) > 1e-2
+    assert host.difference(straight[order], moved) < CLOSE
+    assert host.difference(straight, moved) > 1e-2
     assert host.difference(_edited(host, model, pictures), straight) > 1e-3
     alike = _edited(host, patched, pictures[:1])
     assert host.difference(alike, alike[:1].expand_as(alike)) < CLOSE

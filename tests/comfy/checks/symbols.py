@@ -19,7 +19,9 @@ STABLE = {
     "create_prepare_sampling_wrapper",
     "comfy.diffusers_convert": "convert_vae_state_dict",
     "comfy.latent_formats": "SD15",
-    "comfy.ldm.modules.attention": "optimized_attention",
+    "comfy.k_diffusion.sampling": "BrownianTreeNoiseSampler default_noise_sampler",
+    "comfy.ldm.modules.attention": "SpatialVideoTransformer optimized_attention",
+    "comfy.ldm.modules.diffusionmodules.openaimodel": "UNetModel",
     "comfy.lora": "load_lora",
     "comfy.model_base": "BaseModel ModelType",
     "comfy.model_management": "InterruptProcessingException OOM_EXCEPTION get_free_memory get_torch_device "
@@ -123,14 +125,14 @@ ATTRIBUTES = {
     "manual_cast_dtype memory_required model_config model_sampling process_latent_in process_latent_out "
     "state_dict_for_saving",
     "comfy.model_patcher.ModelPatcher": "add_object_patch add_patches add_wrapper_with_key backup clone forced_hooks "
-    "get_model_object injections load_device model model_options object_patches patches size "
-    "set_model_sampler_post_cfg_function weight_wrapper_patches wrappers",
+    "get_model_object injections load_device model model_options object_patches patches remove_wrappers_with_key size "
+    "set_model_attn1_patch set_model_sampler_post_cfg_function weight_wrapper_patches wrappers",
     "comfy.model_sampling.EPS": "calculate_denoised calculate_input noise_scaling",
     "comfy.model_sampling.ModelSamplingDiscrete": "linear_end linear_start log_sigmas num_timesteps set_sigmas sigma "
     "sigma_max sigmas zsnr",
     "comfy.ops.disable_weight_init": "Conv2d Embedding GroupNorm LayerNorm Linear",
     "comfy.patcher_extension.WrapperExecutor": "class_obj execute",
-    "comfy.samplers.CFGGuider": "conds model_patcher",
+    "comfy.samplers.CFGGuider": "conds model_options model_patcher",
     "comfy.samplers.KSamplerX0Inpaint": "inner_model",
     "comfy.sd.CLIP": "add_hooks_to_dict clone cond_stage_model encode_from_tokens encode_from_tokens_scheduled layer_idx "
     "load_sd patcher tokenize tokenizer",
