@@ -6,6 +6,7 @@ from comfy_api.latest import ComfyExtension, io
 
 from .cross_frame import CrossFrameAttention, SameNoise
 from .decoding import VAEDecodeFrames, VAEEncodeFrames
+from .host import old_names
 from .host.models import folders
 from .images import BetweenImages, ImageToVideo
 from .latents import EmptyLatent, LatentLayout
@@ -50,6 +51,10 @@ class T2VExtension(ComfyExtension):
 
 
 async def comfy_entrypoint() -> T2VExtension:
-    """Register the folder of models and return the extension; ComfyUI calls this once when it loads the pack."""
+    """Register the folder of models and older names of inputs, and return the extension.
+
+    ComfyUI calls this once when it loads the pack.
+    """
     folders.register()
+    old_names.register()
     return T2VExtension()

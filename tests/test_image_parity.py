@@ -26,7 +26,12 @@ SIZES = [(320, 512), (576, 1024), (256, 256), (200, 180), (100, 900), (224, 224)
 @pytest.mark.parametrize(("height", "width"), SIZES)
 def test_it_resizes_as_kornia_does(height: int, width: int) -> None:
     pixels = torch.rand(2, 3, height, width, generator=torch.Generator().manual_seed(0))
-    wanted = kornia.geometry.resize(pixels, (224, 224), interpolation="bicubic", align_corners=True, antialias=True)
+    try:
+        wanted = kornia.geometry.resize(pixels, (224, 224), interpolation="bicubic", align_corners=True, antialias=True)
+    except RuntimeError as error:
+        if height == 1 and "Padding size" in str(error):
+            pytest.skip("this kornia cannot smooth a single row")
+        raise
     assert difference(resize(pixels, 224, 224), wanted) < TOLERANCE
 
 

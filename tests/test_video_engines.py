@@ -17,6 +17,7 @@ import pytest
 
 from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, engines
+from t2v_models.video.ffmpeg import process
 
 from .support.strange_clips import made
 from .support.video_clips import natural, psnr, some_slow, tone
@@ -26,6 +27,7 @@ pytest.importorskip("imageio_ffmpeg")
 
 ROOT = Path(__file__).resolve().parents[1]
 BOTH = ("ffmpeg", "pyav")
+LIBRARIES = av.library_versions["libavcodec"][:2]
 CLIP = natural(6, 50, 66)
 TEXTS = {"prompt": "a cat", "workflow": '{"nodes": []}'}
 
@@ -64,7 +66,8 @@ def test_both_engines_write_and_read_each_format_alike(tmp_path, name):
         assert (audio is None) == (other_audio is None) == (sound is None)
         if sound:
             assert audio.rate == other_audio.rate
-            assert np.array_equal(audio.samples, other_audio.samples)
+            rounding = 0 if process.version(process.ffmpeg_exe()) >= LIBRARIES else 1e-7  # of older decoders of sound
+            assert np.abs(audio.samples - other_audio.samples).max() <= rounding
         if name == "webp":  # Pillow's decoder enlarges colours by another filter
             assert np.abs(frames.astype(int) - other_frames).max() <= 12
         else:
@@ -141,6 +144,7 @@ def test_the_libraries_leave_pyavs_settings_and_the_terminal_alone(tmp_path):
         import sys, numpy as np, av, av.logging
         from t2v_models.errors import T2VError
         from t2v_models.video import FORMATS, VideoReader, VideoWriter, engines
+from t2v_models.video.ffmpeg import process
         import logging
         logging.getLogger("t2v_models").setLevel(logging.CRITICAL)
         engines.use("pyav")

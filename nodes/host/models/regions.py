@@ -1,4 +1,4 @@
-"""Core's areas and masks of a conditioning on clips: shares of the picture, mask bounds, masks for single frames.
+"""Core's areas and masks on clips: shares of the picture, mask bounds, masks for single frames, of conditionings and noise.
 
 The host resolves them for pictures only. They are brought, before a run, to the absolute areas and whole masks that it takes
 for clips, too.
@@ -26,12 +26,39 @@ def register_wrapper(patcher: Any) -> None:
     patcher.add_wrapper_with_key(comfy.patcher_extension.WrappersMP.OUTER_SAMPLE, KEY, outer_sample)
 
 
-def outer_sample(executor: Any, noise: Tensor, *args: Any, **kwargs: Any) -> Tensor:
-    """Wrap a whole sampling run of the host: resolve the areas and masks of its conditionings."""
+def outer_sample(
+    executor: Any,
+    noise: Tensor,
+    latent_image: Tensor,
+    sampler: Any,
+    sigmas: Tensor,
+    denoise_mask: Tensor | None = None,
+    *args: Any,
+    **kwargs: Any,
+) -> Tensor:
+    """Wrap a whole sampling run of the host: resolve the areas and masks of its conditionings, and its noise mask.
+
+    Newer hosts have stretched a noise mask of KSampler over the frames before this runs, and it stays as it is.
+    """
     guider = executor.class_obj
     conds = getattr(guider, "conds", None) or {}
     guider.conds = {name: [resolved(entry, noise.shape) for entry in entries] for name, entries in conds.items()}
-    return executor(noise, *args, **kwargs)
+    denoise_mask = noise_mask_per_clip(denoise_mask, noise.shape)
+    return executor(noise, latent_image, sampler, sigmas, denoise_mask, *args, **kwargs)
+
+
+def noise_mask_per_clip(mask: Tensor | None, shape: Sequence[int]) -> Tensor | None:
+    """Return a noise mask with one picture per frame of several clips, (b t, 1, h, w) or (b t, h, w), as (b, 1, t, h, w).
+
+    RepeatLatentBatch makes such a mask of one clip's masks, and the host takes it for one clip of so many frames. Other
+    masks stay as they are. shape: of the latents, (b, c, t, h, w) or (t, c, h, w).
+    """
+    if mask is None or len(shape) != 5 or mask.ndim not in (3, 4):
+        return mask
+    clips, frames = shape[0], shape[2]
+    if clips == 1 or len(mask) != clips * frames:
+        return mask
+    return mask.reshape(clips, 1, frames, *mask.shape[-2:])
 
 
 def resolved(entry: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:

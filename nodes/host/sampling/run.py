@@ -15,6 +15,7 @@ from torch import Tensor
 from ....t2v_models.errors import T2VError
 from ....t2v_models.sampling.guidance import rescale
 from ....t2v_models.sampling.unipc import sample_unipc
+from ..models import regions
 from ..models.model import VideoModel, video_model
 from ..models.model_sampling import final_scale, is_scaled, signal_at, tables_at
 from . import preview
@@ -81,7 +82,7 @@ def sample(
         return {**latent, "samples": samples}
     if settings.cfg_rescale > 0.0:
         model = with_cfg_rescale(model, settings.cfg_rescale)
-    mask = _per_clip(latent.get("noise_mask"), samples)
+    mask = regions.noise_mask_per_clip(latent.get("noise_mask"), samples.shape)
     sigmas, to_the_end = _run_sigmas(model, settings, masked=mask is not None)
     result = comfy.sample.sample_custom(
         model,
@@ -140,18 +141,6 @@ def _sampler(settings: Settings) -> Any:
     if name not in OWN_SAMPLERS:
         return comfy.samplers.sampler_object(name)
     return comfy.samplers.KSAMPLER(OWN_SAMPLERS[name], {"eta": settings.eta} if name == "ddim (eta)" else {})
-
-
-def _per_clip(mask: Tensor | None, samples: Tensor) -> Tensor | None:
-    """A noise mask with one picture per frame of several clips, (b t, 1, h, w) or (b t, h, w), as (b, 1, t, h, w).
-
-    RepeatLatentBatch makes such a mask of one clip's masks, and the host takes it for one clip of so many frames. Other
-    masks stay as they are.
-    """
-    clips, frames = samples.shape[0], samples.shape[2]
-    if mask is None or samples.ndim != 5 or mask.ndim not in (3, 4) or clips == 1 or len(mask) != clips * frames:
-        return mask
-    return mask.reshape(clips, 1, frames, *mask.shape[-2:])
 
 
 def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise: float) -> Tensor:
