@@ -11,6 +11,7 @@ from typing import Any
 
 import comfy.patcher_extension
 import comfy.utils
+import torch
 from torch import Tensor
 
 from ....t2v_models.errors import T2VError
@@ -51,9 +52,15 @@ def noise_mask_per_clip(mask: Tensor | None, shape: Sequence[int]) -> Tensor | N
     """Return a noise mask with one picture per frame of several clips, (b t, 1, h, w) or (b t, h, w), as (b, 1, t, h, w).
 
     RepeatLatentBatch makes such a mask of one clip's masks, and the host takes it for one clip of so many frames. Other
-    masks stay as they are. shape: of the latents, (b, c, t, h, w) or (t, c, h, w).
+    masks keep their shape. shape: of the latents, (b, c, t, h, w) or (t, c, h, w).
+
+    Raises:
+        T2VError: where values of the mask are negative or no numbers.
     """
-    if mask is None or len(shape) != 5 or mask.ndim not in (3, 4):
+    if mask is None:
+        return None
+    mask = _numbers(mask, "The latent")
+    if len(shape) != 5 or mask.ndim not in (3, 4):
         return mask
     clips, frames = shape[0], shape[2]
     if clips == 1 or len(mask) != clips * frames:
@@ -67,12 +74,18 @@ def resolved(entry: dict[str, Any], shape: Sequence[int]) -> dict[str, Any]:
     shape: (b, c, t, h, w) of clips, or (t, c, h, w).
 
     Raises:
-        T2VError: for a mask of another number of frames, for a share of the frames of pictures, and for GLIGEN on clips.
+        T2VError: for an area outside the picture, a mask of another number of frames or without numbers, a share of the
+            frames of pictures, and for GLIGEN on clips.
     """
     area, mask = entry.get("area"), entry.get("mask")
     clips = len(shape) == 5
-    if area is not None and area[0] == "percentage":
-        entry = {**entry, "area": _absolute(list(area[1:]), shape)}
+    if area is not None:
+        area = _absolute(list(area[1:]), shape) if area[0] == "percentage" else area
+        _check_inside(area, shape)
+        entry = {**entry, "area": area}
+    if mask is not None:
+        mask = _numbers(mask, "A conditioning")
+        entry = {**entry, "mask": mask}
     if clips and entry.get("gligen") is not None:
         raise T2VError("GLIGEN takes pictures and this latent is a clip: take its boxes out of the conditioning.")
     if not clips or mask is None:
@@ -99,7 +112,40 @@ def _absolute(share: list[float], shape: Sequence[int]) -> tuple[Any, ...]:
         count -= 1
     sides = sides[-count:]
     sizes = (max(1, round(part * side)) for part, side in zip(share[:count], sides, strict=True))
-    return (*sizes, *(round(part * side) for part, side in zip(share[count:], sides, strict=True)))
+    begins = (  # a share that begins within the picture keeps a pixel of it
+        min(round(part * side), side - (part < 1.0)) for part, side in zip(share[count:], sides, strict=True)
+    )
+    return (*sizes, *begins)
+
+
+def _check_inside(area: Sequence[int], shape: Sequence[int]) -> None:
+    """Raise T2VError for an area, (sizes, offsets), of which nothing lies within the latents."""
+    names, scales = ("frame", "row", "column")[5 - len(shape) :], (1, 8, 8)[5 - len(shape) :]
+    count = len(area) // 2
+    if count > len(names):
+        return  # the host drops the frames of such an area
+    parts = (names[-count:], scales[-count:], shape[-count:], area[count:])
+    for name, scale, side, begin in zip(*parts, strict=True):
+        if begin >= side:
+            raise T2VError(
+                f"The area of a conditioning begins at {name} {begin * scale} and there are {side * scale} {name}s: let it "
+                "begin earlier."
+            )
+
+
+def _numbers(mask: Tensor, owner: str) -> Tensor:
+    """A mask of finite numbers that are not negative; whole numbers become float32, and bytes of 0 to 255 their shares.
+
+    owner: what has the mask, for the sentence where it holds something else.
+    """
+    if not mask.is_floating_point():
+        mask = mask.float() / 255 if mask.dtype == torch.uint8 and (mask > 1).any() else mask.float()
+    if not mask.isfinite().all() or (mask < 0).any():
+        raise T2VError(
+            f"{owner} has a mask with values that are negative or no numbers: repair what makes the mask, which takes values "
+            "from 0 to 1."
+        )
+    return mask
 
 
 def _of_frames(mask: Tensor, clips: int, frames: int) -> Tensor:
