@@ -55,6 +55,7 @@ def test_a_page_uses_plain_words(page: Path) -> None:
 
 def test_the_code_uses_plain_words() -> None:
     files = [path for room in ("nodes", "t2v_models", "docs/examples") for path in (ROOT / room).rglob("*.py")]
+    files.remove(ROOT / "nodes/host/old_names.py")  # holds the names that inputs had
     lines = [(name_of(path), line) for path in files for line in path.read_text(encoding="utf-8").splitlines()]
     allowed = "sketches and depth maps"  # input channels of TF-T2V
     assert [(name, line) for name, line in lines if RIDDLES.search(line) and allowed not in line] == []

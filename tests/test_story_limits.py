@@ -49,10 +49,10 @@ HOSTILE = {
 @pytest.mark.parametrize("frames", [1, 16, 65536, 1_000_000])
 @pytest.mark.parametrize("text", HOSTILE.values(), ids=HOSTILE)
 def test_hostile_story_is_read_or_refused_at_once(text, frames):
-    started = time.perf_counter()
+    started = time.process_time()  # a busy machine is no fault
     with suppress(T2VError):
         parse_story(text, frames, 8).blend()
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 @pytest.mark.parametrize("fps", [float("nan"), float("inf"), 0, -1])

@@ -132,7 +132,7 @@ def _commonest(times: np.ndarray, tick: Fraction, steady: Fraction) -> Fraction 
     if not len(durations):
         return None
     upper = np.searchsorted(durations, durations * (1 + _SPREAD) + 1, side="right")
-    lower = int((upper - np.arange(len(durations))).argmax())
+    lower = int(np.argmax(upper - np.arange(len(durations))))
     common = durations[lower : upper[lower]]
     spread = Fraction(1, len(common))  # the mean is closer than a tick, the more of them there are
     mean = Fraction(float(common.mean())).limit_denominator(1_000_000)
