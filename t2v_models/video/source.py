@@ -17,10 +17,12 @@ from pathlib import Path
 
 from ..atomic_output import checked_path
 from ..errors import T2VError
+from ..foreign import quoted
 from .engine import CONTAINERS, Input, file_url
 from .engines import engine
 from .frame_rate import stored_rate
 from .metadata import PRIVATE, read_embedded
+from .numbered_pictures import has_number, ordered, pattern, report_gaps
 from .truncation import count_gif_pictures, whole_size
 
 log = logging.getLogger(__name__)
@@ -52,7 +54,7 @@ class Source:
 def open_source(path: str | os.PathLike[str], *, strict: bool = True) -> Source:
     """Find out what a path is: a video file or a folder of numbered pictures.
 
-    strict: refuse a file that is cut off.
+    strict: refuse a file that is cut off, and a folder with an empty picture.
 
     Raises:
         FileNotFoundError, PermissionError: with one sentence.
@@ -62,7 +64,7 @@ def open_source(path: str | os.PathLike[str], *, strict: bool = True) -> Source:
     try:
         mode = os.stat(path).st_mode
         if stat.S_ISDIR(mode):
-            return _folder(path)
+            return _folder(path, strict=strict)
         if not stat.S_ISREG(mode):  # a pipe would never end
             raise T2VError(f"{path.name} is no plain file but a pipe or a device: give a video file.")
         with open(path, "rb") as file:
@@ -111,30 +113,30 @@ def _file_input(path: Path, head: bytes, *, strict: bool) -> Input:
     return Input(path, url, tuple(name for name in CONTAINERS if name != "image2"), demuxer, animated_webp=webp)
 
 
-def _folder(path: Path) -> Source:
-    """Find the numbered pictures of a folder, in the order of the last number in their names."""
-    names = _pictures(path)
-    order = sorted((int(number), name) for name in names if (number := _last_number(name)) is not None)
+def _folder(path: Path, *, strict: bool) -> Source:
+    """Find the numbered pictures of a folder, in the order of their numbers."""
+    names, ending = _pictures(path, strict=strict)
+    order = ordered(names)
     if not order:
         raise T2VError(
             f"{path} is a folder without numbered PNG, JPEG or WebP pictures: name them 00000.png, 00001.png, …"
         )
     if len(order) < len(names):
         log.warning("%s: %d pictures without a number are left out.", path, len(names) - len(order))
-    _report_gaps(path, order)
-    names = [name for _, name in order]
+    report_gaps(path, order)
+    names = [each.name for each in order]
     texts = read_embedded(path / names[0])
     rate = str(stored_rate(texts.get(PRIVATE + "frame_rate")) or Fraction(24))
 
     def numbered(url: str, first: int) -> Input:
         return Input(path, url, CONTAINERS, "image2", (("framerate", rate), ("start_number", str(first))))
 
-    if pattern := _pattern(order):
+    named = pattern(order) if PICTURES[Path(names[0]).suffix.lower()] == ending else None
+    if named:
         place = str(path.absolute()).replace("%", "%%")
-        input = numbered(f"file:{place}/{pattern}", order[0][0])
+        input = numbered(f"file:{place}/{named}", order[0].number)
         return Source(path, input, path / names[0], len(names), pictures=True)
     linked = tempfile.mkdtemp(prefix="t2v-frames-")
-    ending = PICTURES[Path(names[0]).suffix.lower()]
     input = numbered(file_url(linked).replace("%", "%%") + "/%08d" + ending, 0)
     source = Source(path, input, path / names[0], len(names), pictures=True)
     weakref.finalize(source, shutil.rmtree, linked, ignore_errors=True)
@@ -143,59 +145,47 @@ def _folder(path: Path) -> Source:
     return source
 
 
-def _pictures(path: Path) -> list[str]:
-    """List the pictures of a folder, hidden ones left out; of several kinds only the one with most pictures."""
+def _pictures(path: Path, *, strict: bool) -> tuple[list[str], str]:
+    """List the pictures of a folder and their kind's ending; of several kinds only the one with most pictures.
+
+    strict: refuse an empty picture, which otherwise is left out, as hidden ones are.
+    """
     with os.scandir(path) as entries:
-        found = [entry.name for entry in entries if not entry.name.startswith(".") and entry.is_file()]
-    kinds = {name: PICTURES[ending] for name in found if (ending := Path(name).suffix.lower()) in PICTURES}
+        found = [entry for entry in entries if not entry.name.startswith(".") and entry.is_file()]
+    kinds: dict[str, str] = {}
+    for entry in found:
+        if (ending := PICTURES.get(Path(entry.name).suffix.lower())) is None:
+            continue
+        if entry.stat().st_size:
+            kinds[entry.name] = _content(Path(entry)) or ending
+        elif strict:
+            raise T2VError(f"{quoted(entry.name)} in {path} is empty (0 bytes): make this picture anew, or remove it.")
+        else:
+            log.warning("%s: the empty picture %s is left out.", path, entry.name)
     if not kinds:
-        return []
+        return [], ""
     kind, count = max(Counter(kinds.values()).items(), key=lambda item: (item[1], item[0] == ".png"))
     if count < len(kinds):
         log.warning("%s holds pictures of several kinds: only the %d %s files are read.", path, count, kind)
-    return [name for name, ending in kinds.items() if ending == kind]
+    return [name for name, ending in kinds.items() if ending == kind], kind
+
+
+def _content(path: Path) -> str | None:
+    """The ending that a picture's content asks for, whatever its name has; None where it begins as none of `PICTURES`."""
+    with open(path, "rb") as file:
+        head = file.read(12)
+    if head[:4] == b"RIFF" and head[8:] == b"WEBP":
+        return ".webp"
+    if head.startswith(b"\x89PNG"):
+        return ".png"
+    return ".jpg" if head.startswith(b"\xff\xd8\xff") else None
 
 
 def holds_pictures(names: Iterable[str]) -> bool:
     """Whether a folder with files of these names is a clip: one is a picture with a number that is not hidden."""
     return any(
-        Path(name).suffix.lower() in PICTURES and not name.startswith(".") and _last_number(name) is not None
-        for name in names
+        Path(name).suffix.lower() in PICTURES and not name.startswith(".") and has_number(name) for name in names
     )
-
-
-def _last_number(name: str) -> str | None:
-    """Return the digits of the last number in the name of a picture; None where there is none."""
-    found = re.search(r"([0-9]{1,40})[^0-9]*$", Path(name).stem)
-    return found[1] if found else None
-
-
-def _pattern(order: list[tuple[int, str]]) -> str | None:
-    """Return ffmpeg's pattern of the names, such as "shot_%05d_.png"; None where no pattern gives them all."""
-    first, name = order[0]
-    digits = _last_number(name) or ""
-    at = name.rindex(digits, 0, len(Path(name).stem))
-    head, tail, width = name[:at], name[at + len(digits) :], len(digits)
-    regular = all(name == f"{head}{first + i:0{width}d}{tail}" for i, (_, name) in enumerate(order))
-    if not regular or order[-1][0] >= 1 << 31:
-        return None
-    return f"{head.replace('%', '%%')}%0{width}d{tail.replace('%', '%%')}"
-
-
-def _report_gaps(path: Path, order: list[tuple[int, str]]) -> None:
-    """Log the numbers that are missing between the pictures, and those that several pictures have."""
-    (first, name), (last, _) = order[0], order[-1]
-    numbers = dict.fromkeys(number for number, _ in order)
-    if len(numbers) < len(order):
-        log.warning("%s: several pictures have one number; they are read in the order of their names.", path)
-    missing = last - first + 1 - len(numbers)
-    if missing:
-        number = next(a + 1 for a, b in zip(numbers, list(numbers)[1:], strict=False) if b > a + 1)
-        digits = _last_number(name) or ""
-        at = name.rindex(digits, 0, len(Path(name).stem))
-        example = f"{name[:at]}{number:0{len(digits)}d}{name[at + len(digits) :]}"
-        log.warning("%s lacks %d of its numbers (%s first): the pictures beside the gap follow one another.", path,
-                    missing, example)  # fmt: skip
 
 
 def _link(path: Path, place: Path) -> None:
