@@ -206,7 +206,14 @@ def test_prores_of_the_best_quality_keeps_the_colour_of_single_columns(tmp_path)
     assert spread[1] < 6 < 30 < spread[0]
 
 
-@pytest.mark.parametrize(("loop", "gif", "webp"), [(0, 0, 0), (2, 2, 3)])
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("shape", [(1, 1, 3), (1, 50, 3), (40, 1, 3), (3, 5, 3)])
+def test_the_smallest_frames_come_back_in_their_size(tmp_path, name, shape):
+    path = write(target(tmp_path, name), [np.full(shape, 90, np.uint8)] * 2, 8, format=name)
+    assert [frame.shape for frame in VideoReader(path)] == [shape] * 2
+
+
+@pytest.mark.parametrize(("loop", "gif", "webp"), [(0, 0, 0), (2, 2, 3), (65_534, 65_534, 65_535)])
 def test_loop_counts_are_stored(tmp_path, loop, gif, webp):
     image = pytest.importorskip("PIL.Image")
     clip = natural(3, 32, 32)
@@ -319,6 +326,9 @@ LIMITS = [
     ("gif", {"fps": 100}, "too many"),
     ("gif", {"fps": Fraction(1, 1000)}, "too few"),
     ("webp", {"fps": 120}, "too many"),
+    ("gif", {"loop": 65_536}, "1 to 65535 times"),
+    ("webp", {"loop": 65_535}, "1 to 65534 times"),
+    ("gif", {"loop": -1}, "0 for ever"),
     ("av1-webm", {"fps": 300}, "too many"),
     ("webp", {"metadata": {f"k{n}": "x" for n in range(9)}}, "at most 8 texts"),
     ("gif", {"metadata": {"workflow": "x" * (17 << 20)}}, "leave out its largest"),

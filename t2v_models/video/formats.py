@@ -88,6 +88,8 @@ class Format:
     """The least width and height that the encoder takes."""
     loops: bool = False
     """The file stores how often it is played."""
+    most_loops: int = 65_535
+    """The most repetitions that it stores."""
     drop: bool = False
     """ComfyUI's editor opens the workflow inside, where the file is dropped on it."""
     plays: bool = False
@@ -206,15 +208,15 @@ _ALL = (
         "prores-mov", "ProRes mov", ("prores_ks",), "yuv422p10le", _prores,
         depth=10, smallest=16, best_pixels="yuv444p10le",
     ),
-    _mkv("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1),
-    _mkv("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16),
+    _mkv("ffv1-mkv", "FFV1 mkv, lossless", ("ffv1",), "bgr0", _ffv1, smallest=2),
+    _mkv("ffv1-16bit-mkv", "FFV1 mkv, lossless, 16 bit", ("ffv1",), "gbrp16le", _ffv1, depth=16, smallest=2),
     Format(
         "gif", "GIF", ("gif",), "rgb24", _nothing, ".gif", "gif", loops=True,
         slowest=Fraction(100, 65_535), fastest=Fraction(50), why_rate=_HUNDREDTHS, text_bytes=MOST_JSON,
     ),
     Format(
-        "webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, drop=True, plays=True,
-        largest=(16_383, 16_383), fastest=Fraction(90), why_rate=_THOUSANDTHS, most_texts=MOST_WEBP_TEXTS,
+        "webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, most_loops=65_534, drop=True,
+        plays=True, largest=(16_383, 16_383), fastest=Fraction(90), why_rate=_THOUSANDTHS, most_texts=MOST_WEBP_TEXTS,
     ),
     _png("png", "PNG sequence", ("png",), "rgb24", _nothing),
     _png("png-16bit", "PNG sequence, 16 bit", ("png",), "rgb48be", _nothing, depth=16),
@@ -251,6 +253,14 @@ def check_rate(format: Format, fps: float | str | Fraction | None) -> None:
         f"{float(rate):g} frames a second are too {'few' if few else 'many'} for {format.name}, because {format.why_rate}: give "
         f"at {'least' if few else 'most'} {float(format.slowest if few else format.fastest):.4g}, or choose another format."
     )
+
+
+def check_loops(format: Format, loops: int) -> None:
+    """Raise T2VError where the format cannot store that many repetitions; one that stores none takes any number."""
+    if format.loops and not 0 <= loops <= format.most_loops:
+        raise T2VError(
+            f"A {format.title} file cannot be repeated {loops} times: give 0 for ever, or 1 to {format.most_loops} times."
+        )
 
 
 def check_size(format: Format, width: int, height: int) -> None:

@@ -18,7 +18,16 @@ from ..errors import T2VError
 from .audio import Audio, to_audio
 from .engine import Cancelled, Clip, Encoder, Failed, Track
 from .engines import engine
-from .formats import DEFAULT_QUALITY, Sound, check_rate, check_size, check_sound, check_texts, choose_format
+from .formats import (
+    DEFAULT_QUALITY,
+    Sound,
+    check_loops,
+    check_rate,
+    check_size,
+    check_sound,
+    check_texts,
+    choose_format,
+)
 from .frame_rate import frame_rate
 from .frames import pad_to, quantize, to_array
 from .metadata import PRIVATE, checked, embed
@@ -88,6 +97,7 @@ class VideoWriter:
         if not 0 <= self._quality <= 100:
             raise T2VError(f"The quality is {quality}: from 0 (smallest file) to 100 (best) is possible.")
         check_rate(self.format, self.fps)
+        check_loops(self.format, loop)
         self._audio = None if audio is None else to_audio(audio)
         sound = check_sound(self.format) if self._audio else None
         self._track: Track | None = None
