@@ -46,8 +46,8 @@ USAGE = {
     "`end_at_step` and `return_with_leftover_noise`, and the second the same number as `start_at_step`, without `add_noise`."
     "\n\nCore's areas and masks of a conditioning work on clips, with this sampler and with KSampler: areas in pixels or in "
     "percent, mask bounds, one mask or one for each frame. A noise mask with one picture per frame that was set before "
-    "RepeatLatentBatch stays with its frames here. The KSampler of newer ComfyUIs takes the masks of all clips for those of "
-    "one: set the mask after RepeatLatentBatch there.",
+    "RepeatLatentBatch stays with its frames here. KSampler takes the masks of all clips for those of one: set the mask "
+    "after RepeatLatentBatch there.",
     "T2VFilm": "Films have their own sampling and windows: T2VWindows, T2VFreeNoise, T2VFreeInit and what other nodes set for "
     "samplers have no effect on them; the log names what is left out. A stopped film continues only with the same model, "
     "LoRAs, CLIP and settings. With FreeU and other nodes that put code into the model, a film is made but cannot be "
@@ -68,6 +68,30 @@ USAGE = {
     "hold pictures of several sizes. A list of texts as positive gives each clip its own. It samples clip after clip "
     "with the chosen sampler; the seed grows by one from clip to clip. The first clip between two pictures is what "
     "T2VImageToVideo with image and end_image makes.",
+    "T2VZeroShot": "The first frame is denoised alone down to t1 and t0. Frame k begins as its copy at t0, moved by k "
+    "times the motion, gets its own noise up to t1 again, and all frames are denoised together from there. In every "
+    "self-attention softmax(Q K^T / sqrt(d)) V, the keys K and values V are those of the first frame, so that all frames "
+    "show its colours, surfaces and shapes.\n\nMoved latents make a moved picture because at t0 they hold little but the "
+    "layout; the noise up to t1 hides the seams, and the model paints the details anew. A whole latent is 8 pixels: with "
+    "motion 12 and frames of 512 the shifts are 1, 3, 4, 6 latents. Once the picture has moved by its whole width, it "
+    "comes back mirrored: take a path that returns, or less motion.\n\nThe motion is a camera's: it moves the whole "
+    "picture. Where a person should walk, use poses with T2VCrossFrameAttention and T2VSameNoise, or a model that was made "
+    "for video. With few steps there may be none between t0 and t1: move these apart. The node's own cross-frame attention "
+    "replaces that of T2VCrossFrameAttention. For long videos set chunk to 8 and wire the LATENT and the VAE to "
+    "T2VSaveVideo; chunks have the same noise for each frame as one run.",
+    "T2VCrossFrameAttention": "Self-attention is softmax(Q K^T / sqrt(d)) V over the places of one frame. Here Q stays "
+    "each frame's own, and K and V are those of the anchors: colours, surfaces and shapes come from there, places from the "
+    "frame's own latents. It makes no motion, and frames that begin with different noise still show different scenes: add "
+    "T2VSameNoise.\n\nEdges, depth, poses: wire one picture per frame through ControlNetApplyAdvanced to the sampler; "
+    "fewer pictures are repeated from the first, which the log says. The attention inside a ControlNet is out of reach and "
+    "stays per frame. Editing: InstructPixToPixConditioning with the frames, then DualCFGGuider, style regular, cfg_conds "
+    "7.5 for the text, cfg_cond2_negative 1 to 1.5 for the picture.\n\nPut it before HyperTile. Context windows cut the "
+    "frames apart and are refused, and so are this pack's 3D models, which have temporal layers of their own. To see what "
+    "it does, compare with strength 0.",
+    "T2VSameNoise": "Frame k has mix * first + sqrt(1 - mix^2) * own noise, so that the amount of noise is right at every "
+    "mix. With 1 and the same hint for every frame, all frames are the same picture. Samplers with fresh noise in every "
+    "step (euler_ancestral, dpmpp_2m_sde) would shimmer without it. T2VZeroShot needs none: there each frame's noise is "
+    "its own by design.",
     "T2VContinue": "It has its own sampling: T2VWindows, T2VFreeNoise, T2VFreeInit and what other nodes set for samplers have "
     "no effect on it; the log names what is left out.",
     "T2VVAEDecodeFrames": "With the VAE of T2VModelLoader, VAE Decode gives the same result. With one of Load VAE, it decodes "

@@ -20,7 +20,7 @@ from typing import Any
 
 from t2v_models.video import VideoReader
 
-from .template_graphs import GRAPHS, Nodes
+from .template_graphs import GRAPHS, MODELS, THUMBNAILS, Nodes
 
 FOLDER = Path(__file__).resolve().parents[2] / "workflows"
 
@@ -35,7 +35,7 @@ def api(nodes: Nodes) -> dict[str, Any]:
 
 
 ARRANGE = """
-([prompt, places, note, source]) => {
+([prompt, places, note, source, models]) => {
     app.loadApiJson(prompt, "workflow");
     for (const node of app.graph._nodes) {
         const [x, y, title] = places[node.id];
@@ -47,12 +47,15 @@ ARRANGE = """
         const resumes = node.widgets?.some(w => w.name === "resume" && w.value);
         const control = node.widgets?.find(w => w.name === "control_after_generate");
         if (resumes && control) control.value = "fixed";  // another seed would be another film
+        const files = (node.widgets || []).map(w => models[w.value]).filter(Boolean);
+        if (files.length) node.properties.models = files;  // the editor offers to download them
         if (node.type.startsWith("T2V")) node.properties = {...source, ...node.properties};
     }
     const sheet = LiteGraph.createNode("MarkdownNote");
     if (sheet) {
         app.graph.add(sheet);
-        sheet.pos = [20, -60]; sheet.size = [700, 110];
+        const height = note.replace(/\\]\\([^)]*\\)/g, "]").length > 330 ? 170 : 110;  // without the addresses of links
+        sheet.pos = [20, 50 - height]; sheet.size = [700, height];
         sheet.widgets[0].value = note;
     }
     const saved = app.graph.serialize();
@@ -101,7 +104,7 @@ def write(url: str, names: list[str]) -> None:
             prompt = api(nodes)
             (FOLDER / "api" / f"{name}.json").write_text(json.dumps(prompt, indent=2) + "\n")
             places = {key: [*position, title] for key, (_, _, position, title) in nodes.items()}
-            saved = clean(page.evaluate(ARRANGE, [prompt, places, note, source()]))
+            saved = clean(page.evaluate(ARRANGE, [prompt, places, note, source(), MODELS]))
             (FOLDER / f"{name}.json").write_text(json.dumps(saved, indent=1) + "\n")
 
 
@@ -109,6 +112,8 @@ def thumbnails(url: str, names: list[str]) -> None:
     """Run the graphs in API format; four frames of each one's last video become its thumbnail."""
     for name in names or sorted(path.stem for path in (FOLDER / "api").glob("*.json")):
         prompt = json.loads((FOLDER / "api" / f"{name}.json").read_text())
+        if name in THUMBNAILS:  # this template wants files
+            prompt = {key: {"class_type": kind, "inputs": inputs} for key, (kind, inputs) in THUMBNAILS[name].items()}
         for node in prompt.values():  # four frames show a film of a minute as well as one of an hour
             if isinstance(node["inputs"].get("frames"), int):
                 node["inputs"]["frames"] = min(node["inputs"]["frames"], 128)

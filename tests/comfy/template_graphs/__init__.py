@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from . import clips, long_videos, pictures
+from . import clips, long_videos, pictures, zero_shot
 from .parts import Nodes
+from .thumbnails import THUMBNAILS
+from .zero_shot import MODELS, NEED_FILES
 
-__all__ = ["GRAPHS", "Nodes"]
+__all__ = ["GRAPHS", "MODELS", "NEED_FILES", "THUMBNAILS", "Nodes"]
 
-GRAPHS = {**clips.GRAPHS, **long_videos.GRAPHS, **pictures.GRAPHS}
+GRAPHS = {**clips.GRAPHS, **long_videos.GRAPHS, **pictures.GRAPHS, **zero_shot.GRAPHS}
 """Name of a template -> its nodes and its note."""
