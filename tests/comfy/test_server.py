@@ -233,3 +233,11 @@ def test_a_model_that_vanishes_between_listing_and_running_is_named(server, tiny
     else:
         assert "gone" in json.dumps(answer)
     assert server.run(graphs.ours(seed=20, steps=2)).error is None
+
+
+def test_a_graph_of_the_api_with_older_names_of_inputs_runs(server):
+    window = {"length": 4, "overlap": 2, "fusion": "flat", "looped": True}
+    graph = {"windows": graphs.node("T2VDrawWindows", frames=8, fps=8.0, **window)}
+    graph["show"] = graphs.node("PreviewImage", images=("windows", 0))
+    run = server.run(graph)
+    assert run.error is None, run.error

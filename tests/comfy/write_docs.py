@@ -46,8 +46,8 @@ USAGE = {
     "`end_at_step` and `return_with_leftover_noise`, and the second the same number as `start_at_step`, without `add_noise`."
     "\n\nCore's areas and masks of a conditioning work on clips, with this sampler and with KSampler: areas in pixels or in "
     "percent, mask bounds, one mask or one for each frame. A noise mask with one picture per frame that was set before "
-    "RepeatLatentBatch stays with its frames here. KSampler takes the masks of all clips for those of one: set the mask "
-    "after RepeatLatentBatch there.",
+    "RepeatLatentBatch stays with its frames here. The KSampler of newer ComfyUIs takes the masks of all clips for those of "
+    "one: set the mask after RepeatLatentBatch there.",
     "T2VFilm": "Films have their own sampling and windows: T2VWindows, T2VFreeNoise, T2VFreeInit and what other nodes set for "
     "samplers have no effect on them; the log names what is left out. A stopped film continues only with the same model, "
     "LoRAs, CLIP and settings. With FreeU and other nodes that put code into the model, a film is made but cannot be "

@@ -156,3 +156,72 @@ def check_boxes_of_gligen_are_refused_on_clips(host):
     boxed = [[red[0][0], {**red[0][1], "gligen": ("position", None, [])}]]
     for sample in samplers(host):
         assert "GLIGEN" in host.refusal(lambda sample=sample: sample(boxed + blue, latents()))
+
+
+def check_an_area_outside_the_clip_is_refused_with_its_place(host):
+    red, blue = prompts(host)
+    outside = {
+        "column 1024 and there are 128 columns": ("ConditioningSetArea", 64, 64, 1024, 0, 1.0),
+        "row 128 and there are 128 rows": ("ConditioningSetArea", 64, 64, 0, 128, 1.0),
+        "column 128 and there are 128 columns": ("ConditioningSetAreaPercentage", 1.0, 1.0, 1.0, 0.0, 1.0),
+        "frame 4 and there are 4 frames": ("ConditioningSetAreaPercentageVideo", 1.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0),
+    }
+    for place, (node, *area) in outside.items():
+        (entry,) = host.run(node, red, *area)
+        for sample in samplers(host):
+            said = host.refusal(lambda sample=sample, entry=entry: sample(entry + blue, latents()))
+            assert place in said, said
+
+
+def check_a_small_share_at_the_end_keeps_a_frame_a_row_and_a_column(host):
+    regions = host.module("nodes.host.models.regions")
+    shape = (1, 4, 4, 16, 16)
+    for part, begin in ((0.1, 0.9), (0.05, 0.95), (0.0, 0.99)):
+        area = regions.resolved({"area": ("percentage", *(part,) * 3, *(begin,) * 3)}, shape)["area"]
+        assert area[3] == 3, area
+    red, blue = prompts(host)
+    (last,) = host.run("ConditioningSetAreaPercentageVideo", red, 1.0, 1.0, 0.1, 0.0, 0.0, 0.9, 1.0)
+    for sample in samplers(host):
+        assert host.difference(sample(last + blue, latents()), sample(blue, latents())) > 1e-3
+
+
+def check_masks_of_any_type_are_taken_and_those_without_numbers_are_refused(host):
+    import torch
+
+    red, blue = prompts(host)
+    sample = samplers(host)[0]
+
+    def masked(mask, how):
+        return sample(host.run("ConditioningSetMask", red, mask, how, 1.0)[0] + blue, latents())
+
+    for how in ("default", "mask bounds"):
+        wanted = masked(left_half(4), how)
+        for kind in (torch.bool, torch.uint8, torch.int64, torch.float64):
+            assert host.difference(masked(left_half(4).to(kind), how), wanted) < 1e-5, (how, kind)
+        for value in (float("nan"), float("inf"), -1.0):
+            said = host.refusal(lambda value=value, how=how: masked(left_half(4) * value, how))
+            assert "mask" in said, said
+
+
+def check_noise_masks_of_any_type_are_taken_and_those_without_numbers_are_refused(host):
+    import torch
+
+    model, clip, _ = host.tiny()
+    conds, samples = host.conds(clip, "a red circle", ""), torch.randn(1, 4, 4, 8, 8)
+
+    def ours(mask):
+        how = (1, 2, 4.0, "euler", "normal", 1.0)
+        latent = {"samples": samples, "noise_mask": mask}
+        return host.run("T2VVideoSampler", model, *conds, latent, *how)[0]["samples"]
+
+    def core(mask):
+        return host.ksample(model, None, samples, conds=conds, steps=2, noise_mask=mask)
+
+    mask = left_half(4)[:, None]
+    wanted = ours(mask)
+    for same in (mask.bool(), mask.to(torch.uint8), (mask * 255).to(torch.uint8), mask.double()):
+        assert host.difference(ours(same), wanted) < 1e-5, same.dtype
+    for value in (float("nan"), float("inf"), -1.0):
+        for sample in (ours, core):
+            said = host.refusal(lambda sample=sample, value=value: sample(torch.full_like(mask, value)))
+            assert "The latent has a mask" in said, said

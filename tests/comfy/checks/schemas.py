@@ -65,3 +65,35 @@ def check_the_newest_host_takes_every_option(host):
         if taker.startswith(("io.", "comfy.")):
             found = compat.newer(eval(taker, {"comfy": comfy, "io": io}), **dict.fromkeys(options))
             assert found.keys() == options, (file, taker)
+
+
+def check_older_names_of_inputs_are_those_of_no_input_today(host):
+    renamed = host.module("nodes.host.old_names").RENAMED
+    schemas = {
+        cls.GET_SCHEMA().node_id: [each.id for each in cls.GET_SCHEMA().inputs] for cls in host.module("nodes").NODES
+    }
+    for kind, names in renamed.items():
+        for old, new in names.items():
+            assert old not in schemas[kind], (kind, old)
+            assert new in schemas[kind], (kind, new)
+
+
+def check_graphs_of_the_api_with_older_names_have_the_present_ones(host):
+    import server
+
+    def asked(graph):
+        return server.PromptServer.instance.trigger_on_prompt({"prompt": graph})["prompt"]
+
+    linked = {"1": {"class_type": "T2VFilm", "inputs": {"length": ["2", 0], "sketches": 2, "frames": 9}}}
+    assert asked(linked)["1"]["inputs"] == {"context_length": ["2", 0], "candidates": 2, "frames": 9}
+    both = {"1": {"class_type": "T2VLoraLoader", "inputs": {"lora": "old", "lora_name": "present"}}}
+    assert asked(both)["1"]["inputs"] == {"lora_name": "present"}
+    for left in (
+        {"1": {"class_type": "EmptyLTXVLatentVideo", "inputs": {"length": 9}}},
+        {"1": {"class_type": ["T2VFilm"], "inputs": {"length": 9}}},
+        {"1": {"class_type": "T2VFilm", "inputs": ["length"]}},
+        {"1": {"inputs": {"length": 9}}, "2": None, "3": "length"},
+        ["length"],
+        None,
+    ):
+        assert asked(json.loads(json.dumps(left))) == left
