@@ -15,6 +15,7 @@ _PUBLIC = {
     "inspect": ".checkpoints",
     "load_pipeline": ".loading",
     "load_unet": ".checkpoints",
+    "load_zero_shot": ".zero_shot.loading",
 }
 
 __all__ = list(_PUBLIC)
