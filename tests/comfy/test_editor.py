@@ -61,11 +61,13 @@ def test_every_template_is_offered_with_its_thumbnail(server):
 @pytest.mark.parametrize("name", TEMPLATES)
 def test_a_template_opens_whole_and_becomes_its_api_form(server, page, name):
     load(page, template(server, name))
+    page.keyboard.press("Escape")  # where an editor lists missing files in a dialog
     missing = page.evaluate("() => app.graph._nodes.filter(n => n.has_errors || n.constructor.nodeData === undefined "
     "&& !['Note', 'MarkdownNote'].includes(n.type)).map(n => n.type)")  # fmt: skip
-    assert missing == []
-    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     wanted = json.loads((PACK / "workflows" / "api" / f"{name}.json").read_text())
+    wait_for_files = {n["class_type"] for n in wanted.values() if MODELS.keys() & set(map(str, n["inputs"].values()))}
+    assert set(missing) <= wait_for_files
+    prompt = page.evaluate("async () => (await app.graphToPrompt()).output")
     assert prompt.keys() == wanted.keys()
     for key, node in wanted.items():
         assert prompt[key]["class_type"] == node["class_type"]
@@ -84,7 +86,7 @@ def run(page, steps: int = 2) -> None:
     page.evaluate(
         """(steps) => {
             for (const node of app.graph._nodes) for (const widget of node.widgets || [])
-                if (widget.name === "steps") widget.value = steps;
+                if (widget.name === "steps" && node.type !== "T2VZeroShot") widget.value = steps;  // t0 and t1 want many
                 else if (widget.name === "frames") widget.value = Math.min(widget.value, 64);
                 else if (widget.name === "seed") widget.value = Math.floor(Math.random() * 1e9);
             window.t2vDone = null;
