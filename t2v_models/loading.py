@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -9,6 +10,7 @@ import torch
 
 from .builtin_model import BUILT_IN, BUILT_IN_FOLDER
 from .errors import T2VError
+from .family_matching import family_for
 from .image.conditioning import ImageModel
 from .image.encoder import make_encoder
 from .image.resampler import make_resampler
@@ -17,8 +19,9 @@ from .pipeline import Pipeline
 from .vae.dual_reference import DualReferenceDecoder
 
 if TYPE_CHECKING:
-    from .checkpoints import Checkpoint
+    from .checkpoints import Checkpoint, Lora
     from .families import Family
+    from .unet import UNet3D
 
 CLIP = "openai/clip-vit-large-patch14"
 TOKENIZER_SETTINGS = ("tokenizer_config", "special_tokens_map")
@@ -33,6 +36,7 @@ def load_pipeline(
     family: str | None = None,
     text_encoder: str | Path | None = None,
     image_encoder: str | Path | None = None,
+    loras: Sequence[tuple[str | Path, float]] = (),
 ) -> Pipeline:
     """Load a pipeline: "built-in", or any model that `t2v_models.inspect` can read and that has all its parts.
 
@@ -43,12 +47,15 @@ def load_pipeline(
         family: a name of `t2v_models.families.FAMILIES`, for what the model's tensors and its name do not tell.
         text_encoder: the file or folder of the text encoder, where the model's own has none or another is wanted.
         image_encoder: likewise, of the image encoder of an image-to-video model: CLIP's vision tower.
+        loras: (file, strength), added to the UNet's and the text encoder's weights. T2V-Turbo's turns its base model into
+            T2V-Turbo.
 
     Raises:
-        T2VError: where a part (UNet, VAE, text encoder; image encoder and Resampler of image-to-video models) is missing.
+        T2VError: where a part (UNet, VAE, text encoder; image encoder and Resampler of image-to-video models) is missing,
+            or where nothing in a LoRA fits the model.
         FileNotFoundError: where there is nothing at the path.
     """
-    from .checkpoints import load_unet, open_checkpoint
+    from .checkpoints import load_unet, open_checkpoint, read_lora
 
     try:
         device = torch.device(device)
@@ -69,18 +76,32 @@ def load_pipeline(
             f"{texts.path} has a text encoder {width} wide, and the UNet of {model} wants one of {wanted}: give the one that "
             "belongs to it."
         )
-    unet = load_unet(checkpoint, dtype=dtype, device=device)
+    changes = [(read_lora(path, checkpoint.config), float(strength)) for path, strength in loras if strength]
+    of_unet = [(lora, strength) for lora, strength in changes if lora.unet or not lora.text_encoder]
+    unet = load_unet(checkpoint, dtype=dtype, device=device, loras=of_unet)
+    kin, scheduler_config = _after_loras(checkpoint, unet)
     if device.type != "mps":  # its feature maps lie so: a convolution is faster when its weights do, too
         unet.to(memory_format=torch.channels_last)
     return Pipeline(
         unet,
         load_vae(checkpoint, dtype=dtype, device=device),
-        load_text_encoder(texts, dtype=dtype, device=device),
+        load_text_encoder(texts, dtype=dtype, device=device, loras=changes),
         load_tokenizer(texts.tokenizer_path or checkpoint.tokenizer_path, width),
-        checkpoint.scheduler_config(),
+        scheduler_config,
         kin,
         load_image_model(checkpoint, unet, kin, images, dtype=dtype, device=device) if kin.image else None,
     )
+
+
+def _after_loras(checkpoint: Checkpoint, unet: UNet3D) -> tuple[Family, dict[str, Any]]:
+    """Return the family and the noise schedule of a model; T2V-Turbo's where its LoRA brought the guidance embedding."""
+    own = checkpoint.scheduler_config()
+    if unet.config.guidance_dim == checkpoint.config.guidance_dim:
+        return checkpoint.family, own
+    family = family_for(unet.config)
+    theirs = family.scheduler_config()
+    steps = {name: theirs[name] for name in ("original_inference_steps", "even_steps") if name in theirs}
+    return family, own | steps | {"_class_name": "LCMScheduler"}
 
 
 def _check_parts(checkpoint: Checkpoint, texts: Checkpoint, images: Checkpoint) -> None:
@@ -156,13 +177,23 @@ def load_vae(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device
     return filled(vae, weights, dtype, device)
 
 
-def load_text_encoder(checkpoint: Checkpoint, *, dtype: torch.dtype, device: torch.device) -> Any:
-    """transformers' CLIPTextModel with the checkpoint's weights."""
+def load_text_encoder(
+    checkpoint: Checkpoint,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    loras: Sequence[tuple[Lora, float]] = (),
+) -> Any:
+    """transformers' CLIPTextModel with the checkpoint's weights, to which the changes of LoRAs are added."""
     from transformers import CLIPTextConfig, CLIPTextModel
+
+    from .checkpoints.lora import merge_text_encoder
 
     with torch.device("meta"):
         encoder = CLIPTextModel(CLIPTextConfig(**checkpoint.text_encoder_config()))
-    return filled(encoder, checkpoint.text_encoder() or {}, dtype, device)
+    weights = {name: weight.to(dtype) for name, weight in (checkpoint.text_encoder() or {}).items()}
+    merge_text_encoder(weights, loras)
+    return filled(encoder, weights, dtype, device)
 
 
 def load_tokenizer(path: Path | None, width: int = 0) -> Any:

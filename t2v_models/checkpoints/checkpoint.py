@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -24,6 +24,8 @@ from .hints import family_hints
 from .info import CheckpointInfo, PartInfo, dtype_name
 from .layouts import Layout
 from .locate import Found, add_parts, find
+from .lora import with_guidance, with_loras
+from .lora_pairs import Lora
 from .tensors import FLOAT8, LazyDict, LazyTensor, as_lazy, is_finite, load_all, main_dtype
 
 log = logging.getLogger(__name__)
@@ -359,6 +361,7 @@ def load_unet(
     dtype: torch.dtype | None = None,
     device: torch.device | str = "cpu",
     operations: Any = None,
+    loras: Sequence[tuple[Lora, float]] = (),
 ) -> UNet3D:
     """Build the UNet of a file, a unet folder, a whole model folder or a state dict, in evaluation mode.
 
@@ -367,9 +370,10 @@ def load_unet(
         dtype: of the weights. None keeps the file's; float8 becomes bfloat16, which holds it exactly.
         device: of the weights. None of them is a view of the file.
         operations: the layer classes of `UNet3D`; with a host's, float8 weights stay as they are.
+        loras: (LoRA, strength), added to the weights in their `dtype`.
 
     Raises:
-        T2VError: where the file cannot be read, holds no UNet or one that does not fit.
+        T2VError: where the file cannot be read, holds no UNet or one that does not fit; where no key of a LoRA fits it.
     """
     checkpoint = open_checkpoint(path)
     tensors = checkpoint.lazy_unet()
@@ -378,8 +382,9 @@ def load_unet(
         if dtype in FLOAT8:
             dtype = torch.bfloat16 if operations is None else None
     options = {} if operations is None else {"operations": operations}
-    unet = UNet3D(checkpoint.config, device="meta", **options)
-    state_dict = {name: checkpoint.finite(name, tensor.to(dtype).load()).to(device) for name, tensor in tensors.items()}
+    tensors = with_loras({name: tensor.to(dtype) for name, tensor in tensors.items()}, checkpoint.config, loras)
+    unet = UNet3D(with_guidance(checkpoint.config, tensors), device="meta", **options)
+    state_dict = {name: checkpoint.finite(name, tensor.load()).to(device) for name, tensor in tensors.items()}
     unet.load_state_dict(state_dict, assign=True)
     return unet.eval().requires_grad_(False)
 

@@ -6,7 +6,7 @@ import logging
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,8 @@ from . import diffusers_layout, dual_decoder, i2vgen, image_encoder, text_encode
 from .checkpoint import Checkpoint, open_checkpoint
 from .detect import LAYOUTS
 from .files import SUFFIXES
-from .lora import with_loras
+from .lora import report_text_encoder, with_guidance, with_loras
+from .lora_formats import read_lora
 from .tensors import LazyDict, LazyTensor, as_lazy
 from .writing import Progress, write_pickle, write_safetensors
 
@@ -178,11 +179,11 @@ def _plan(
     single = target if target.suffix in SUFFIXES else None
     parts = checkpoint.lazy_parts()
     canonical = parts.pop("unet")
-    if loras:
-        canonical = with_loras(canonical, checkpoint.config, loras)
-    config = checkpoint.config
-    if "time_cond_proj.weight" in canonical:
-        config = replace(config, guidance_dim=canonical["time_cond_proj.weight"].shape[-1])
+    changes = [(read_lora(path, checkpoint.config), strength) for path, strength in loras]
+    for lora, _ in changes:
+        report_text_encoder(lora)
+    canonical = with_loras(canonical, checkpoint.config, changes)
+    config = with_guidance(checkpoint.config, canonical)
     # with T2V-Turbo's LoRA the model is T2V-Turbo, which has another noise schedule
     family = checkpoint.family if config.guidance_dim == checkpoint.config.guidance_dim else family_for(config)
     checkpoint.warn_of_other_families()

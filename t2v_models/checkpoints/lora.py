@@ -1,11 +1,11 @@
-"""LoRA: low-rank changes of a model's weights, W += strength * alpha / rank * up @ down."""
+"""LoRA: changes of a model's weights, W += strength * alpha / rank * up @ down, or strength * a whole change."""
 
 from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 
 import torch
@@ -15,7 +15,7 @@ from ..foreign import quoted
 from ..unet import UNet3D, UNetConfig
 from .detect import find_parts, unet_config
 from .lora_formats import read_lora
-from .lora_pairs import Lora, LoraPair
+from .lora_pairs import Lora, LoraChange
 from .tensors import LazyDict, LazyTensor, as_lazy
 
 log = logging.getLogger(__name__)
@@ -37,6 +37,8 @@ class LoraReport:
     """How many weights were changed."""
     skipped: tuple[str, ...]
     """Keys that do not fit the model."""
+    text_encoder: int = 0
+    """How many weights of the text encoder the file changes, which `apply_loras` leaves as they are."""
 
 
 def apply_loras(target: UNet3D | dict[str, torch.Tensor], loras: Sequence[tuple[Source, float]]) -> list[LoraReport]:
@@ -47,7 +49,8 @@ def apply_loras(target: UNet3D | dict[str, torch.Tensor], loras: Sequence[tuple[
 
     Args:
         target: the UNet, or its state dict under the names of `UNet3D`.
-        loras: (file or `Lora`, strength); all are added.
+        loras: (file or `Lora`, strength); all are added. Changes of a text encoder are logged and left to
+            `t2v_models.load_pipeline`.
 
     Returns:
         One report per LoRA; what was skipped is logged too.
@@ -69,23 +72,15 @@ def apply_loras(target: UNet3D | dict[str, torch.Tensor], loras: Sequence[tuple[
 
 def _apply(weights: dict[str, torch.Tensor], lora: Lora, strength: float, *, grow: bool) -> LoraReport:
     """Add one LoRA to weights; `grow` adds the weight of the guidance embedding where it is missing."""
-    skipped = []
-    for name, pair in lora.unet.items():
-        if grow and name == GUIDANCE and name not in weights:
-            weights[name] = torch.zeros(pair.shape, dtype=next(iter(weights.values())).dtype)
-        if name in weights:
-            with torch.no_grad():
-                weights[name].copy_(_merged(weights[name], pair, strength, f"{lora.path}: {name}"))
-        else:
-            skipped.append(name)
-    skipped += lora.unknown
-    applied = len(lora.unet) + len(lora.unknown) - len(skipped)
-    if not applied:
-        raise T2VError(_no_key(lora))
-    if skipped:
-        many = "%s: %d keys applied, %d do not fit this model: %s"
-        log.warning(many, lora.path, applied, len(skipped), quoted(skipped[:3], 600))
-    return LoraReport(lora.path, strength, applied, tuple(skipped))
+    if grow and GUIDANCE in lora.unet and GUIDANCE not in weights:
+        weights[GUIDANCE] = torch.zeros(lora.unet[GUIDANCE].shape, dtype=next(iter(weights.values())).dtype)
+    applied = [name for name in lora.unet if name in weights]
+    skipped = _skipped(lora, weights)
+    report_text_encoder(lora)
+    with torch.no_grad():
+        for name in applied:
+            weights[name].copy_(_merged(weights[name], lora.unet[name], strength, f"{lora.path}: {name}"))
+    return LoraReport(lora.path, strength, len(applied), skipped, len(lora.text_encoder))
 
 
 def with_loras(tensors: LazyDict, config: UNetConfig, loras: Sequence[tuple[Source, float]]) -> LazyDict:
@@ -105,29 +100,76 @@ def with_loras(tensors: LazyDict, config: UNetConfig, loras: Sequence[tuple[Sour
         if GUIDANCE in lora.unet and GUIDANCE not in result:
             shape, dtype = lora.unet[GUIDANCE].shape, next(iter(result.values())).dtype
             result[GUIDANCE] = LazyTensor(dtype, shape, partial(torch.zeros, shape, dtype=dtype))
-        missing = [name for name in lora.unet if name not in result]
-        if len(missing) == len(lora.unet):
-            raise T2VError(_no_key(lora))
-        if missing or lora.unknown:
-            log.warning("%s: %d keys do not fit this model", lora.path, len(missing) + len(lora.unknown))
-        for name, pair in lora.unet.items():
+        _skipped(lora, result)
+        for name, change in lora.unet.items():
             if name in result:
-                merge = partial(_merged, pair=pair, strength=strength, what=f"{lora.path}: {name}")
+                merge = partial(_merged, change=change, strength=strength, what=f"{lora.path}: {name}")
                 result[name] = result[name].then(merge, result[name].shape)
     return result
+
+
+def merge_text_encoder(weights: dict[str, torch.Tensor], loras: Sequence[tuple[Lora, float]]) -> None:
+    """Add the changes of a text encoder to its weights, by the names of transformers' CLIPTextModel, in place.
+
+    Raises:
+        T2VError: where nothing in a LoRA of the text encoder alone fits; where a change has another shape than its weight.
+    """
+    for lora, strength in loras:
+        lacking = [name for name in lora.text_encoder if name not in weights]
+        if lacking and not lora.unet and len(lacking) == len(lora.text_encoder):
+            raise T2VError(
+                f"{lora.path} changes a text encoder alone, and none of its {len(lacking)} keys fits this model's (the "
+                f"first: {quoted(lacking[0])}). It was made for another kind of model."
+            )
+        unknown = () if lora.unet else lora.unknown  # what the UNet is given names them
+        report_skipped(lora, len(lora.text_encoder) - len(lacking), (*lacking, *unknown))
+        for name, change in lora.text_encoder.items():
+            if name in weights:
+                weights[name] = _merged(weights[name], change, strength, f"{lora.path}: {name}")
+
+
+def with_guidance(config: UNetConfig, tensors: LazyDict) -> UNetConfig:
+    """Return the configuration of a UNet with these tensors, to which a LoRA may have added the guidance embedding."""
+    return replace(config, guidance_dim=tensors[GUIDANCE].shape[-1]) if GUIDANCE in tensors else config
+
+
+def report_skipped(lora: Lora, applied: int, skipped: Sequence[str]) -> None:
+    """Log what of a LoRA does not fit a model, if anything."""
+    if skipped:
+        many = "%s: %d keys applied, %d do not fit this model: %s"
+        log.warning(many, lora.path, applied, len(skipped), quoted(list(skipped[:3]), 600))
+
+
+def report_text_encoder(lora: Lora) -> None:
+    """Log that a LoRA's changes of the text encoder, if it has any, are not applied."""
+    if lora.text_encoder:
+        log.warning(
+            "%s also changes %d weights of the text encoder, which stay as they are: only the UNet is changed here.",
+            lora.path, len(lora.text_encoder),
+        )  # fmt: skip
+
+
+def _skipped(lora: Lora, weights: Container[str]) -> tuple[str, ...]:
+    """Return and log the keys of a LoRA that fit no weight of a UNet; T2VError where that are all of them."""
+    missing = [name for name in lora.unet if name not in weights]
+    skipped = (*missing, *lora.unknown)
+    if len(missing) == len(lora.unet):
+        raise T2VError(_no_key(lora))
+    report_skipped(lora, len(lora.unet) - len(missing), skipped)
+    return skipped
 
 
 def _read(source: Source, config: UNetConfig) -> Lora:
     return source if isinstance(source, Lora) else read_lora(source, config)
 
 
-def _merged(weight: torch.Tensor, pair: LoraPair, strength: float, what: str) -> torch.Tensor:
-    """Return weight + strength * the pair's change, in the weight's type; `what` is named in an error."""
+def _merged(weight: torch.Tensor, change: LoraChange, strength: float, what: str) -> torch.Tensor:
+    """Return weight + strength * change, in the weight's type; `what` is named in an error."""
     try:
-        change = pair.delta(weight.shape) * strength
+        added = change.delta(weight.shape) * strength
     except (ValueError, RuntimeError) as error:
         raise T2VError(f"{what} does not fit this model: {error}. It was made for another one.") from error
-    merged = (weight.float() + change.to(weight.device)).to(weight.dtype)
+    merged = (weight.float() + added.to(weight.device)).to(weight.dtype)
     if merged.dtype == torch.float16 and bool(merged.isinf().any()) and bool(weight.isfinite().all()):
         raise T2VError(
             f"{what} becomes larger than float16 holds: lower the LoRA's strength, or load the model in float32."

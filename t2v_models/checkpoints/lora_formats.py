@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,7 @@ from ..unet import PRESETS, UNetConfig
 from .files import file_metadata, read_file
 from .layouts import canonical_shapes
 from .lora_lists import ordered_tensors, pairs_of_list
-from .lora_pairs import Lora, LoraPair, check_halves, finite, known_modules
+from .lora_pairs import Lora, LoraChange, LoraDiff, LoraPair, check_halves, finite, known_modules
 from .tensors import LazyDict
 from .wrappers import without_wrappers
 
@@ -31,12 +32,17 @@ _ENDINGS = (
     (re.compile(r"\.lora_up\.weight$"), "up", "kohya"),
     (re.compile(r"\.lora_mid\.weight$"), "mid", "kohya"),
     (re.compile(r"\.alpha$"), "alpha", "kohya"),
+    (re.compile(r"\.(?:diff|w_norm)$"), "diff", "kohya"),  # whole changes: ComfyUI's trainer, and LyCORIS of norms
+    (re.compile(r"\.(?:diff_b|b_norm)$"), "diff_b", "kohya"),
     (re.compile(r"\.lora_A$"), "down", "stable_lora"),
     (re.compile(r"\.lora_B$"), "up", "stable_lora"),
 )
 _OTHERS = {"hada_w": "LoHa", "lokr_w": "LoKr", "dora_scale": "DoRA", "lora_magnitude": "DoRA", "oft_": "OFT"}
 _PREFIXES = ("base_model.model.", "model.diffusion_model.", "diffusion_model.", "unet.", "lora_unet_", "lycoris_")
-_TEXT_PREFIXES = ("base_model.model.", "text_encoder.", "lora_te_", "lora_te1_", "cond_stage_model.")
+_TEXT_PREFIXES = (
+    "base_model.model.", "text_encoder.", "lora_te_", "lora_te1_", "cond_stage_model.",
+    "text_encoders.", "clip_h.", "clip_l.", "transformer.",  # ComfyUI's own
+)  # fmt: skip
 
 
 def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) -> Lora:
@@ -60,27 +66,26 @@ def read_lora(path: str | os.PathLike[str], config: UNetConfig | None = None) ->
     halves, form, unknown = _halves(path, tensors)
     alpha, by_root = _common_alpha(path)
     table, texts = known_modules(config), _text_modules()
-    unet: dict[str, LoraPair] = {}
-    text: dict[str, LoraPair] = {}
+    shapes = canonical_shapes(config or PRESETS["t2v-turbo-v2"])
+    unet: dict[str, LoraChange] = {}
+    text: dict[str, LoraChange] = {}
     for name, half in halves.items():
-        if set(half) == {"alpha"}:
-            continue
-        pair = _pair(path, name, half, alpha, by_root)
-        canonical = _find(name, _PREFIXES, table)
-        if canonical in unet:
-            unknown.append(name)  # averaged weights beside the others
-        elif canonical:
-            shape = canonical_shapes(config or PRESETS["t2v-turbo-v2"]).get(canonical, ())
-            unet[canonical] = _stable(pair, shape) if form == "stable_lora" else pair
-        elif found := _find(name, _TEXT_PREFIXES, texts):
-            text[found] = pair
-        else:
-            unknown.append(name)
+        for role, change in _changes(path, name, half, alpha, by_root):
+            found = _find(name, _PREFIXES, table)
+            target, found = (unet, found) if found else (text, _find(name, _TEXT_PREFIXES, texts))
+            if found and role == "diff_b":
+                found = found.removesuffix(".weight") + ".bias"
+            if change is None or not found or found in target:  # averaged weights lie beside the others
+                unknown.append(name if role == "pair" else f"{name}.{role}")
+            elif form == "stable_lora" and isinstance(change, LoraPair) and target is unet:
+                unet[found] = _stable(change, shapes.get(found, ()))
+            else:
+                target[found] = change
     return Lora(str(path), form, unet, text, tuple(unknown))
 
 
 Halves = dict[str, dict[str, torch.Tensor]]
-"""Module, as the file names it -> "up", "down", "mid" and "alpha" of its change."""
+"""Module, as the file names it -> "up", "down", "mid" and "alpha" of its change; "diff" and "diff_b" are whole changes."""
 
 
 def _halves(path: Path, tensors: LazyDict) -> tuple[Halves, str, list[str]]:
@@ -91,16 +96,36 @@ def _halves(path: Path, tensors: LazyDict) -> tuple[Halves, str, list[str]]:
     for key, tensor in tensors.items():
         for pattern, role, form in _ENDINGS:
             if pattern.search(key):
-                halves.setdefault(pattern.sub("", key), {})[role] = finite(path, key, tensor)
+                half = halves.setdefault(pattern.sub("", key), {})
+                if role in half:  # a second adapter of one module
+                    unknown.append(key)
+                    break
+                half[role] = finite(path, key, tensor)
                 formats.append(form)
                 break
         else:
             unknown.append(key)
-    if not any({"up", "down"} & set(half) for half in halves.values()):
+    if not any({"up", "down", "diff", "diff_b"} & set(half) for half in halves.values()):
         raise T2VError(
             f"{path} is no LoRA: none of its {len(tensors)} tensors is named like one ({quoted(next(iter(tensors)))})."
         )
     return halves, max(set(formats) - {"kohya"} or {"kohya"}, key=formats.count), unknown
+
+
+def _changes(
+    path: Path, name: str, half: dict[str, torch.Tensor], alpha: float | None, by_root: bool
+) -> Iterator[tuple[str, LoraChange | None]]:
+    """Yield the changes of one module with what they are, "pair", "diff" or "diff_b"; None for an alpha or a mid alone.
+
+    A module's whole change counts where it has a pair, too, as in ComfyUI.
+    """
+    whole = {role: LoraDiff(half[role]) for role in ("diff", "diff_b") if role in half}
+    yield from whole.items()
+    if {"up", "down"} & set(half):
+        pair = _pair(path, name, half, alpha, by_root)
+        yield "pair", pair if "diff" not in whole else None
+    elif alone := set(half) - set(whole):
+        yield alone.pop(), None
 
 
 def _pair(path: Path, name: str, half: dict[str, torch.Tensor], alpha: float | None, by_root: bool) -> LoraPair:
@@ -134,13 +159,17 @@ def _find(name: str, prefixes: tuple[str, ...], table: dict[str, str]) -> str | 
 
 def _text_modules(layers: int = 24) -> dict[str, str]:
     """Map the names of the text encoder's modules, dotted or with underscores, to those of their weights."""
-    parts = (*(f"self_attn.{x}_proj" for x in ("q", "k", "v", "out")), "mlp.fc1", "mlp.fc2")
-    table = {}
-    for i in range(layers):
-        for part in parts:
-            module = f"text_model.encoder.layers.{i}.{part}"
-            table[module] = table[module.replace(".", "_")] = f"{module}.weight"
-    return table
+    parts = (
+        *(f"self_attn.{x}_proj" for x in ("q", "k", "v", "out")),
+        "mlp.fc1",
+        "mlp.fc2",
+        "layer_norm1",
+        "layer_norm2",
+    )
+    modules = [f"text_model.encoder.layers.{i}.{part}" for i in range(layers) for part in parts]
+    modules += [f"text_model.embeddings.{part}_embedding" for part in ("token", "position")]
+    modules += ["text_model.final_layer_norm"]
+    return {name: f"{module}.weight" for module in modules for name in (module, module.replace(".", "_"))}
 
 
 def _common_alpha(path: Path) -> tuple[float | None, bool]:

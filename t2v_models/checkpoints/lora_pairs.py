@@ -1,8 +1,8 @@
-"""Pairs of low-rank matrices by the weight that they change: what every LoRA format is read into."""
+"""Changes of single weights, low-rank or whole: what every LoRA format is read into."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -61,17 +61,48 @@ class LoraPair:
 
 
 @dataclass(frozen=True)
+class LoraDiff:
+    """The whole change of one weight or bias, as trainers write it for norms and biases."""
+
+    value: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the change; dimensions of size one may differ from the weight's."""
+        return tuple(self.value.shape)
+
+    def delta(self, shape: Sequence[int]) -> torch.Tensor:
+        """Return the change of a weight of `shape`, float32.
+
+        Raises:
+            ValueError: where it does not fit that shape.
+        """
+        if not fits(self, shape):
+            raise ValueError(f"it is {quoted(self.shape)} and the weight is {tuple(shape)}")
+        return self.value.float().reshape(tuple(shape))
+
+
+LoraChange = LoraPair | LoraDiff
+"""What a LoRA does to one weight."""
+
+
+def fits(change: LoraChange, shape: Sequence[int]) -> bool:
+    """Whether a change is one of a weight of `shape`, (out, …); dimensions of size one do not count."""
+    return prod(change.shape) == prod(shape) and tuple(change.shape[:1]) == tuple(shape[:1])
+
+
+@dataclass(frozen=True)
 class Lora:
     """A LoRA file: its changes by the names of the weights in `UNet3D`."""
 
     path: str
     format: str
     """diffusers, kohya, cloneofsimo, stable_lora or list."""
-    unet: dict[str, LoraPair]
-    text_encoder: dict[str, LoraPair]
+    unet: Mapping[str, LoraChange]
+    text_encoder: Mapping[str, LoraChange]
     """By the names of transformers' CLIPTextModel."""
     unknown: tuple[str, ...] = ()
-    """Names in the file that belong to no known module."""
+    """Names in the file that belong to no known module, or that change what another name changes already."""
 
 
 def check_halves(path: Path, name: str, pair: LoraPair) -> None:

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import argparse
-import math
 from pathlib import Path
 
-from ..errors import T2VError
-from .inputs import add_family
+from .inputs import add_family, add_loras, read_lora_option
 
 LAYOUTS = ("diffusers", "modelscope", "videocrafter")
 
@@ -26,14 +24,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     add_family(parser)
     parser.add_argument("--layout", required=True, choices=LAYOUTS)
     parser.add_argument("--dtype", choices=("fp32", "fp16", "bf16"), help="of all weights; left out: as they are")
-    parser.add_argument(
-        "--lora",
-        action="append",
-        default=[],
-        metavar="FILE[=STRENGTH]",
-        help="merge a LoRA into the UNet (strength 1 if left out); may be given several times. T2V-Turbo's unet_lora.pt "
-        "becomes exact only this way",
-    )
+    add_loras(parser, "It is merged into the UNet; T2V-Turbo's unet_lora.pt becomes exact only this way")
     parser.set_defaults(func=run)
 
 
@@ -45,7 +36,7 @@ def run(args: argparse.Namespace) -> str:
     from ..checkpoints.convert import convert
     from ..checkpoints.tensors import DTYPES
 
-    loras = [_lora(text) for text in args.lora]
+    loras = [read_lora_option(text) for text in args.lora]
     with tqdm(unit="B", unit_scale=True, desc=args.target.name, leave=False) as bar:
 
         def progress(done: int, total: int) -> None:
@@ -56,17 +47,3 @@ def run(args: argparse.Namespace) -> str:
         source = open_checkpoint(args.source, family=args.family)
         files = convert(source, args.target, args.layout, dtype=dtype, loras=loras, progress=progress)
     return "\n".join(f"{file} ({file.stat().st_size / 1e6:.1f} MB)" for file in files)
-
-
-def _lora(text: str) -> tuple[str, float]:
-    """FILE or FILE=STRENGTH."""
-    name, found, strength = text.rpartition("=")
-    if not found:
-        return text, 1.0
-    try:
-        value = float(strength)
-    except ValueError:
-        value = math.nan
-    if not math.isfinite(value):
-        raise T2VError(f"--lora {text}: {strength!r} is no number; write FILE=STRENGTH, such as lora.pt=0.8.")
-    return name, value

@@ -12,7 +12,18 @@ from ..builtin_model import BUILT_IN
 from ..errors import T2VError
 from ..texts import checked_text
 from .device import add_device, check_device
-from .inputs import add_encoders, add_family, output_paths, read_clip, read_prompts, read_rate, read_size, read_story
+from .inputs import (
+    add_encoders,
+    add_family,
+    add_loras,
+    output_paths,
+    read_clip,
+    read_lora_option,
+    read_prompts,
+    read_rate,
+    read_size,
+    read_story,
+)
 from .pictures import add_image_options, check_images, image_options, read_pictures
 
 if TYPE_CHECKING:
@@ -46,6 +57,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_family(parser)
     add_encoders(parser)
+    add_loras(parser, "It is added to the UNet and, where it has a part for it, the text encoder")
     parser.add_argument("--seed", type=int, default=0, help="the same seed makes the same video again (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps")
     parser.add_argument(
@@ -114,6 +126,7 @@ def run(args: argparse.Namespace) -> str:
         args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop or args.image else "windows"
     outputs = output_paths(args.output, len(prompts))
     _check(args)
+    loras = [read_lora_option(text) for text in args.lora]
     clip, rate = (None, args.fps) if args.clip is None else read_clip(args)
     pictures = read_pictures(args)
 
@@ -131,6 +144,7 @@ def run(args: argparse.Namespace) -> str:
         family=args.family,
         text_encoder=args.text_encoder,
         image_encoder=args.image_encoder,
+        loras=loras,
     )
     width, height = read_size(args.size)
     options: Options = {

@@ -33,6 +33,38 @@ def add_encoders(parser: argparse.ArgumentParser) -> None:
         )
 
 
+def add_loras(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add --lora FILE[:STRENGTH], which may be given several times; `what` ends its help."""
+    parser.add_argument(
+        "--lora",
+        action="append",
+        default=[],
+        metavar="FILE[:STRENGTH]",
+        help=f"a LoRA, such as motion.safetensors:0.6 (strength 1 if left out); may be given several times. {what}",
+    )
+
+
+def read_lora_option(text: str) -> tuple[Path, float]:
+    """Return the file and the strength of FILE, FILE:STRENGTH or FILE=STRENGTH.
+
+    A name that is a file is one as a whole, so that of "C:\\my.pt" and "a:0.5.pt" nothing is taken for a strength.
+
+    Raises:
+        T2VError: where there is no such file, or what follows it is no number.
+    """
+    name, mark, strength = re.fullmatch(r"(?:(.*)([:=]))?(.*)", text, re.DOTALL).groups()  # type: ignore[union-attr]
+    if Path(text).is_file():
+        return Path(text), 1.0
+    if mark and Path(name).is_file():
+        try:
+            return Path(name), float(exact_number(strength))
+        except (T2VError, OverflowError) as error:
+            raise T2VError(
+                f"--lora {text}: {shortened(strength, 40)!r} is no number; write FILE:STRENGTH, such as lora.pt:0.8."
+            ) from error
+    raise T2VError(f"--lora {text}: there is no such file; write FILE or FILE:STRENGTH, such as lora.pt:0.8.")
+
+
 def read_clip(args: argparse.Namespace) -> tuple[Tensor, float]:
     """The frames of --continue, (t, h, w, 3), 0..1, and their rate."""
     import numpy as np

@@ -31,10 +31,11 @@ USAGE = {
     "keep the published name.\n\nIf the file has no text encoder or VAE, choose them here: OpenCLIP ViT-H and the VAE "
     "of Stable Diffusion fit most of these models.",
     "T2VLoraLoader": "Chain several of these for several LoRAs. Load LoRA works too, for the spatial layers of LoRAs in "
-    "kohya's and diffusers' names.\n\nT2V-Turbo's `unet_lora.pt` also changes an embedding of the guidance that its "
-    "base model lacks. This node leaves that change out, which the log reports, takes T2V-Turbo's own steps (`lcm` with "
-    "`diffusers`), and switches off VideoCrafter2's scaling of the signal. `python -m t2v_models convert --lora` makes the "
-    "whole model of both.",
+    "kohya's and diffusers' names. Whole changes of weights and biases, which ComfyUI's trainer writes, are applied too. "
+    "The log names whatever of a file does not fit the model.\n\nT2V-Turbo's `unet_lora.pt` also changes an embedding of the "
+    "guidance that its base model lacks. This node leaves that change out, which the log reports, takes T2V-Turbo's own "
+    "steps (`lcm` with `diffusers`), and switches off VideoCrafter2's scaling of the signal. `python -m t2v_models convert "
+    "--lora` makes the whole model of both.",
     "T2VTextEncode": "CLIP Text Encode gives the same result. A text of more than 75 tokens continues in a second window.",
     "T2VEmptyLatent": "Models are at their best at the size and length they were trained on: leave the zeros and wire MODEL.",
     "T2VLatentLayout": "Video latents have five dimensions. Nodes for image latents that turn, flip, crop or composite "

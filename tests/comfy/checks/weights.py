@@ -237,7 +237,7 @@ def check_links_into_the_loader_are_no_files_that_are_gone(host):
 
 def check_turbos_lora_takes_videocrafters_scale_away(host):
     module, sampling = host.module("nodes.host.models.lora"), host.module("nodes.host.models.model_sampling")
-    lora_module = host.module("t2v_models.checkpoints.lora")
+    lora_module = host.module("t2v_models.checkpoints.lora_pairs")
     model, clip, _ = host.run("T2VModelLoader", "tiny", "default")[:3]
     inner = model.model
     schedule = host.module("t2v_models.sampling.schedule").NoiseSchedule.from_config(inner.scheduler, scale_base=0.7)
