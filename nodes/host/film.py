@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import math
-import shutil
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import comfy.model_management
 import comfy.utils
-import folder_paths
 import torch
 from torch import Tensor
 
@@ -22,12 +18,12 @@ from ...t2v_models.errors import T2VError
 from ...t2v_models.films.film import Film
 from ...t2v_models.films.guided_model import GuidedModel
 from ...t2v_models.films.methods import continue_video, queue_length
-from ...t2v_models.fingerprint import sample_bytes, schedule_digest, weights_digest
+from ...t2v_models.fingerprint import schedule_digest
 from ...t2v_models.sampling.guidance import MOTION_GUIDANCE
 from ...t2v_models.sampling.scenes import FrameContexts
 from ...t2v_models.sampling.windows import Windows, together
-from . import stories
-from .compat import on_device, unpatched
+from . import stories, unfinished
+from .compat import on_device
 from .latents import to_clips
 from .memory import check_bytes
 from .models import checks, controlnet, guidance, regions
@@ -38,9 +34,6 @@ from .models.unet import FREE_NOISE
 from .sampling import preview
 
 log = logging.getLogger(__name__)
-
-FINISHED = "finished"
-"""An empty file in the folder of a film that is finished."""
 
 _COPIES = 4
 """Of a film's latents: its noise, the sum over windows, the parts that are collected, and the LATENT."""
@@ -158,14 +151,7 @@ class HostPipeline:
 
     def unknowable(self) -> list[str]:
         """Names of what other nodes have set on the models and `identity` cannot cover, since it is code, such as FreeU's."""
-        given = self.unet.patcher.model_options.get("transformer_options", {})
-        names = [name for key in ("patches", "patches_replace") for name, code in given.get(key, {}).items() if code]
-        names += ["optimized_attention_override"] if given.get("optimized_attention_override") else []
-        names += [key for key in self.unet.patcher.object_patches if key.startswith("diffusion_model.")]
-        for patcher in self._patchers():
-            names += [*patcher.injections, *patcher.weight_wrapper_patches]  # LoRAs that are added, not merged
-            names += ["hooks"] if patcher.forced_hooks else []
-        return names
+        return unfinished.code_on(*self._patchers())
 
     def identity(self) -> str:
         """A digest of the weights, with LoRAs, of CLIP's layer and of the values of T2VModelConditioning."""
@@ -174,10 +160,7 @@ class HostPipeline:
         about = (dtypes, sorted(self.unet.overrides.items()), layer, schedule_digest(self.schedule, self.family))
         digest = hashlib.sha256(repr(about).encode())
         for patcher in self._patchers():
-            digest.update(_weights(patcher).encode())
-            for key, patches in sorted(patcher.patches.items()):
-                digest.update(repr(key).encode())
-                _feed(digest, patches)
+            digest.update(unfinished.patcher_digest(patcher).encode())
         return digest.hexdigest()
 
     def _patchers(self) -> list[Any]:
@@ -204,8 +187,9 @@ def make(
     if clip.add_hooks_to_dict({}):
         raise T2VError(f"The CLIP that T2VFilm was given {_HOOKED}")
     pipeline = HostPipeline(model, clip)
-    resume = resume and _resumable(pipeline)
-    folder = _unfinished(pipeline.identity(), story, window, fps, settings) if resume else None
+    resume = resume and unfinished.resumable("The film", pipeline.unknowable())
+    about = (pipeline.identity(), story, window, fps, sorted(settings.items())) if resume else ()
+    folder = unfinished.folder(*about) if resume else None
     bar = comfy.utils.ProgressBar(1)
     asked = {name: value for name, value in settings.items() if value or name not in ("width", "height")}
     film = Film(
@@ -225,7 +209,7 @@ def make(
     check_room(pipeline.unet.inner, model, list(pipeline.unet.room))
     latents = _filled(film)
     if folder is not None:
-        _finish(folder)
+        unfinished.finish(folder)
     return _latent(pipeline, latents), film.fps
 
 
@@ -241,32 +225,11 @@ def _shower(bar: Any, model: Any) -> Callable[[Tensor], None]:
     return show
 
 
-def _finish(folder: Path) -> None:
-    """Mark a film's folder as finished, and remove those of films that were finished before: they are saved by now."""
-    for mark in folder.parent.glob(f"*/{FINISHED}"):
-        if mark.parent != folder:
-            shutil.rmtree(mark.parent, ignore_errors=True)
-    with contextlib.suppress(OSError):  # the film is whole
-        (folder / FINISHED).touch()
-
-
 def _check_latents(shape: Sequence[int]) -> None:
     """Raise T2VError where the memory does not hold a film's latents, in fp32, as often as they exist at once."""
     frames, (height, width) = shape[2], (8 * side for side in shape[3:])
     what = f"A film of {frames} frames of {width}x{height}"
     check_bytes(_COPIES * 4 * math.prod(shape), what, "make it shorter or smaller")
-
-
-def _resumable(pipeline: HostPipeline) -> bool:
-    """Whether a stopped film would continue with the same model; logs why not."""
-    unknowable = pipeline.unknowable()
-    if unknowable:
-        log.warning(
-            "The film is made without a way to resume it: other nodes have set code on the model (%s), which cannot be "
-            "compared with that of a later run.",
-            ", ".join(unknowable),
-        )
-    return not unknowable
 
 
 def _filled(film: Film) -> Tensor:
@@ -312,15 +275,6 @@ def continue_latent(
     return _latent(pipeline, latents)
 
 
-def _weights(patcher: Any) -> str:
-    """Digest of a patcher's own weights; of a MODEL's the UNet's, since a patch may stand for its noise schedule."""
-    unet, prefix = getattr(patcher.model, "diffusion_model", None), "diffusion_model."
-    if unet is None:
-        return weights_digest(patcher.model, unpatched(patcher))
-    own = {name: value for name, value in unpatched(patcher).items() if name.startswith(prefix)}
-    return weights_digest(unet, {name.removeprefix(prefix): value for name, value in own.items()})
-
-
 def _latent(pipeline: HostPipeline, latents: Tensor) -> dict[str, Tensor]:
     """A LATENT on the device where the host keeps what goes from node to node."""
     latents = latents.to(comfy.model_management.intermediate_device())
@@ -332,19 +286,6 @@ def _room(clips: int, shape: Sequence[int], frames: int, device: torch.device) -
     return (2 * min(clips, together(frames, *shape[3:], device)), shape[1], frames, *shape[3:])
 
 
-def _feed(digest: Any, value: Any) -> None:
-    """Add a patch of the host to a digest: numbers, tensors, and adapters that hold some."""
-    if isinstance(value, Tensor):
-        digest.update(sample_bytes(value))
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _feed(digest, each)
-    elif hasattr(value, "weights"):
-        _feed(digest, value.weights)
-    elif value is None or isinstance(value, str | int | float):
-        digest.update(repr(value).encode())
-
-
 def _contexts(conditioning: list) -> FrameContexts:
     """The text or story of a CONDITIONING; T2VError where it holds more, which would be lost."""
     called = "The conditioning that T2VContinue was given"
@@ -352,10 +293,3 @@ def _contexts(conditioning: list) -> FrameContexts:
         raise T2VError(f"{called} {_HOOKED}")
     text, extra = conditioning[0]
     return stories.carried(text, extra) or FrameContexts(text[:1], text.new_ones(1, 1))
-
-
-def _unfinished(model: str, story: str, window: Windows, fps: float, settings: dict[str, Any]) -> Path:
-    """The folder for the finished parts of this film, under the output folder."""
-    about = repr((model, story, window, fps, sorted(settings.items())))
-    name = hashlib.sha256(about.encode()).hexdigest()[:16]
-    return Path(folder_paths.get_output_directory()) / "t2v_unfinished" / name
