@@ -16,6 +16,7 @@ from .sampling import ModelConditioning, VideoSampler
 from .stories import Story
 from .text import TextEncode
 from .video import LoadVideo, SaveVideo
+from .zero_shot import ZeroShot
 
 NODES: list[type[io.ComfyNode]] = [
     ModelLoader,
@@ -36,6 +37,7 @@ NODES: list[type[io.ComfyNode]] = [
     CrossFrameAttention,
     SameNoise,
     VideoSampler,
+    ZeroShot,
     VAEDecodeFrames,
     VAEEncodeFrames,
     SaveVideo,

@@ -13,7 +13,7 @@ from ..t2v_models.errors import T2VError
 from ..t2v_models.image.fit import FITS
 from .host import values
 from .host.compat import newer
-from .host.sampling import run
+from .host.sampling.run import sampler_names, scheduler_names
 
 
 def checked(execute: Callable[..., io.NodeOutput]) -> Callable[..., io.NodeOutput]:
@@ -161,14 +161,14 @@ def sampler(cfg_tooltip: str) -> list[io.Input]:
         cfg(cfg_tooltip),
         io.Combo.Input(
             "sampler_name",
-            options=run.sampler_names(),
+            options=sampler_names(),
             default="ddim",
             tooltip="ddim and dpmpp_2m are good first choices; ddim (eta) samples as VideoCrafter does.",
         ),
         io.Combo.Input(
             "scheduler",
-            options=run.scheduler_names(),
-            default=run.scheduler_names()[0],
+            options=scheduler_names(),
+            default=scheduler_names()[0],
             tooltip="The noise levels. diffusers: exactly those that the model was published with, for ddim, "
             "euler, dpmpp_2m, unipc (diffusers) and lcm; align your steps: good with 10 steps; the others are "
             "ComfyUI's.",

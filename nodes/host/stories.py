@@ -117,6 +117,22 @@ def carried(text: Tensor | None, extra: dict[str, Any]) -> FrameContexts | None:
     return None
 
 
+def of_frames(text: Tensor, extra: dict[str, Any], numbers: Sequence[int], frames: int) -> Tensor | None:
+    """Return the texts of some frames of a clip as a batch, (n, tokens, d), or (1, tokens, d) where they share one.
+
+    Args:
+        text, extra: of a CONDITIONING; None comes back where it carries no story.
+        numbers: n frames of the clip.
+        frames: of the clip; a story of another length is spread evenly over it.
+    """
+    contexts = carried(text, extra)
+    if contexts is None:
+        return None
+    spread = _evenly(frames, len(contexts.blend))
+    texts = contexts.at(torch.tensor([[spread[number] for number in numbers]]))
+    return texts if texts.ndim == 3 else texts[0]
+
+
 def conds(kwargs: dict[str, Any]) -> dict[str, Any]:
     """Return the entries that `extra_conds` adds for a conditioning with a story; {} for any other.
 

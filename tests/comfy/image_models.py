@@ -17,7 +17,7 @@ REFERENCES = Path(__file__).resolve().parents[1] / "references"
 
 @cache
 def references():
-    """The modules of tests/references that a host can import: `image_runs` and `seeding`."""
+    """The modules of tests/references that a host can import: `image_runs`, `seeding` and `zero_shot_runs`."""
     spec = importlib.util.spec_from_file_location(
         "t2v_references", REFERENCES / "__init__.py", submodule_search_locations=[str(REFERENCES)]
     )
@@ -25,7 +25,7 @@ def references():
     import sys
 
     sys.modules[spec.name] = package
-    names = ("image_runs", "seeding")
+    names = ("image_runs", "seeding", "zero_shot_runs")
     return SimpleNamespace(**{name: importlib.import_module(f"{spec.name}.{name}") for name in names})
 
 

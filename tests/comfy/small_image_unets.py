@@ -147,6 +147,7 @@ def _model(layout, base, v_prediction, **changed):
     network = model.diffusion_model
     wanted = {name: value.shape for name, value in network.state_dict().items()}
     named = comfy.utils.unet_to_diffusers(config.unet_config)
+    named = {theirs: ours for theirs, ours in named.items() if not theirs.startswith("class_embedding")}
     network.load_state_dict(
         _weights({ours: (theirs, wanted[ours]) for theirs, ours in named.items() if ours in wanted})
     )

@@ -88,7 +88,7 @@ def sample(
         model,
         _noise(model, latent, samples, mask, sigmas, settings),
         settings.cfg,
-        _sampler(settings),
+        sampler_object(settings),
         sigmas,
         positive,
         negative,
@@ -135,8 +135,8 @@ def _made(mask: Tensor | None, samples: Tensor) -> Tensor:
     return mask.reshape(samples[:, :1].shape).to(samples)
 
 
-def _sampler(settings: Settings) -> Any:
-    """The host's SAMPLER object."""
+def sampler_object(settings: Settings) -> Any:
+    """Return the host's SAMPLER of a run."""
     name = settings.sampler_name
     if name not in OWN_SAMPLERS:
         return comfy.samplers.sampler_object(name)
@@ -158,7 +158,8 @@ def schedule(model: Any, sampler_name: str, scheduler: str, steps: int, denoise:
     if total > 1000:
         raise T2VError(f"{steps} steps at denoise {denoise} are part of {total}, and there are 1000: take fewer steps.")
     model_sampling = model.get_model_object("model_sampling")
-    config = model.get_model_object("scheduler")  # T2V-Turbo's LoRA may have put another in its place
+    # T2V-Turbo's LoRA may have put another in its place; the host's image models have none, which stands for Stable Diffusion's
+    config = model.get_model_object("scheduler") if hasattr(model.model, "scheduler") else {}
     sigmas = OWN_SCHEDULERS[scheduler](model_sampling, total, sampler_name, config)
     if sampler_name.startswith(SOLVERS) and not (sigmas.diff() < 0).all():
         raise T2VError(f"{sampler_name} cannot take {total} steps: ask for fewer, 20 to 50 are usual.")
