@@ -63,9 +63,7 @@ class ZeroShot(io.ComfyNode):
 def _main_inputs() -> list[io.Input]:
     """What most people set."""
     return [
-        io.Model.Input(
-            "model", tooltip="The MODEL of Load Checkpoint, with LoRAs, FreeU and other patches, or without."
-        ),
+        inputs.image_model(),
         io.Conditioning.Input("positive", tooltip="What the video shows: CLIP Text Encode, or T2VStory."),
         inputs.negative(),
         io.Latent.Input(

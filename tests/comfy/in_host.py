@@ -18,10 +18,12 @@ import traceback
 from collections.abc import Iterator
 from pathlib import Path
 
+import cancelling  # noqa: F401
 import clip_files  # noqa: F401  (for the checks: this folder is on the path only now)
 import image_models  # noqa: F401
 import low_memory  # noqa: F401
 import small_image_unets  # noqa: F401
+import zero_shot_node  # noqa: F401
 
 
 def boot(host: Path, base: Path) -> None:

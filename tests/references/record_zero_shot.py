@@ -69,7 +69,9 @@ def main() -> None:
     torch.set_grad_enabled(False)
     values = {run.name: make(run).float() for run in RUNS}
     np.savez(FILE, source=f"diffusers {diffusers.__version__}", **{name: each.numpy() for name, each in values.items()})
-    print(f"{FILE.name}: {FILE.stat().st_size} bytes, deviations { {n: f'{float(v.std()):.2f}' for n, v in values.items()} }")
+    print(
+        f"{FILE.name}: {FILE.stat().st_size} bytes, deviations { {n: f'{float(v.std()):.2f}' for n, v in values.items()} }"
+    )
 
 
 if __name__ == "__main__":

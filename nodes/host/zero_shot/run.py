@@ -250,7 +250,7 @@ class Job:
             seed=self.settings.seed,
         )
         result = inner.process_latent_in(result.float().cpu())
-        _check_finite(inner, result)
+        check_finite(inner, result)
         return result
 
     def _patched(self, frames: int) -> Any:
@@ -329,7 +329,7 @@ def _check_room(model: Any, shape: tuple[int, ...]) -> None:
         )
 
 
-def _check_finite(inner: Any, samples: Tensor) -> None:
+def check_finite(inner: Any, samples: Tensor) -> None:
     """Raise T2VError where frames hold NaN or infinity, which would become a black video."""
     broken = [number for number, frame in enumerate(samples) if not frame.isfinite().all()]
     if broken:

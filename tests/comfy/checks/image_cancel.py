@@ -1,10 +1,8 @@
 """Models that take pictures while they run: cancel, previews and little memory. Run inside a ComfyUI by in_host.py."""
 
-import contextlib
-from unittest import mock
-
 import image_models as small
 import torch
+from cancelling import cancelled, hooked
 from low_memory import partly, replaced, without_memory
 
 FAMILIES = ("dynamicrafter-512", "videocrafter1-i2v", "i2vgen-xl")
@@ -21,42 +19,6 @@ def animate(host, family, name="first", **options):
     parts = {"model": model, "vae": vae, "clip_vision": clip_vision}
     texts = dict(zip(("positive", "negative"), host.conds(clip, "a red circle", ""), strict=True))
     return small.animate(host, image=small.picture(name), **parts, **texts, **options)
-
-
-@contextlib.contextmanager
-def hooked(hook):
-    """Calls ``hook(value, preview)`` at every step that a progress bar reports, with previews and cancelling as in main.py."""
-    import comfy.model_management as management
-    import comfy.utils
-    from comfy.cli_args import LatentPreviewMethod, args
-
-    def step(value, total, preview=None, **_):
-        hook(value, preview)
-        management.throw_exception_if_processing_interrupted()
-
-    before = comfy.utils.PROGRESS_BAR_HOOK
-    comfy.utils.set_progress_bar_global_hook(step)
-    try:
-        with mock.patch.object(args, "preview_method", LatentPreviewMethod.Latent2RGB):
-            yield
-    finally:
-        comfy.utils.set_progress_bar_global_hook(before)
-
-
-def cancelled(host, work, after=1):
-    """The steps that are reported of a work that is cancelled after so many."""
-    import comfy.model_management as management
-
-    steps = []
-
-    def cancel(value, preview):
-        steps.append(value)
-        if value == after:
-            management.interrupt_current_processing(True)
-
-    with hooked(cancel):
-        host.demand_cancelled(work)
-    return steps
 
 
 def check_a_cancel_is_obeyed_within_a_step_and_the_next_run_is_as_ever(host):

@@ -1,0 +1,80 @@
+"""T2VZeroShot with texts, ControlNets and pictures that change from frame to frame. Run inside a ComfyUI by in_host.py."""
+
+import small_image_unets as small
+import torch
+import zero_shot_node as node
+from zero_shot_node import differ
+
+CLOSE = 1e-4
+FIVE = [[1.0, 0.0], [1.0, 0.0], [0.5, 0.5], [0.0, 1.0], [0.0, 1.0]]
+"""Shares of two texts in five frames."""
+
+
+def hints(frames):
+    return torch.rand(frames, 64, 64, 3, generator=torch.Generator().manual_seed(1))
+
+
+def check_every_frame_has_its_own_text_of_a_story(host):
+    positive, negative = small.texts()
+    for model in (node.model_of(host), node.model_of(host, v_prediction=True)):
+        one, other = (node.run(host, model, texts=(text, negative), frames=5) for text in (positive, negative))
+        made = node.run(host, model, texts=(node.story(host, FIVE), negative), frames=5)
+        assert differ(made[:2], one[:2]) < CLOSE, "the frames meet in the first one alone"
+        assert all(differ(made[k], each[k]) > 1e-2 for k in (2, 3, 4) for each in (one, other))
+        shares = torch.tensor(FIVE)
+        batch = torch.einsum("f s, s n d -> f n d", shares, torch.cat([positive[0][0], negative[0][0]]))
+        assert differ(node.run(host, model, texts=([[batch, {}]], negative), frames=5), made) < CLOSE
+        for size in (2, 3):
+            in_chunks = node.run(host, model, texts=(node.story(host, FIVE), negative), frames=5, chunk=size)
+            assert differ(in_chunks, made) < CLOSE
+
+
+def check_a_chunk_may_have_one_text(host):
+    negative = small.texts()[1]
+    steps = [FIVE[k] for k in (0, 1, 1, 3, 3)]
+    wanted = node.run(host, texts=(node.story(host, steps), negative), frames=5)
+    made = node.run(host, texts=(node.story(host, FIVE), negative), frames=5, chunk=3, story="per chunk")
+    assert differ(made, wanted) < CLOSE
+    assert differ(made, node.run(host, texts=(node.story(host, FIVE), negative), frames=5, chunk=3)) > 1e-2
+
+
+def check_a_story_of_another_length_is_spread_over_the_video(host):
+    negative = small.texts()[1]
+    doubled = [row for row in FIVE for _ in range(2)]
+    one, other = (node.run(host, texts=(node.story(host, each), negative), frames=5) for each in (FIVE, doubled))
+    assert differ(one, other) < CLOSE
+
+
+def check_a_story_of_one_text_is_that_text(host):
+    positive, negative = small.texts()
+    made = node.run(host, texts=(node.story(host, [[1.0, 0.0]] * 4), node.story(host, [[0.0, 1.0]] * 4)))
+    assert differ(made, node.run(host, texts=(positive, negative))) < CLOSE
+
+
+def check_frames_see_their_own_hints_of_a_controlnet_in_every_chunk(host):
+    model, (positive, negative) = node.model_of(host), small.texts()
+    control = small.controlnet()
+
+    def made(pictures, **changes):
+        texts = host.run("ControlNetApplyAdvanced", positive, negative, control, pictures, 50.0, 0.0, 1.0)
+        return node.run(host, model, texts=texts, frames=5, **changes)
+
+    pictures = hints(5)
+    whole = made(pictures)
+    for size in (2, 3):
+        assert differ(made(pictures, chunk=size), whole) < CLOSE
+    changed = pictures.clone()
+    changed[3] = 1 - changed[3]
+    other = made(changed, chunk=3)
+    kept = [0, 1, 2, 4]
+    assert differ(other[kept], whole[kept]) < CLOSE
+    assert differ(other[3], whole[3]) > 1e-3, differ(other[3], whole[3])
+    assert differ(made(pictures[:2]), made(pictures[[0, 1, 0, 1, 0]])) < CLOSE
+
+
+def check_both_texts_share_one_controlnet_in_every_chunk(host):
+    control = small.controlnet()
+    texts = host.run("ControlNetApplyAdvanced", *small.texts(), control, hints(5), 1.0, 0.0, 1.0)
+    model, calls = node.counted(node.model_of(host))
+    node.run(host, model, texts=texts, frames=5, chunk=3)
+    assert max(calls) == 6, "three frames of both texts together"
