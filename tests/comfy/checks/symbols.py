@@ -17,6 +17,7 @@ STABLE = {
     "comfy.conds": "CONDRegular CONDConstant",
     "comfy.context_windows": "IndexListContextHandler ContextSchedule ContextFuseMethod "
     "create_prepare_sampling_wrapper",
+    "comfy.controlnet": "ControlBase",
     "comfy.diffusers_convert": "convert_vae_state_dict",
     "comfy.latent_formats": "SD15",
     "comfy.k_diffusion.sampling": "BrownianTreeNoiseSampler default_noise_sampler",
@@ -28,11 +29,11 @@ STABLE = {
     "get_total_memory intermediate_device load_models_gpu soft_empty_cache text_encoder_device "
     "text_encoder_offload_device throw_exception_if_processing_interrupted unet_dtype unet_manual_cast unet_offload_device",
     "comfy.model_patcher": "ModelPatcher",
-    "comfy.model_sampling": "ModelSamplingDiscrete EPS V_PREDICTION reshape_sigma",
+    "comfy.model_sampling": "CONST ModelSamplingDiscrete EPS V_PREDICTION reshape_sigma",
     "comfy.ops": "disable_weight_init manual_cast",
     "comfy.patcher_extension": "WrappersMP WrapperExecutor get_all_wrappers",
     "comfy.sample": "prepare_noise sample_custom",
-    "comfy.samplers": "KSampler KSAMPLER calc_cond_batch sampler_object",
+    "comfy.samplers": "KSampler KSAMPLER calc_cond_batch sample sampler_object",
     "comfy.sd": "CLIP VAE CLIPType load_text_encoder_state_dicts",
     "comfy.sd1_clip": "SDTokenizer SDClipModel SD1Tokenizer SD1ClipModel",
     "comfy.supported_models_base": "BASE",
