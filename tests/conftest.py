@@ -67,3 +67,16 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         pytest.skip("needs the right to mount a tmpfs")
     yield disk
     subprocess.run(["umount", "-l", str(disk)], check=True)
+
+
+@pytest.fixture(scope="session")
+def image_models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of tiny image models of diffusers': sd, sdxl, and a ControlNet for sd, sd-controlnet-canny."""
+    from .support import image_models
+
+    folder = tmp_path_factory.mktemp("image-models")
+    pipe = image_models.stable_diffusion()
+    image_models.saved(pipe, folder / "sd")
+    image_models.saved(image_models.stable_diffusion_xl(), folder / "sdxl")
+    image_models.saved(image_models.controlnet(pipe.unet), folder / "sd-controlnet-canny")
+    return folder

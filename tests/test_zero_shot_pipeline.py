@@ -22,14 +22,8 @@ QUICK = {"steps": 20, "frames": 4, "seed": 5}
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A folder with both models and a ControlNet beside them."""
-    folder = tmp_path_factory.mktemp("models")
-    pipe = image_models.stable_diffusion()
-    image_models.saved(pipe, folder / "sd")
-    image_models.saved(image_models.stable_diffusion_xl(), folder / "sdxl")
-    image_models.saved(image_models.controlnet(pipe.unet), folder / "sd-controlnet-canny")
-    return folder
+def folder(image_models_folder):
+    return image_models_folder
 
 
 @pytest.fixture(scope="module")

@@ -25,6 +25,9 @@ from .inputs import (
     read_story,
 )
 from .pictures import add_image_options, check_images, image_options, read_pictures
+from .zero_shot import add_zero_shot_options
+from .zero_shot import check as check_zero_shot
+from .zero_shot import run as run_zero_shot
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -80,6 +83,7 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     add_image_options(parser.add_argument_group("pictures"))
     _add_film_options(parser.add_argument_group("long videos"))
+    add_zero_shot_options(parser.add_argument_group("videos of an image model"))
     parser.set_defaults(func=run, save_memory="ask for fewer frames or a smaller --size, or for --dtype fp16 or bf16")
 
 
@@ -122,6 +126,11 @@ def run(args: argparse.Namespace) -> str:
     """Make the videos; returns their paths."""
     prompts = read_prompts(args) if args.story is None else [read_story(args)]
     chosen = args.method
+    check_zero_shot(args)
+    if args.zero_shot:
+        outputs = output_paths(args.output, len(prompts))
+        _check_output(args)
+        return run_zero_shot(args, prompts, outputs, _Bar, _write)
     if args.method is None and (args.clip is not None or args.loop or args.story is not None):
         args.method = "endless" if args.clip is not None else "coarse-to-fine" if args.loop or args.image else "windows"
     outputs = output_paths(args.output, len(prompts))
@@ -258,15 +267,7 @@ def _about(prompt: str, seed: int) -> dict[str, str]:
 
 def _check(args: argparse.Namespace) -> None:
     """Refuse options that do not fit each other, or that the output file cannot hold, before a model is loaded."""
-    from ..sampling.schedulers import check_scheduler
-    from ..video import check_rate, format_of
-
-    read_size(args.size)
-    checked_text(args.negative_prompt, "--negative-prompt")
-    if not _pictures(args.output):
-        check_rate(format_of(args.output), args.fps)
-    if args.scheduler is not None:
-        check_scheduler(args.scheduler)
+    _check_output(args)
     check_images(args)
     if args.method is not None:
         check_method(args)
@@ -278,6 +279,19 @@ def _check(args: argparse.Namespace) -> None:
         raise T2VError(
             "--candidates is given without --method, --loop or --story: only films have key frames, so leave it out."
         )
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuse texts, sizes, rates and schedulers that no video of any model can have."""
+    from ..sampling.schedulers import check_scheduler
+    from ..video import check_rate, format_of
+
+    read_size(args.size)
+    checked_text(args.negative_prompt, "--negative-prompt")
+    if not _pictures(args.output):
+        check_rate(format_of(args.output), args.fps)
+    if args.scheduler is not None:
+        check_scheduler(args.scheduler)
 
 
 def check_method(args: argparse.Namespace) -> None:

@@ -54,12 +54,32 @@ def add_image_options(group: argparse._ArgumentGroup) -> None:
     group.add_argument(
         "--image-guidance", type=float, metavar="SCALE", help="how closely an image-to-video model follows the picture"
     )
-    group.add_argument("--motion", type=float, metavar="NUMBER", help="how much moves, as the model's family counts it")
+    group.add_argument(
+        "--motion",
+        type=read_motion,
+        metavar="NUMBER",
+        help="how much moves, as the model's family counts it; with --zero-shot X,Y pixels of a frame of 512x512 that the "
+        "camera moves right and down with every frame, 12,12 if left out (negative ones as --motion=-12,0), per cent for a "
+        "zoom, degrees for a turn",
+    )
+
+
+def read_motion(text: str) -> float | tuple[float, float]:
+    """--motion: a number, or two with a comma for --zero-shot."""
+    try:
+        numbers = [float(part) for part in text.split(",")]
+    except ValueError:
+        numbers = []
+    if len(numbers) not in (1, 2):
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is no motion: a number is wanted, or X,Y with --zero-shot, such as 12,0"
+        )
+    return numbers[0] if len(numbers) == 1 else (numbers[0], numbers[1])
 
 
 def check_images(args: argparse.Namespace) -> None:
     """Refuse options for pictures without a picture, and those that films do not have."""
-    given = [f"--{name.replace('_', '-')}" for name in _changed(args)]
+    given = [f"--{name.replace('_', '-')}" for name in changed(args)]
     if given and not args.image and args.end_image is None:
         raise T2VError(f"{given[0]} is given without --image: give a picture, or leave it out.")
     if args.method is None:
@@ -76,7 +96,7 @@ def check_images(args: argparse.Namespace) -> None:
         raise T2VError(f"{unused[0]} is given for a film, which holds its picture: leave it out.")
 
 
-def _changed(args: argparse.Namespace) -> list[str]:
+def changed(args: argparse.Namespace) -> list[str]:
     """The options for pictures that are not as usual."""
     usual = {
         "image_fit": "crop",
