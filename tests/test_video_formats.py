@@ -11,6 +11,7 @@ import pytest
 
 from t2v_models.errors import T2VError
 from t2v_models.video import FORMATS, VideoReader, VideoWriter, available_formats, frame_rate
+from t2v_models.video.audio import to_audio
 from t2v_models.video.engine import Failed
 from t2v_models.video.engines import engine
 from t2v_models.video.ffmpeg import process as ffmpeg_module
@@ -166,10 +167,10 @@ def test_numbers_outside_0_to_1_are_clipped_and_nan_is_black(tmp_path, caplog):
     frame = np.full((16, 16, 3), 2.0, np.float32)
     frame[:8] = -1
     frame[0, 0] = np.nan
-    got = read(write(tmp_path / "clip.mkv", [frame]))[0]
+    got = read(write(tmp_path / "clip.mkv", [frame] * 3))[0]
     assert (got[8:] == 255).all()
     assert (got[:8] == 0).all()
-    assert "NaN" in caplog.text
+    assert caplog.text.count("NaN") == 1, "once for the clip"
 
 
 @pytest.mark.slow
@@ -403,3 +404,29 @@ def test_sound_that_the_ffmpeg_cannot_encode_is_refused_before_the_first_frame(t
     with pytest.raises(T2VError, match="Unsupported channel layout"):
         VideoWriter(tmp_path / "a.mp4", 8, audio=tone(1))
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "int32"])
+def test_samples_that_are_whole_numbers_have_the_loudness_of_floats(kind):
+    wanted = np.linspace(-0.5, 0.5, 800, dtype=np.float32).reshape(2, 400)
+    loudest, silent = (128, 128) if kind == "uint8" else (1 + np.iinfo(kind).max, 0)
+    whole = np.round(wanted.astype(np.float64) * loudest + silent).astype(kind)
+    torch = pytest.importorskip("torch")
+    for samples in (whole, torch.from_numpy(whole)[None], whole[:, ::-1][:, ::-1]):
+        found = to_audio({"waveform": samples, "sample_rate": 8000})
+        assert np.abs(found.samples - wanted).max() <= 0.51 / loudest + 1e-7
+
+
+@pytest.mark.parametrize("kind", ["bool", "int64", "complex64"])
+def test_numbers_that_are_no_sound_are_refused(kind):
+    with pytest.raises(T2VError, match=f"holds {kind}"):
+        to_audio({"waveform": np.ones((2, 400), kind), "sample_rate": 8000})
+
+
+def test_an_error_of_sound_without_words_is_named_by_its_kind():
+    class Lazy(dict):
+        def __getitem__(self, key):
+            raise MemoryError
+
+    with pytest.raises(T2VError, match=r"\(MemoryError\)"):
+        to_audio(Lazy())

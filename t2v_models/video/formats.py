@@ -215,7 +215,7 @@ _ALL = (
         slowest=Fraction(100, 65_535), fastest=Fraction(50), why_rate=_HUNDREDTHS, text_bytes=MOST_JSON,
     ),
     Format(
-        "webp", "animated WebP", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, most_loops=65_534, drop=True,
+        "webp", "WebP animation", ("libwebp",), "bgra", _webp, ".webp", "webp", loops=True, most_loops=65_534, drop=True,
         plays=True, largest=(16_383, 16_383), fastest=Fraction(90), why_rate=_THOUSANDTHS, most_texts=MOST_WEBP_TEXTS,
     ),
     _png("png", "PNG sequence", ("png",), "rgb24", _nothing),

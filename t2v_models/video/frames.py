@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -29,8 +30,11 @@ def to_array(frame: Any) -> np.ndarray:
     return array
 
 
-def quantize(array: np.ndarray, depth: int) -> np.ndarray:
-    """Round a frame, (h, w, 3) uint8, uint16 or float 0..1, to uint8 (depth 8) or uint16 (depth 16)."""
+def quantize(array: np.ndarray, depth: int, report: Callable[[str], None] = log.warning) -> np.ndarray:
+    """Round a frame, (h, w, 3) uint8, uint16 or float 0..1, to uint8 (depth 8) or uint16 (depth 16).
+
+    report: called with a sentence where the frame holds NaN, which becomes black.
+    """
     wanted = np.uint8 if depth == 8 else np.uint16
     if array.dtype == wanted:
         return array
@@ -43,7 +47,7 @@ def quantize(array: np.ndarray, depth: int) -> np.ndarray:
     np.rint(scaled, out=scaled)
     np.clip(scaled, 0, top, out=scaled)
     if np.isnan(scaled.sum()):
-        log.warning("A frame holds NaN (no numbers): it is written as black.")
+        report("A frame holds NaN (no numbers): it is written as black.")
         np.nan_to_num(scaled, copy=False, nan=0.0)
     return scaled.astype(wanted)
 

@@ -107,6 +107,7 @@ class VideoWriter:
         self._texts[PRIVATE + "frame_rate"] = str(self.fps)
         check_texts(self.format, self._texts)
         self._loop = loop
+        self._reported: set[str] = set()
         self._encoding: _Encoding | None = None
         self._open = True
         self._output = AtomicOutput(self.path, overwrite=overwrite)
@@ -128,7 +129,7 @@ class VideoWriter:
                 f"Frame {self.frames} has {width}x{height} pixels, the first {encoding.size[0]}x{encoding.size[1]}: "
                 "all must be alike."
             )
-        array = pad_to(quantize(array, encoding.depth), *encoding.stored)
+        array = pad_to(quantize(array, encoding.depth, self._report), *encoding.stored)
         if encoding.depth == 16:
             array = array.astype("<u2", copy=False)
         try:
@@ -136,6 +137,12 @@ class VideoWriter:
         except Failed as error:
             raise self._failure(error) from error
         self.frames += 1
+
+    def _report(self, what: str) -> None:
+        """Log something about the frames, once for the clip."""
+        if what not in self._reported:
+            self._reported.add(what)
+            log.warning("%s: %s", self.path.name, what)
 
     def close(self) -> Path:
         """Finish the file and give it its name; returns where it is (beside its name, where that was taken meanwhile).
