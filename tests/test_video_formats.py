@@ -3,18 +3,15 @@
 from __future__ import annotations
 
 import itertools
-import logging
 from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from t2v_models.errors import T2VError
-from t2v_models.video import FORMATS, VideoReader, VideoWriter, available_formats, frame_rate
-from t2v_models.video.audio import to_audio
+from t2v_models.video import FORMATS, VideoReader, VideoWriter, frame_rate
 from t2v_models.video.engine import Failed
 from t2v_models.video.engines import engine
-from t2v_models.video.ffmpeg import process as ffmpeg_module
 
 from .support.engines import every_engine, program_only  # noqa: F401
 from .support.video_clips import natural, psnr, some_slow, tone
@@ -239,32 +236,6 @@ def test_a_still_picture_keeps_its_frame_count(tmp_path):
         assert len(list(reader)) == 6, name
 
 
-def test_a_format_that_ffmpeg_cannot_write_is_left_out_and_logged(monkeypatch, caplog, tmp_path):
-    everything = engine().abilities("encoders")
-    monkeypatch.setattr(type(engine()), "abilities", lambda self, kind: everything - {"libx265", "libsvtav1"})
-    with caplog.at_level(logging.WARNING):
-        names = available_formats()
-    assert not any(name.startswith("h265") for name in names)
-    assert ("av1-webm" in names) == ("libaom-av1" in everything)  # the second encoder is used
-    assert "h265-mp4" in caplog.text
-    with pytest.raises(T2VError, match="libx265"):
-        VideoWriter(tmp_path / "a.mp4", 8, format="h265-mp4")
-
-
-@pytest.mark.usefixtures("program_only")
-def test_another_ffmpeg_is_used_where_the_variable_names_one(monkeypatch, tmp_path):
-    real = ffmpeg_module.ffmpeg_exe()
-    script = tmp_path / "my ffmpeg"
-    script.write_text(f'#!/bin/sh\ntouch "{tmp_path}/used"\nexec "{real}" "$@"\n')
-    script.chmod(0o755)
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(script))
-    write(tmp_path / "a.mkv", natural(1, 16, 16))
-    assert (tmp_path / "used").exists()
-    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "nothing"))
-    with pytest.raises(T2VError, match="IMAGEIO_FFMPEG_EXE"):
-        VideoWriter(tmp_path / "b.mkv", 8)
-
-
 @pytest.mark.parametrize(
     ("options", "sentence"),
     [
@@ -404,29 +375,3 @@ def test_sound_that_the_ffmpeg_cannot_encode_is_refused_before_the_first_frame(t
     with pytest.raises(T2VError, match="Unsupported channel layout"):
         VideoWriter(tmp_path / "a.mp4", 8, audio=tone(1))
     assert not list(tmp_path.iterdir())
-
-
-@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "int32"])
-def test_samples_that_are_whole_numbers_have_the_loudness_of_floats(kind):
-    wanted = np.linspace(-0.5, 0.5, 800, dtype=np.float32).reshape(2, 400)
-    loudest, silent = (128, 128) if kind == "uint8" else (1 + np.iinfo(kind).max, 0)
-    whole = np.round(wanted.astype(np.float64) * loudest + silent).astype(kind)
-    torch = pytest.importorskip("torch")
-    for samples in (whole, torch.from_numpy(whole)[None], whole[:, ::-1][:, ::-1]):
-        found = to_audio({"waveform": samples, "sample_rate": 8000})
-        assert np.abs(found.samples - wanted).max() <= 0.51 / loudest + 1e-7
-
-
-@pytest.mark.parametrize("kind", ["bool", "int64", "complex64"])
-def test_numbers_that_are_no_sound_are_refused(kind):
-    with pytest.raises(T2VError, match=f"holds {kind}"):
-        to_audio({"waveform": np.ones((2, 400), kind), "sample_rate": 8000})
-
-
-def test_an_error_of_sound_without_words_is_named_by_its_kind():
-    class Lazy(dict):
-        def __getitem__(self, key):
-            raise MemoryError
-
-    with pytest.raises(T2VError, match=r"\(MemoryError\)"):
-        to_audio(Lazy())

@@ -15,6 +15,7 @@ from concurrent.futures import ThreadPoolExecutor, wait
 from typing import IO, TypeVar, cast
 
 from ...errors import T2VError
+from ...foreign import quoted
 from ..engine import ASKED_EVERY, PROTOCOLS, Cancelled, Input
 from . import text
 
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 _OLDEST, _FPS_MODE, _STATS_PERIOD = (58, 54), (59, 37), (58, 134)
 """Versions of libavcodec: of ffmpeg 4.2, and of the first ffmpeg with -fps_mode (5.1) and with -stats_period (4.4)."""
+
+_ANSWERS = 30
+"""The most seconds in which an ffmpeg says its version, or what it can do."""
 
 _T = TypeVar("_T")
 
@@ -50,9 +54,12 @@ def version(exe: str) -> tuple[int, int]:
     """Return (major, minor) of the libavcodec in the ffmpeg at exe; builds between two releases have a number, too.
 
     Raises:
-        T2VError: where it cannot be started, or is older than 4.2.
+        T2VError: where it cannot be started, is another program, or is older than 4.2.
     """
-    found = text.library_version(_asked(exe, "-version"))
+    said = _asked(exe, "-version")
+    found = text.library_version(said)
+    if not found and "ffmpeg" not in said:
+        raise T2VError(f"The program at {exe} is no ffmpeg: set IMAGEIO_FFMPEG_EXE to one, or unset it.")
     if found and found < _OLDEST:
         raise T2VError(
             f"The ffmpeg at {exe} is too old (libavcodec {found[0]}.{found[1]}; ffmpeg 4.2 or newer is wanted): "
@@ -85,13 +92,21 @@ def _abilities(exe: str, kind: str) -> frozenset[str]:
 
 @functools.lru_cache(maxsize=16)
 def _asked(exe: str, option: str) -> str:
-    """Return what an option such as -version prints."""
+    """Return what an option such as -version prints.
+
+    Raises:
+        T2VError: where the program cannot be started, fails, or is not finished within `_ANSWERS` seconds.
+    """
+    command, remedy = [exe, "-hide_banner", option], "set IMAGEIO_FFMPEG_EXE to one that runs"
     try:
-        done = subprocess.run([exe, "-hide_banner", option], capture_output=True, stdin=subprocess.DEVNULL, check=False)
+        done = subprocess.run(command, capture_output=True, stdin=subprocess.DEVNULL, check=False, timeout=_ANSWERS)
     except OSError as error:
-        raise T2VError(
-            f"ffmpeg at {exe} could not be started ({error}): set IMAGEIO_FFMPEG_EXE to one that runs."
-        ) from error
+        raise T2VError(f"ffmpeg at {exe} could not be started ({error}): {remedy}.") from error
+    except subprocess.TimeoutExpired as error:
+        raise T2VError(f"ffmpeg at {exe} does not answer {option} within {_ANSWERS} seconds: {remedy}.") from error
+    if done.returncode:
+        said = done.stderr.decode("utf-8", "replace").strip().splitlines() or [f"status {done.returncode}"]
+        raise T2VError(f"ffmpeg at {exe} does not run ({quoted(said[-1])}): {remedy}.")
     return done.stdout.decode("utf-8", "replace")
 
 
