@@ -16,6 +16,9 @@ from ...t2v_models.texts import checked_text
 KEY = "t2v_story"
 """Where a CONDITIONING's dictionary holds its story, as `FrameContexts`."""
 
+POOLED = "t2v_story_pooled"
+"""Where it holds the pooled embeddings of the story's texts, likewise, as texts of one token; SDXL takes one a frame."""
+
 
 def check_clip(clip: Any) -> None:
     """Raise T2VError, with the remedy, where the loaded model has no text encoder."""
@@ -36,21 +39,50 @@ def encode_prompt(clip: Any, text: str) -> list:
 def encode(clip: Any, texts: Sequence[str]) -> Tensor:
     """Encode texts with a host CLIP to (texts, n, d): each is encoded alone, then repeated whole to one length."""
     check_clip(clip)
-    return torch.cat(equal_length([clip.encode_from_tokens(clip.tokenize(text))[:1] for text in texts]))
+    return torch.cat(equal_length([each[:1] for each, _ in _encoded(clip, texts)]))
 
 
-def conditioning(contexts: FrameContexts, more: dict[str, Any] | None = None) -> list:
+def _encoded(clip: Any, texts: Sequence[str]) -> list[tuple[Tensor, Tensor | None]]:
+    """The embedding of each text, (1, n, d), and its pooled one, (1, d), where the encoder has one."""
+    return [clip.encode_from_tokens(clip.tokenize(text), return_pooled=True) for text in texts]
+
+
+def conditioning(
+    contexts: FrameContexts, more: dict[str, Any] | None = None, pooled: FrameContexts | None = None
+) -> list:
     """Make a CONDITIONING of the first frame's text, (1, n, d), that carries the contexts of all frames.
 
-    more: further entries of its dictionary, such as a CLIP's `hooks`.
+    Args:
+        contexts: of all frames.
+        more: further entries of its dictionary, such as a CLIP's `hooks`.
+        pooled: the frames' pooled embeddings, as contexts of one token.
     """
-    return [[_first(contexts), {**(more or {}), KEY: contexts}]]
+    extra = {**(more or {}), KEY: contexts}
+    if pooled is not None:
+        extra |= {POOLED: pooled, "pooled_output": _first(pooled)[:, 0]}
+    return [[_first(contexts), extra]]
 
 
 def from_text(clip: Any, story: Story, *, negative: bool = False) -> list:
     """Make a CONDITIONING of a story's own texts, with the hooks that the CLIP has for the model."""
-    contexts = story.encode(lambda texts: encode(clip, texts), negative=negative)
-    return conditioning(contexts, clip.add_hooks_to_dict({}))
+    check_clip(clip)
+    encoded: list[tuple[Tensor, Tensor | None]] = []
+
+    def encode_text(texts: Sequence[str]) -> Tensor:
+        encoded[:] = _encoded(clip, texts)
+        return torch.cat(equal_length([each[:1] for each, _ in encoded]))
+
+    contexts = story.encode(encode_text, negative=negative)
+    pooled = _pooled(story, [each for _, each in encoded], negative=negative)
+    return conditioning(contexts, clip.add_hooks_to_dict({}), pooled)
+
+
+def _pooled(story: Story, texts: Sequence[Tensor | None], *, negative: bool = False) -> FrameContexts | None:
+    """The pooled embeddings of all frames; None where a text has none. texts: (1, d) of the empty text and each scene's."""
+    known = [each for each in texts if each is not None]
+    if not known or len(known) < len(texts):
+        return None
+    return story.encode(lambda _: torch.stack([each[:1] for each in known]), negative=negative)
 
 
 def from_conditionings(scenes: list[list], story: Story) -> list:
@@ -70,7 +102,9 @@ def from_conditionings(scenes: list[list], story: Story) -> list:
         )
     texts = torch.cat(equal_length([scene[0][0][:1] for scene in scenes]))
     contexts = story.encode(lambda wanted: torch.cat([torch.zeros_like(texts[:1]), texts])[: len(wanted)])
-    return conditioning(contexts, {} if hooks[0] is None else {"hooks": hooks[0]})
+    given = [scene[0][1].get("pooled_output") for scene in scenes]
+    empty = None if given[0] is None else torch.zeros_like(given[0])
+    return conditioning(contexts, {} if hooks[0] is None else {"hooks": hooks[0]}, _pooled(story, [empty, *given]))
 
 
 def hooks_of(conditioning: list, called: str) -> Any:
@@ -87,7 +121,7 @@ def hooks_of(conditioning: list, called: str) -> Any:
         raise T2VError(
             f"{called} has {len(conditioning)} parts, and one text is wanted: combine conditionings for a sampler only."
         )
-    known = {"pooled_output", "hooks", KEY, *whole}
+    known = {"pooled_output", "hooks", KEY, POOLED, *whole}
     more = [name for name, value in extra.items() if value is not None and name not in known]
     if more:
         raise T2VError(
@@ -117,20 +151,26 @@ def carried(text: Tensor | None, extra: dict[str, Any]) -> FrameContexts | None:
     return None
 
 
-def of_frames(text: Tensor, extra: dict[str, Any], numbers: Sequence[int], frames: int) -> Tensor | None:
-    """Return the texts of some frames of a clip as a batch, (n, tokens, d), or (1, tokens, d) where they share one.
+def of_frames(
+    text: Tensor, extra: dict[str, Any], numbers: Sequence[int], frames: int
+) -> tuple[Tensor, Tensor | None] | None:
+    """Return the texts of some frames of a clip as a batch, and their pooled embeddings where the story has them.
 
     Args:
         text, extra: of a CONDITIONING; None comes back where it carries no story.
         numbers: n frames of the clip.
         frames: of the clip; a story of another length is spread evenly over it.
+
+    Returns:
+        (n, tokens, d), or (1, tokens, d) where the frames share one text, and (n, d) or (1, d).
     """
-    contexts = carried(text, extra)
+    contexts, pooled = carried(text, extra), extra.get(POOLED)
     if contexts is None:
         return None
     spread = _evenly(frames, len(contexts.blend))
-    texts = contexts.at(torch.tensor([[spread[number] for number in numbers]]))
-    return texts if texts.ndim == 3 else texts[0]
+    wanted = torch.tensor([[spread[number] for number in numbers]])
+    texts = contexts.at(wanted).flatten(0, -3)
+    return texts, None if pooled is None else pooled.at(wanted).flatten(0, -2)
 
 
 def conds(kwargs: dict[str, Any]) -> dict[str, Any]:

@@ -75,7 +75,9 @@ def story(host, blend, texts=None):
     """A CONDITIONING whose text changes over the frames. blend: (frames, texts) shares."""
     import torch
 
-    scenes = host.module("t2v_models.sampling.scenes")
-    tensors = [each[0][0] for each in texts or small.texts()]
-    contexts = scenes.FrameContexts(torch.cat(tensors), torch.tensor(blend))
-    return host.module("nodes.host.stories").conditioning(contexts)
+    contexts, texts = host.module("t2v_models.sampling.scenes").FrameContexts, texts or small.texts()
+    shares = torch.tensor(blend)
+    embeddings = torch.cat([each[0][0] for each in texts])
+    pooled = torch.stack([each[0][1]["pooled_output"] for each in texts])
+    stories = host.module("nodes.host.stories")
+    return stories.conditioning(contexts(embeddings, shares), pooled=contexts(pooled, shares))

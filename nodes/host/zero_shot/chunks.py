@@ -59,14 +59,17 @@ class FrameConditionings:
     def _cut(self, text: Tensor, extra: dict[str, Any], numbers: Sequence[int], controls: dict[int, Any]) -> list[Any]:
         """One part of a CONDITIONING, [text, dictionary], for some frames."""
         speaking = [numbers[0], *numbers[1:2] * (len(numbers) - 1)] if self.by_chunk else numbers
-        out = {key: value for key, value in extra.items() if key != stories.KEY}
+        out = {key: value for key, value in extra.items() if key not in (stories.KEY, stories.POOLED)}
         for key in PER_FRAME:
             if isinstance(out.get(key), Tensor):
                 out[key] = rows(out[key], speaking if key == "pooled_output" else numbers)
         if out.get("control") is not None:
             out["control"] = _control(out["control"], numbers, controls)
         story = stories.of_frames(text, extra, speaking, self.frames)
-        return [rows(text, speaking) if story is None else story, out]
+        if story is None:
+            return [rows(text, speaking), out]
+        texts, pooled = story
+        return [texts, out if pooled is None else {**out, "pooled_output": pooled}]
 
 
 def rows(values: Tensor, numbers: Sequence[int]) -> Tensor:

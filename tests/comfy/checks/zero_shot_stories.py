@@ -16,14 +16,16 @@ def hints(frames):
 
 def check_every_frame_has_its_own_text_of_a_story(host):
     positive, negative = small.texts()
-    for model in (node.model_of(host), node.model_of(host, v_prediction=True)):
+    for model in (node.model_of(host), node.model_of(host, v_prediction=True), node.model_of(host, "sdxl")):
         one, other = (node.run(host, model, texts=(text, negative), frames=5) for text in (positive, negative))
         made = node.run(host, model, texts=(node.story(host, FIVE), negative), frames=5)
         assert differ(made[:2], one[:2]) < CLOSE, "the frames meet in the first one alone"
         assert all(differ(made[k], each[k]) > 1e-2 for k in (2, 3, 4) for each in (one, other))
         shares = torch.tensor(FIVE)
         batch = torch.einsum("f s, s n d -> f n d", shares, torch.cat([positive[0][0], negative[0][0]]))
-        assert differ(node.run(host, model, texts=([[batch, {}]], negative), frames=5), made) < CLOSE
+        pooled = shares @ torch.cat([positive[0][1]["pooled_output"], negative[0][1]["pooled_output"]])
+        batch = [[batch, {"pooled_output": pooled}]]
+        assert differ(node.run(host, model, texts=(batch, negative), frames=5), made) < CLOSE
         for size in (2, 3):
             in_chunks = node.run(host, model, texts=(node.story(host, FIVE), negative), frames=5, chunk=size)
             assert differ(in_chunks, made) < CLOSE
@@ -78,3 +80,17 @@ def check_both_texts_share_one_controlnet_in_every_chunk(host):
     model, calls = node.counted(node.model_of(host))
     node.run(host, model, texts=texts, frames=5, chunk=3)
     assert max(calls) == 6, "three frames of both texts together"
+
+
+def check_a_story_carries_the_pooled_embedding_of_each_frame(host):
+    clip, stories = host.tiny()[1], host.module("nodes.host.stories")
+    red, blue = (host.run("CLIPTextEncode", clip, text)[0] for text in ("a red circle", "a blue square"))
+    told = host.run("T2VStory", clip, "0-50%: a red circle / 50%-100%: a blue square", 4, 8.0)[0]
+    wired = host.run("T2VStory", clip, "0-50%: one / 50%-100%: two", 4, 8.0, scene_1=red, scene_2=blue)[0]
+    for conditioning in (told, wired):
+        ((text, extra),) = conditioning
+        texts, pooled = stories.of_frames(text, extra, [0, 1, 2, 3], 4)
+        for k, each in ((0, red), (1, red), (2, blue), (3, blue)):
+            assert torch.allclose(texts[k], each[0][0][0], atol=1e-5)
+            assert torch.allclose(pooled[k], each[0][1]["pooled_output"][0], atol=1e-5)
+        assert torch.allclose(extra["pooled_output"], red[0][1]["pooled_output"], atol=1e-5)
