@@ -54,6 +54,13 @@ def test_killed_process_is_reported_with_a_remedy():
         ["train-builtin", "--output", "README.md"],
         ["train-builtin", "--device", "nowhere"],
         ["evaluate", "--plain", "1", "--device", "nowhere"],
+        ["evaluate", "--zero-shot", "-1"],
+        ["evaluate", "--zero-shot", "1", "--plain", "1", "--output", "out"],
+        ["evaluate", "--zero-shot", "1", "--frames", "8", "--output", "out"],
+        ["evaluate", "--zero-shot", "1", "--model", "nowhere", "--output", "out"],
+        ["evaluate", "--truth", "--zero-shot", "1", "--output", "out"],
+        ["train-builtin", "--image", "--steps", "0"],
+        ["train-builtin", "--image", "--output", "README.md"],
     ],
 )
 def test_wrong_arguments_get_one_sentence(arguments, tmp_path, monkeypatch, capsys):

@@ -81,7 +81,7 @@ def test_the_package_holds_these_parts(shipped: list[str]) -> None:
 
 
 def test_the_package_is_small(shipped: list[str]) -> None:
-    assert sum((ROOT / name).stat().st_size for name in shipped) < 14_000_000
+    assert sum((ROOT / name).stat().st_size for name in shipped) < 23_000_000  # two models of 11 and 9 MB
     assert len(shipped) < 340
 
 

@@ -6,10 +6,11 @@ import argparse
 import os
 from collections.abc import Iterable
 from functools import partial
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..builtin_model import BUILT_IN
+from ..builtin_model import BUILT_IN, IMAGE_BUILT_IN
 from ..errors import T2VError
 from . import need_package
 from .device import add_device, check_device
@@ -34,7 +35,8 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="measure how well the built-in model follows its prompts",
         description="Make a few hundred videos and measure, by plain image analysis, whether colour, shape, motion, "
         "background and number of objects are what the prompt says. Prints a table and writes results.csv, sheet.png "
-        "and plot.png; stories go to stories.png, videos of pictures to images.png. Where one group is named, those that "
+        "and plot.png; stories go to stories.png, videos of pictures to images.png, zero-shot "
+        "videos to zero_shot.png. Where one group is named, those that "
         "are not named are left out.",
     )
     parser.add_argument(
@@ -55,6 +57,15 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="NAME",
         help="only this way from pictures to videos, which then gets all pictures even if it takes long; may be given "
         "several times",
+    )
+    parser.add_argument(
+        "--zero-shot",
+        type=int,
+        nargs="?",
+        const=48,
+        default=0,
+        metavar="N",
+        help=f'zero-shot videos of an image model, with and without its anchors (48 of the "{IMAGE_BUILT_IN}")',
     )
     parser.add_argument("--steps", type=int, help="denoising steps; default the model's")
     parser.add_argument("--guidance", type=float, metavar="SCALE", help="default the model's")
@@ -103,7 +114,7 @@ def run(args: argparse.Namespace) -> str:
         report.contact_sheet(answers, args.output / "sheet.png")
         report.plot(summaries, answers, args.output / "plot.png")
         paragraphs = [report.table(summaries), f"results.csv, sheet.png and plot.png are in {args.output}."]
-    for count, make in ((args.images, _pictured), (args.stories, _stories)):
+    for count, make in ((args.images, _pictured), (args.stories, _stories), (args.zero_shot, _zero_shot)):
         if count:
             for each in paragraphs:  # shown now, as what follows takes long and may be stopped
                 tqdm.write(f"{each}\n")
@@ -115,7 +126,10 @@ def _check_options(args: argparse.Namespace) -> None:
     """Refuse options that are wrong by themselves; `args.method` becomes the usual one where it is not given."""
     counts = [getattr(args, group.replace(" ", "_")) for group in GROUPS]
     if (
-        any(count is not None and count < 0 for count in (*counts, args.schedulers, args.stories, args.images))
+        any(
+            count is not None and count < 0
+            for count in (*counts, args.schedulers, args.stories, args.images, args.zero_shot)
+        )
         or args.batch < 1
         or (args.jobs is not None and args.jobs < 1)
     ):
@@ -151,7 +165,13 @@ def _rounds(args: argparse.Namespace) -> Rounds:
     from ..sampling.schedulers import SCHEDULERS
 
     given = {group: getattr(args, group.replace(" ", "_")) for group in GROUPS}
-    named = any(count is not None for count in given.values()) or args.schedulers or args.stories or args.images
+    named = (
+        any(count is not None for count in given.values())
+        or args.schedulers
+        or args.stories
+        or args.images
+        or args.zero_shot
+    )
     counts = {
         group: (0 if named else usual) if given[group] is None else given[group] for group, usual in GROUPS.items()
     }
@@ -165,7 +185,7 @@ def _rounds(args: argparse.Namespace) -> Rounds:
     if args.schedulers:
         again = questions({"plain": args.schedulers}, args.seed)
         rounds += [([replace(q, group=name) for q in again], {"scheduler": name}) for name in SCHEDULERS]
-    if not rounds and not args.stories and not args.images:
+    if not rounds and not args.stories and not args.images and not args.zero_shot:
         raise T2VError("Every group has 0 prompts: ask for at least one.")
     return rounds
 
@@ -201,6 +221,7 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
         given = [f"--{name.split('_')[0]}" for name, value in options.items() if value is not None]
         given += ["--model"] * (args.model != BUILT_IN) + ["--stories"] * bool(args.stories)
         given += ["--schedulers"] * bool(args.schedulers) + ["--images"] * bool(args.images)
+        given += ["--zero-shot"] * bool(args.zero_shot)
         if given:
             raise T2VError(f"--truth draws clips of the world's own and makes none: leave {', '.join(given)} out.")
         return
@@ -210,6 +231,9 @@ def _check(args: argparse.Namespace, rounds: Rounds, options: dict[str, Any]) ->
         raise T2VError(f"--scheduler is {args.scheduler!r}: stories are made with ddim, so leave it or --stories out.")
     if args.images:
         _check_pictures(args)
+    if args.zero_shot:
+        _check_zero_shot(args, rounds)
+        return
     if args.stories and args.frames is not None and not rounds:
         raise T2VError("--frames is given, but a story's scenes have 16 frames each: leave it out.")
     pipeline = load_pipeline(args.model, device="cpu")  # what is wrong with it is said here, once
@@ -254,6 +278,45 @@ def _pictured(args: argparse.Namespace, jobs: int) -> str:
     rows = [(f"{v.way.name}: {v.question.prompt[:48]}", v.shown, v.kept and v.right["all"]) for v in given]
     report.strips(rows, args.output / "images.png", columns=3)
     return pictures.table(given)
+
+
+def _check_zero_shot(args: argparse.Namespace, rounds: Rounds) -> None:
+    """Refuse what image models do not take, and load one, so that what is wrong with it is said at once."""
+    from ..zero_shot.loading import load_zero_shot
+
+    if rounds or args.stories or args.images:
+        raise T2VError("--zero-shot is for image models, and other groups are for video models: ask for one of them.")
+    if args.frames is not None:
+        raise T2VError(f"--frames is {args.frames}: zero-shot videos are judged by 8 frames, so leave it out.")
+    options = {"steps": args.steps, "guidance_scale": args.guidance, "scheduler": args.scheduler}
+    load_zero_shot(_image_model(args), device="cpu").request("", **options)
+
+
+def _image_model(args: argparse.Namespace) -> str:
+    return IMAGE_BUILT_IN if args.model == BUILT_IN else str(args.model)
+
+
+def _zero_shot(args: argparse.Namespace, jobs: int) -> str:
+    """Make and judge zero-shot videos; returns their table, and draws each as a row of frames to zero_shot.png."""
+    from tqdm import tqdm
+
+    from ..evaluation import report, zero_shot
+    from ..evaluation.workers import make_zero_shot, spread
+
+    asked = {
+        "named": zero_shot.asked(args.zero_shot, args.seed),
+        "left open": zero_shot.asked(max(1, args.zero_shot // 2), args.seed, named=False),
+    }
+    options = {"steps": args.steps, "guidance_scale": args.guidance, "scheduler": args.scheduler}
+    groups, rows = {}, []
+    for (kind, questions), anchored in product(asked.items(), (True, False)):
+        name = f"{kind}, {'with' if anchored else 'without'} anchors"
+        make = partial(make_zero_shot, model=_image_model(args), device=args.device, anchored=anchored, call=options)
+        made = spread(make, questions, jobs)
+        groups[name] = list(tqdm(made, total=len(questions), desc=name, unit=""))
+        rows += [(f"{name}: {v.question.prompt}", v.frames, v.right["colour and shape"]) for v in groups[name]]
+    report.strips(rows, args.output / "zero_shot.png", columns=2)
+    return zero_shot.table(groups)
 
 
 def _stories(args: argparse.Namespace, jobs: int) -> str:

@@ -1,4 +1,4 @@
-"""``train-builtin``: make the built-in model again, from a seed."""
+"""``train-builtin``: make the built-in models again, from a seed."""
 
 from __future__ import annotations
 
@@ -17,10 +17,18 @@ def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "train-builtin",
         help="train a model like the built-in one, from a seed",
         description="Train the built-in model on generated clips: an autoencoder, a text encoder, the 3D UNet between "
-        "them, then the decoder once more. Stop it at any time: the same command goes on where it was.",
+        "them, then the decoder once more; or, by --image, the UNet of single pictures for zero-shot video. Stop it at any "
+        "time: the same command goes on where it was.",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, default=Path("output/builtin"), metavar="FOLDER", help="where the model goes"
+        "--image", action="store_true", help="train the image model, with the built-in model's text encoder and decoder"
+    )
+    parser.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FOLDER",
+        help="where the model goes; default output/builtin, with --image output/builtin_image",
     )
     parser.add_argument(
         "--work", type=Path, metavar="FOLDER", help="unfinished stages and loss.png; default OUTPUT-training"
@@ -40,6 +48,7 @@ def run(args: argparse.Namespace) -> str:
     need_package("training", "train-builtin")
     if args.threads < 1 or (args.steps is not None and args.steps < 1) or not 0 < args.scale <= 1:
         raise T2VError("--threads and --steps must be at least 1, --scale more than 0 and at most 1.")
+    args.output = args.output or Path("output/builtin_image" if args.image else "output/builtin")
     if args.output.exists() and not args.output.is_dir():
         raise T2VError(f"--output is {args.output}, a file: a folder is wanted.")
 
@@ -54,13 +63,27 @@ def run(args: argparse.Namespace) -> str:
     import torch
 
     from ..arguments import checked_seed
-    from ..training.builtin.recipe import Recipe, train_builtin
 
     checked_seed(args.seed, videos=1_000_000)  # parts count on from it
     torch.set_num_threads(args.threads)
+    picture = (_train_image if args.image else _train)(args, work)
+    kind = " --zero-shot" if args.image else ""
+    return f"The model is in {args.output}, its loss curves are in {picture}. Try it:{kind} --model {args.output}"
+
+
+def _train(args: argparse.Namespace, work: Path) -> Path:
+    from ..training.builtin.recipe import Recipe, train_builtin
+
     recipe = Recipe()
     if args.steps is not None:
         recipe = replace(recipe, denoiser=recipe.denoiser.over(args.steps))
-    recipe = recipe.scaled(args.scale)
-    picture = train_builtin(work, args.output, recipe, seed=args.seed, device=args.device)
-    return f"The model is in {args.output}, its loss curves are in {picture}. Try it: --model {args.output}"
+    return train_builtin(work, args.output, recipe.scaled(args.scale), seed=args.seed, device=args.device)
+
+
+def _train_image(args: argparse.Namespace, work: Path) -> Path:
+    from ..training.builtin.image import ImageRecipe, train_image
+
+    recipe = ImageRecipe()
+    if args.steps is not None:
+        recipe = replace(recipe, schedule=recipe.schedule.over(args.steps))
+    return train_image(work, args.output, recipe.scaled(args.scale), seed=args.seed, device=args.device)

@@ -24,6 +24,10 @@ from .pictures import judge as judge_pictured
 from .run import Answer, answers
 from .scoring import Question
 from .stories import Tale, Verdict, judge
+from .zero_shot import FRAMES
+from .zero_shot import Question as ZeroShotQuestion
+from .zero_shot import Verdict as ZeroShotVerdict
+from .zero_shot import judge as judge_zero_shot
 
 T = TypeVar("T")
 
@@ -71,6 +75,20 @@ def make_pictured(given: tuple[Way, Question], model: str, device: str, call: di
     return judge_pictured(way, question, made.frames[0], time.perf_counter() - begun)
 
 
+def make_zero_shot(
+    question: ZeroShotQuestion, model: str, device: str, anchored: bool, call: dict[str, Any]
+) -> ZeroShotVerdict:
+    """Make a zero-shot video, and evaluate it.
+
+    Args:
+        anchored: whether self-attention looks at the anchors; else each frame looks at itself.
+        call: arguments of the pipeline.
+    """
+    pipeline = _zero_shot_pipeline(model, device, anchored)
+    frames = pipeline(question.prompt, frames=FRAMES, motion=question.motion, seed=question.seed, **call)
+    return judge_zero_shot(question, frames)
+
+
 def spread(work: Callable[[Any], T], given: Sequence[Any], jobs: int) -> Iterator[T]:
     """Yield ``work(each)`` for all that is given, in order, from several processes, or from this one if `jobs` is 1.
 
@@ -108,3 +126,16 @@ def _pipeline(model: str, device: str) -> Any:
 
         _PIPELINES[model] = load_pipeline(model, dtype=torch.float32, device=device)
     return _PIPELINES[model]
+
+
+def _zero_shot_pipeline(model: str, device: str, anchored: bool) -> Any:
+    key = f"{model} {'anchored' if anchored else 'plain'}"
+    if key not in _PIPELINES:
+        from ..zero_shot.loading import load_zero_shot
+
+        pipeline = load_zero_shot(model, dtype=torch.float32, device=device)
+        if not anchored:
+            unet = pipeline.pipe.unet
+            unet.set_attn_processor({name: each.inner for name, each in unet.attn_processors.items()})
+        _PIPELINES[key] = pipeline
+    return _PIPELINES[key]

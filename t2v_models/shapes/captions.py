@@ -72,6 +72,29 @@ def paraphrase(scene: Scene, random: torch.Generator, *, vague: float = 0.1, noi
     return text + ("." if _chance(0.1, random) else "")
 
 
+def describe_still(scene: Scene) -> str:
+    """Return the plain caption of a picture of one object, as in ``a red circle on a blue background``."""
+    item = scene.items[0]
+    text = f"{_article(item.colour)} {item.colour} {item.shape}"
+    return text if scene.background == "black" else f"{text} on a {scene.background} background"
+
+
+def paraphrase_still(scene: Scene, random: torch.Generator, *, vague: float = 0.35) -> str:
+    """Return a random caption of a picture of one object, sometimes with a motion, as in a caption of a video.
+
+    Args:
+        vague: share of captions without the colour, and of those with "shape" or "object" for a noun.
+    """
+    item = scene.items[0]
+    colour = "" if _chance(vague, random) else _colour(item.colour, random)
+    noun = _pick(("shape", "object"), random) if _chance(vague, random) else _pick(NOUNS[item.shape], random)
+    article = _pick((_article(colour or noun),) * 3 + ("the", ""), random)
+    text = f"{article} {colour} {noun} {_action(item, random) if _chance(0.2, random) else ''}"
+    if scene.background != "black" or _chance(0.2, random):
+        text += " " + _pick(BACKGROUND_PHRASES, random).format(_colour(scene.background, random))
+    return " ".join(text.split()) + ("." if _chance(0.1, random) else "")
+
+
 def _sentence(item: Item, random: torch.Generator, vague: float) -> str:
     colour = _colour(item.colour, random)
     noun = _pick(NOUNS[item.shape], random)

@@ -117,7 +117,7 @@ def _built_in(device: torch.device, dtype: torch.dtype) -> ZeroShotPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return ZeroShotPipeline(pipe, Defaults(steps=25, guidance_scale=3.0, fps=8.0))
+    return ZeroShotPipeline(pipe, Defaults(steps=20, guidance_scale=3.0, fps=8.0, t0=0.1, t1=0.2))
 
 
 def load_controlnet(name: str, pipeline: ZeroShotPipeline, model: str | Path) -> Any:

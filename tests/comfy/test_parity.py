@@ -9,9 +9,11 @@ import pytest
 import torch
 
 from t2v_models import Film, load_pipeline
+from t2v_models.builtin_model import BUILT_IN, IMAGE_BUILT_IN
 from t2v_models.films.settings import LOOPS, METHODS
 from t2v_models.pipeline import Pipeline
 from t2v_models.sampling.windows import Windows
+from t2v_models.zero_shot.loading import load_zero_shot
 
 from ..test_image_to_video_parity import recorded
 from .conftest import PARITY, Results
@@ -124,3 +126,14 @@ def test_stories_in_windows_and_with_free_noise_equal_the_librarys(made, velocit
         ours = velocity(story=STORY, windows=windows, scheduler="ddim", decode=False, **call).latents
         difference = (graph[name] * velocity.vae.config.scaling_factor - ours).abs().max() / ours.std()
         assert difference < 1e-4, (name, float(difference))
+
+
+def test_predictions_and_schedule_of_the_image_model_equal_diffusers(made) -> None:
+    graph = made("check_predictions_of_the_image_model_for_the_comparison", "image_model.pt")
+    pipe = load_zero_shot(IMAGE_BUILT_IN).pipe
+    context = load_pipeline(BUILT_IN).encode_text(["a red circle"]).expand(3, -1, -1)
+    with torch.no_grad():
+        ours = pipe.unet(graph["x"], graph["timesteps"], context).sample
+    assert float((graph["out"] - ours).abs().max() / ours.abs().max()) < 1e-5
+    abar = pipe.scheduler.alphas_cumprod
+    assert torch.allclose(graph["sigmas"], ((1 - abar) / abar).sqrt(), rtol=1e-4)

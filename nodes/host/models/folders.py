@@ -1,4 +1,4 @@
-"""The model files in the host's folders, `text2video` among them, and the built-in model."""
+"""The model files in the host's folders, `text2video` among them, and the built-in models."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from pathlib import Path
 
 import folder_paths
 
-from ....t2v_models.builtin_model import BUILT_IN, BUILT_IN_FOLDER
+from ....t2v_models.builtin_model import BUILT_IN, BUILT_IN_FOLDER, IMAGE_BUILT_IN, IMAGE_BUILT_IN_FOLDER
 from ....t2v_models.errors import T2VError
 
 FROM_MODEL = "from model"
 """The choice of the text encoder or VAE in or beside the model file."""
 
 FILE_FOLDERS = ("text2video", "diffusion_models", "checkpoints")
+_BUILT_IN = {BUILT_IN: BUILT_IN_FOLDER, IMAGE_BUILT_IN: IMAGE_BUILT_IN_FOLDER}
 _MARKS = ("model_index.json", "unet/config.json", "configuration.json", "text2video_pytorch_model.pth")
 """Files by which a folder is recognised as a model of several files."""
 
@@ -26,14 +27,14 @@ def register() -> None:
 
 
 def model_names() -> list[str]:
-    """List every model file and folder by the name that workflows store, the built-in model first."""
-    return [BUILT_IN, *sorted(_models(), key=str.casefold)]
+    """List every model file and folder by the name that workflows store, the built-in models first."""
+    return [*_BUILT_IN, *sorted(_models(), key=str.casefold)]
 
 
 def model_path(name: str) -> Path:
     """Return the path of a listed model. Raises T2VError where it has gone."""
-    if name == BUILT_IN:
-        return BUILT_IN_FOLDER
+    if name in _BUILT_IN:
+        return _BUILT_IN[name]
     found = _models().get(name)
     if found is None:
         # Listed elsewhere under another label, or the list was made before the file came.
@@ -115,7 +116,7 @@ def fingerprint(name: str | None, text_encoder: str | None = FROM_MODEL, vae: st
 
     None is a name that comes through a link, and is not there yet.
     """
-    paths = [] if name in (BUILT_IN, None) else [_models().get(name)]
+    paths = [] if name in (*_BUILT_IN, None) else [_models().get(name)]
     for folder, file in (("text_encoders", text_encoder), ("vae", vae)):
         if file not in (FROM_MODEL, None):
             found = folder_paths.get_full_path(folder, file)

@@ -9,6 +9,7 @@ from typing import Any
 import comfy.utils
 import torch
 
+from ....t2v_models.builtin_model import BUILT_IN_FOLDER, IMAGE_BUILT_IN
 from ....t2v_models.checkpoints import Checkpoint, load_state_dict, open_checkpoint
 from ....t2v_models.checkpoints.files import reading
 from ....t2v_models.checkpoints.wrappers import without_wrappers
@@ -16,10 +17,12 @@ from ....t2v_models.errors import T2VError
 from ....t2v_models.families import FAMILIES
 from . import folders
 from .clip_vision import load_clip_vision
+from .image_model import load_image_model
 from .model import WEIGHT_DTYPES, load_model
 from .reference_vae import load_vae
 from .text_encoder import is_host_native, load_clip
-from .vae import host_config
+from .vae import ImageVAE, host_config
+from .vae import load_vae as load_plain_vae
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,13 @@ def load(
     encoder_path = None if text_encoder == folders.FROM_MODEL else folders.file_path("text_encoders", text_encoder)
     vae_path = None if vae == folders.FROM_MODEL else folders.file_path("vae", vae)
     log.info("T2VModelLoader: loading %s", path)
+    if name == IMAGE_BUILT_IN:
+        return (
+            load_image_model(path, BUILT_IN_FOLDER, WEIGHT_DTYPES[weight_dtype]),
+            load_text_encoder(BUILT_IN_FOLDER) if encoder_path is None else load_other_text_encoder(encoder_path),
+            load_image_autoencoder(BUILT_IN_FOLDER) if vae_path is None else load_other_autoencoder(vae_path),
+            None,
+        )
     named = None if family in (folders.FROM_MODEL, None) else family
     checkpoint = open_checkpoint(path, family=named)
     return (
@@ -72,6 +82,13 @@ def load_other_text_encoder(path: Path, disable_dynamic: bool = False) -> Any:
 def load_autoencoder(path: Path, disable_dynamic: bool = False) -> Any:
     """Load the VAE in or beside a checkpoint; None where it has none. disable_dynamic: VAEs are never dynamic."""
     return _autoencoder(open_checkpoint(path), path)
+
+
+def load_image_autoencoder(path: Path, disable_dynamic: bool = False) -> Any:
+    """Load the VAE beside a checkpoint for an image model, see `ImageVAE`."""
+    checkpoint = open_checkpoint(path)
+    made = load_plain_vae(dict(checkpoint.vae()), checkpoint.vae_config(), ImageVAE)
+    return _reloaded_by(made, load_image_autoencoder, path)
 
 
 def load_other_autoencoder(path: Path, disable_dynamic: bool = False) -> Any:

@@ -83,6 +83,18 @@ def ldm_config(config: UNetConfig) -> dict[str, Any]:
     }
 
 
+def sampling_settings(scheduler: dict[str, Any]) -> dict[str, Any]:
+    """Return the host's settings of a noise schedule, given diffusers' scheduler_config.json."""
+    schedule = scheduler.get("beta_schedule", "scaled_linear")
+    return {
+        "beta_schedule": _SCHEDULES.get(schedule, schedule),
+        "linear_start": scheduler.get("beta_start", 0.00085),
+        "linear_end": scheduler.get("beta_end", 0.012),
+        "timesteps": scheduler.get("num_train_timesteps", 1000),
+        "zsnr": bool(scheduler.get("rescale_betas_zero_snr", False)),
+    }
+
+
 class ModelConfig(comfy.supported_models_base.BASE):
     """The host's description of a model, from which it builds one."""
 
@@ -96,14 +108,7 @@ class ModelConfig(comfy.supported_models_base.BASE):
         self.memory_usage_factor = MEMORY_FACTOR * config.channels[0] / 320
         self.latent_format = LatentFormat(scale_factor, info.family.latent_colours)
         self.velocity = scheduler.get("prediction_type", "epsilon") == "v_prediction"
-        schedule = scheduler.get("beta_schedule", "scaled_linear")
-        self.sampling_settings = {
-            "beta_schedule": _SCHEDULES.get(schedule, schedule),
-            "linear_start": scheduler.get("beta_start", 0.00085),
-            "linear_end": scheduler.get("beta_end", 0.012),
-            "timesteps": scheduler.get("num_train_timesteps", 1000),
-            "zsnr": bool(scheduler.get("rescale_betas_zero_snr", False)),
-        }
+        self.sampling_settings = sampling_settings(scheduler)
 
     def model_type(self, state_dict: dict[str, Tensor] | None = None, prefix: str = "") -> comfy.model_base.ModelType:
         return comfy.model_base.ModelType.V_PREDICTION if self.velocity else comfy.model_base.ModelType.EPS
@@ -174,7 +179,18 @@ class VideoModel(comfy.model_base.BaseModel):
         return out
 
 
-def _usual_dtype(state_dict: dict[str, Tensor], model_config: ModelConfig) -> torch.dtype:
+def set_dtypes(model_config: Any, state_dict: dict[str, Tensor], dtype: torch.dtype | None) -> None:
+    """Set the type in which weights are stored, and the one in which the device computes.
+
+    dtype: of the stored weights; None: the host's choice.
+    """
+    supported = model_config.supported_inference_dtypes
+    stored = dtype or _usual_dtype(state_dict, model_config)
+    device = comfy.model_management.get_torch_device()
+    model_config.set_inference_dtype(stored, comfy.model_management.unet_manual_cast(stored, device, supported))
+
+
+def _usual_dtype(state_dict: dict[str, Tensor], model_config: Any) -> torch.dtype:
     """The type in which the host would store these weights."""
     return comfy.model_management.unet_dtype(
         model_params=comfy.utils.calculate_parameters(state_dict),
@@ -214,9 +230,7 @@ def load_model(
     load_device = comfy.model_management.get_torch_device()
     offload_device = comfy.model_management.unet_offload_device()
     model_config = ModelConfig(config, info, scheduler, scale_factor)
-    stored = dtype or _usual_dtype(state_dict, model_config)
-    supported = model_config.supported_inference_dtypes
-    model_config.set_inference_dtype(stored, comfy.model_management.unet_manual_cast(stored, load_device, supported))
+    set_dtypes(model_config, state_dict, dtype)
     model = model_config.get_model(device=offload_device)
     _check_names(model.diffusion_model.config, state_dict)
     patcher = compat.patcher_for(model, load_device, offload_device, dynamic=not disable_dynamic)

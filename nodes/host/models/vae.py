@@ -38,6 +38,18 @@ class VideoVAE(comfy.sd.VAE):
         return latents.movedim(0, 1)[None]
 
 
+class ImageVAE(VideoVAE):
+    """The VAE of an image model: pictures become a batch of latents, (n, c, h, w), as core's nodes want them."""
+
+    def encode(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Encode pixel_samples, (n, H, W, 3), 0..1, as (n, c, h, w)."""
+        return super().encode(pixel_samples)[0].movedim(1, 0).contiguous()
+
+    def encode_tiled(self, pixel_samples: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Encode like `encode`, in spatial tiles."""
+        return super().encode_tiled(pixel_samples, *args, **kwargs)[0].movedim(1, 0).contiguous()
+
+
 def host_config(config: dict[str, Any]) -> dict[str, Any] | None:
     """Return the host's parameters for a diffusers AutoencoderKL config.json; None for Stable Diffusion's shape."""
     widths = list(config.get("block_out_channels", (128, 256, 512, 512)))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -141,14 +142,18 @@ def _train_parts(work: Path, recipe: Recipe, seed: int, device: torch.device | s
     return Pipeline(model.unet.eval(), vae, encoder, tokenizer, scheduler_config(), family)
 
 
-def begin(work: Path, recipe: Recipe, seed: int) -> None:
-    """Make the work folder.
+def begin(work: Path, recipe: object, seed: int, stages: Sequence[str] = STAGES) -> None:
+    """Make the work folder of a training.
+
+    Args:
+        recipe: whose text names all choices.
+        stages: names of the stages' folders.
 
     Raises:
         T2VError: if another training was begun there, since its stages would not fit together.
     """
     text, note = f"seed {seed}\n{recipe!r}\ncode {_code()}\n", work / "recipe.txt"
-    unnoted = not note.exists() and any((work / name).exists() for name in STAGES)
+    unnoted = not note.exists() and any((work / name).exists() for name in stages)
     if unnoted or (note.exists() and note.read_text(encoding="utf-8") != text):
         raise T2VError(
             f"{work} holds a training that was begun with another --seed, --steps or --scale, or by another version: give "
@@ -162,7 +167,10 @@ def begin(work: Path, recipe: Recipe, seed: int) -> None:
 def _code() -> str:
     """Hash of the code that draws the clips: stored latents belong to captions and poses that are drawn again."""
     here = Path(__file__).parent
-    files = [here / f"{name}.py" for name in ("autoencoder", "batches", "clips", "decoder", "phases", "unet")]
+    files = [
+        here / f"{name}.py"
+        for name in ("autoencoder", "batches", "clips", "decoder", "image", "phases", "stills", "unet")
+    ]
     files += [here.parent / "loop.py"]
     files += [here.parents[1] / "shapes" / f"{name}.py" for name in ("captions", "render", "scene_changes", "world")]
     texts = [file.read_text(encoding="utf-8") for file in files]

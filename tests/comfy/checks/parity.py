@@ -56,6 +56,19 @@ def check_long_clips_for_the_comparison(host):
     torch.save(made, host.base / "long.pt")
 
 
+def check_predictions_of_the_image_model_for_the_comparison(host):
+    import comfy.model_management
+
+    model, clip = host.run("T2VModelLoader", "built-in image model", "fp32")[:2]
+    comfy.model_management.load_models_gpu([model])
+    x = torch.randn(3, 4, 8, 16, generator=torch.Generator().manual_seed(5))
+    timesteps = torch.tensor([10, 500, 990])
+    context = host.run("CLIPTextEncode", clip, "a red circle")[0][0][0].expand(3, -1, -1)
+    out = model.model.diffusion_model(x, timesteps, context)
+    sigmas = model.model.model_sampling.sigmas
+    torch.save({"x": x, "timesteps": timesteps, "out": out, "sigmas": sigmas.clone()}, host.base / "image_model.pt")
+
+
 PICTURES = (
     ("dynamicrafter-256", "windows", 1.0),
     ("dynamicrafter-256", "free-noise", 0.4),
