@@ -72,11 +72,11 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def image_models_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder of tiny image models of diffusers': sd, sdxl, and a ControlNet for sd, sd-controlnet-canny."""
-    from .support import image_models
+    from .support import image_pipelines
 
     folder = tmp_path_factory.mktemp("image-models")
-    pipe = image_models.stable_diffusion()
-    image_models.saved(pipe, folder / "sd")
-    image_models.saved(image_models.stable_diffusion_xl(), folder / "sdxl")
-    image_models.saved(image_models.controlnet(pipe.unet), folder / "sd-controlnet-canny")
+    pipe = image_pipelines.stable_diffusion()
+    image_pipelines.saved(pipe, folder / "sd")
+    image_pipelines.saved(image_pipelines.stable_diffusion_xl(), folder / "sdxl")
+    image_pipelines.saved(image_pipelines.controlnet(pipe.unet), folder / "sd-controlnet-canny")
     return folder

@@ -16,7 +16,7 @@ from t2v_models.zero_shot.motion import Motion
 from t2v_models.zero_shot.pipeline import ZeroShotPipeline
 from t2v_models.zero_shot.steps import SCHEDULERS, Steps
 
-from .support import image_models
+from .support import image_pipelines
 
 QUICK = {"steps": 20, "frames": 4, "seed": 5}
 
@@ -71,7 +71,7 @@ def of_diffusers(pipe, *, xl, steps, t0, t1, frames=4, exact=True, **options):
     [("epsilon", (12, 12)), pytest.param("v_prediction", (-64, 90), marks=pytest.mark.slow)],
 )
 def test_a_whole_run_equals_diffusers(xl, prediction_type, motion):
-    make = image_models.stable_diffusion_xl if xl else image_models.stable_diffusion
+    make = image_pipelines.stable_diffusion_xl if xl else image_pipelines.stable_diffusion
     pipe = make(prediction_type=prediction_type)
     motion_of = {"motion_field_strength_x": motion[0], "motion_field_strength_y": motion[1]}
     expected = of_diffusers(pipe, xl=xl, steps=25, t0=22, t1=23, **motion_of)
@@ -84,9 +84,9 @@ def test_a_whole_run_equals_diffusers(xl, prediction_type, motion):
 
 @pytest.mark.slow
 def test_the_paper_s_50_steps_equal_diffusers_up_to_its_timestep_too_early():
-    pipe = image_models.stable_diffusion()
+    pipe = image_pipelines.stable_diffusion()
     expected = [of_diffusers(pipe, xl=False, steps=50, t0=44, t1=47, exact=exact) for exact in (True, False)]
-    made = latents(ZeroShotPipeline(image_models.stable_diffusion()), steps=50)
+    made = latents(ZeroShotPipeline(image_pipelines.stable_diffusion()), steps=50)
     assert close(made, expected[0])
     assert close(made, expected[1], 1e-3)
 
@@ -105,8 +105,8 @@ def test_a_control_is_diffusers_recipe_of_one_noise_and_cross_frame_attention_in
 
     frames = 3
     hints = torch.rand(frames, 64, 64, 3)
-    pipe = image_models.stable_diffusion()
-    net = image_models.controlnet(pipe.unet)
+    pipe = image_pipelines.stable_diffusion()
+    net = image_pipelines.controlnet(pipe.unet)
     reference = StableDiffusionControlNetPipeline(**pipe.components, controlnet=net, requires_safety_checker=False)
     reference.set_progress_bar_config(disable=True)
     with_attention_of_diffusers(pipe, [net], frames)
@@ -120,8 +120,8 @@ def test_a_control_is_diffusers_recipe_of_one_noise_and_cross_frame_attention_in
         controlnet_conditioning_scale=0.8,
         output_type="latent",
     ).images
-    own = ZeroShotPipeline(image_models.stable_diffusion())
-    control = Control(image_models.controlnet(own.pipe.unet), hints, 0.8)
+    own = ZeroShotPipeline(image_pipelines.stable_diffusion())
+    control = Control(image_pipelines.controlnet(own.pipe.unet), hints, 0.8)
     assert close(latents(own, frames=3, controls=[control]), expected)
     assert close(latents(own, frames=3, controls=[control], chunk=2), expected)
 
@@ -160,7 +160,7 @@ def test_one_frame_is_plain_sampling(sd):
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
 def test_every_scheduler_reaches_what_the_model_predicts_from_any_state(scheduler, prediction_type):
     config = {
-        **image_models.BETAS,
+        **image_pipelines.BETAS,
         "steps_offset": 1,
         "timestep_spacing": "leading",
         "prediction_type": prediction_type,
