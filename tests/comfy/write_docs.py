@@ -24,7 +24,8 @@ ENGLISH = PACK / "locales" / "en" / "nodeDefs.json"
 HANDWRITTEN = ("T2VSaveVideo", "T2VLoadVideo")
 
 USAGE = {
-    "T2VModelLoader": "Choose **built-in** to try everything at once. Other models go into `models/text2video` (one file, "
+    "T2VModelLoader": "Choose **built-in** to try everything at once, and **built-in image model** for T2VZeroShot. Other "
+    "models go into `models/text2video` (one file, "
     "or a folder with the files as published), `models/diffusion_models`, `models/checkpoints` or `models/diffusers`; "
     "the folders of `extra_model_paths.yaml` are read, too. The loader recognises a layout by the names in the file: "
     "ModelScope's, diffusers', VideoCrafter's, T2V-Turbo's. ZeroScope, Potat1, Animov and Show-1 differ in their names only: "
