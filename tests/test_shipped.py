@@ -82,7 +82,7 @@ def test_the_package_holds_these_parts(shipped: list[str]) -> None:
 
 def test_the_package_is_small(shipped: list[str]) -> None:
     assert sum((ROOT / name).stat().st_size for name in shipped) < 23_000_000  # two models of 11 and 9 MB
-    assert len(shipped) < 340
+    assert len(shipped) < 360
 
 
 def test_no_shipped_code_uses_what_the_scan_flags(code: dict[str, ast.Module]) -> None:
