@@ -12,10 +12,14 @@ import torch
 from ..builtin_model import BUILT_IN_FOLDER, IMAGE_BUILT_IN, IMAGE_BUILT_IN_FOLDER
 from ..errors import T2VError, shortened
 from ..foreign import quoted, read_json_file
+from .motion import Motion
 from .pipeline import ZeroShotPipeline
 from .request import Defaults
 
 WANTED = "a folder of Stable Diffusion or Stable Diffusion XL in diffusers' layout, which holds model_index.json"
+
+BUILT_IN_DEFAULTS = Defaults(steps=20, guidance_scale=3.0, fps=8.0, t0=0.1, t1=0.2, motion=Motion(x=-24.0, y=0.0))
+"""Of the built-in image model. Its latents are 8x8, and a schedule with much noise decides the layout late."""
 
 
 def load_zero_shot(
@@ -105,6 +109,10 @@ def _built_in(device: torch.device, dtype: torch.dtype) -> ZeroShotPipeline:
     from ..checkpoints import open_checkpoint
     from ..loading import load_text_encoder, load_tokenizer, load_vae
 
+    if not (IMAGE_BUILT_IN_FOLDER / "unet").is_dir():
+        raise T2VError(
+            f"This copy lacks its {IMAGE_BUILT_IN}: install it again, or name another by --model; {WANTED} is wanted."
+        )
     checkpoint = open_checkpoint(BUILT_IN_FOLDER)
     unet = _read("UNet2DConditionModel", IMAGE_BUILT_IN_FOLDER / "unet", dtype)
     pipe = _of_diffusers("StableDiffusionPipeline")(
@@ -117,7 +125,7 @@ def _built_in(device: torch.device, dtype: torch.dtype) -> ZeroShotPipeline:
         feature_extractor=None,
         requires_safety_checker=False,
     )
-    return ZeroShotPipeline(pipe, Defaults(steps=20, guidance_scale=3.0, fps=8.0, t0=0.1, t1=0.2))
+    return ZeroShotPipeline(pipe, BUILT_IN_DEFAULTS)
 
 
 def load_controlnet(name: str, pipeline: ZeroShotPipeline, model: str | Path) -> Any:

@@ -56,7 +56,7 @@ class ZeroShotPipeline:
     @property
     def size(self) -> tuple[int, int]:
         """(width, height) in pixels that the model was made for."""
-        sample = self.pipe.unet.config.sample_size
+        sample = self.pipe.unet.config.sample_size or 64
         height, width = (sample, sample) if isinstance(sample, int) else sample
         return width * self.scale, height * self.scale
 
