@@ -4,7 +4,7 @@ from importlib.util import find_spec
 
 from ..errors import T2VError
 
-COMMANDS = ("inspect", "convert", "generate", "evaluate", "train_builtin")
+COMMANDS = ("inspect", "convert", "generate", "dataset", "evaluate", "train_builtin")
 """Modules of this package, in the order in which the help shows them."""
 
 
