@@ -8,15 +8,12 @@ processor time of each is compared, since other work on the machine only ever ad
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
 import sys
-import tempfile
 import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
 FRAMES, SIZE, TURNS = 2, 32, 4
 """Frames, twice with guidance; height and width of the latents; turns of both."""
 
@@ -56,22 +53,11 @@ def check_overhead(host):
 
 
 def main() -> None:
-    sys.path.insert(0, str(ROOT))
-    from tests.comfy import hosts
+    from benchmarks.in_hosts import results
 
-    for host in hosts.find():
-        with tempfile.TemporaryDirectory() as folder:
-            base, result = Path(folder) / "base", Path(folder) / "result.json"
-            base.mkdir()
-            host.base(base, {})
-            command = [host.python, ROOT / "tests/comfy/in_host.py", host.root, base, result, __file__]
-            subprocess.run(command, check=True, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
-            found = json.loads(result.read_text())[Path(__file__).stem]["check_overhead"]
-            if not found["ok"]:
-                raise SystemExit(found["error"])
-            without, with_it = found["value"]
-            share = 100 * (with_it / without - 1)
-            print(f"ComfyUI {host.version}: {without:.2f} s a step, {with_it:.2f} s with the patch: {share:+.1f} %")
+    for version, (without, with_it) in results(__file__, "check_overhead"):
+        share = 100 * (with_it / without - 1)
+        print(f"ComfyUI {version}: {without:.2f} s a step, {with_it:.2f} s with the patch: {share:+.1f} %")
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from ....t2v_models.zero_shot.anchors import ANCHORS
 from ....t2v_models.zero_shot.motion import HOW, Motion, sources, warp
 from ....t2v_models.zero_shot.smoothing import background
 from .. import unfinished
+from ..memory import check_bytes
 from ..models.model_sampling import final_scale
 from ..sampling import preview
 from ..sampling.run import Settings, sampler_object, schedule
@@ -125,6 +126,8 @@ def make(
     """
     _check_model(model)
     samples = _frames(model, latent)
+    shown = f"A video of {len(samples)} frames of {8 * samples.shape[3]}x{8 * samples.shape[2]}"
+    check_bytes(_COPIES * 4 * samples.numel(), shown, "make it shorter or smaller")
     job = Job(model, positive, negative, tuple(samples.shape), settings, asked, mask)
     store = job.store(positive, negative)
     store.begin()
@@ -160,10 +163,13 @@ class Job:
         self.conditionings = FrameConditionings(positive, negative, self.frames, by_chunk=asked.by_chunk)
         self.sigmas = schedule(model, settings.sampler_name, settings.scheduler, settings.steps, 1.0)
         self.i1, self.i0 = noise.split(self.sigmas, asked.t0, asked.t1, self._timestep) if self.frames > 1 else (0, 0)
+        self.last_steps = len(self.sigmas) - 1 - self.i1
+        """Steps that all frames have together."""
         self.mask = smoothing.foreground(mask, shape) if mask is not None else None
+        self.together = self._patched() if self.frames > 1 else model
         parts = chunks(self.frames, asked.chunk)
         _check_room(model, (len(parts[0]), *shape[1:]))
-        self.bar = comfy.utils.ProgressBar(self.i0 + len(parts) * (settings.steps - self.i1))
+        self.bar = comfy.utils.ProgressBar(self.i0 + len(parts) * self.last_steps)
         self._start: tuple[Tensor, Tensor] | None = None
         each = {"positive": positive, "negative": negative}
         hints.announce({name: [extra for _, extra in texts] for name, texts in each.items()}, self.frames, self.frames)
@@ -186,7 +192,7 @@ class Job:
             x = torch.cat([first, self._others(moved, numbers[1:])])
             if self.mask is not None:
                 x = self._smoothed(x, numbers)
-        made = self._denoise(x, numbers, self.i1, None, self.i0 + number * (self.settings.steps - self.i1))
+        made = self._denoise(x, numbers, self.i1, None, self.i0 + number * self.last_steps)
         end = float(self.sigmas[-1])
         return made * final_scale(self.model_sampling, float(self.sigmas[-2]), end)
 
@@ -235,14 +241,14 @@ class Job:
         sigmas = self.sigmas[start : None if end is None else end + 1]
         if len(sigmas) < 2:
             return x
-        inner, model = self.model.model, self._patched(len(numbers))
+        inner, model = self.model.model, self.together if len(numbers) > 1 else self.model
         result = comfy.samplers.sample(
             model,
             torch.zeros_like(x),
             *self.conditionings.of(numbers),
             self.settings.cfg,
             model.load_device,
-            self._sampler(x, sigmas, self.settings.seed + 1 + start),
+            self._sampler(x, sigmas, (self.settings.seed + 1 + start) % 2**63),
             sigmas,
             model_options=model.model_options,
             latent_image=inner.process_latent_out(x),
@@ -253,11 +259,9 @@ class Job:
         check_finite(inner, result)
         return result
 
-    def _patched(self, frames: int) -> Any:
-        """The MODEL for so many frames together."""
-        if frames == 1:
-            return self.model
-        model = cross_frame.patch(self.model, self.asked.anchor, 1.0, frames, 1, self.settings.seed)
+    def _patched(self) -> Any:
+        """The MODEL for several frames together."""
+        model = cross_frame.patch(self.model, self.asked.anchor, seed=self.settings.seed)
         if self.asked.smoothing:
             smoothing.with_interleaved(model, self.sigmas, self.i1, self.asked.smoothing)
         return model

@@ -39,9 +39,9 @@ def check_conditionings_together_and_one_by_one_and_all_chunks_make_what_diffuse
     for run in runs.RUNS[:2]:
         model, calls = node.counted(node.model_of(host, run.layout))
         wanted = runs.load()[run.name]
-        for size in (2, 3, 8):
+        for size in (2, 3):
             found[run.name, size] = differ(recorded_run(host, run, model, chunk=size), wanted)
-        assert max(calls) == 8, "positive and negative are evaluated together"
+        assert max(calls) == 6, "positive and negative are evaluated together"
         calls.clear()
         with node.one_conditioning_at_a_time():
             found[run.name, "one by one"] = differ(recorded_run(host, run, model), wanted)
@@ -92,7 +92,9 @@ def check_areas_and_masks_of_conditionings_work_in_every_chunk(host):
 def check_every_anchor_is_the_attention_that_its_name_says(host):
     cross_frame = host.module("nodes.host.zero_shot.cross_frame")
 
-    def written_out(model, anchor, strength, frames, videos, seed):
+    def written_out(model, anchor, seed):
+        frames = 4
+
         def patch(n, context, value, options):
             rows = range(len(context))
             keys = [[context[row - row % frames + k] for k in ANCHORS[anchor](row % frames, frames)] for row in rows]
@@ -122,6 +124,12 @@ def check_chunks_make_the_whole_with_every_kind_of_sampler(host):
         assert whole.isfinite().all()
         assert differ(node.run(host, chunk=3, **how), whole) < CLOSE, (sampler, scheduler)
         assert len({float(frame.sum()) for frame in whole}) == 5, "no frame is another's copy"
+
+
+def check_a_long_video_in_chunks_of_8_is_the_whole_one(host):
+    for path in ("straight", "circle"):
+        whole = node.run(host, frames=20, path=path)
+        assert differ(node.run(host, frames=20, path=path, chunk=8), whole) < CLOSE
 
 
 def check_one_frame_is_what_ksampler_makes(host):

@@ -136,6 +136,7 @@ REFUSED = {
     "short curve": "The curve has 0 points",
     "smoothing": "smoothing is 12 and all frames have 9 steps",
     "flow": "a flow model",
+    "tiles": "before HyperTile",
 }
 
 
@@ -166,8 +167,9 @@ def check_what_does_not_go_together_is_refused_with_one_sentence(host):
         "short curve": {"path": "curve"},
         "smoothing": {"smoothing": 12},
         "flow": {"model": flow},
+        "tiles": {"model": host.run("HyperTile", node.model_of(host), 32, 2, 0, False)[0]},
     }
-    for name, changes in given.items():
+    for name, changes in given.items():  # before the first step
         said = host.refusal(lambda changes=changes: node.run(host, **changes))
         assert REFUSED[name] in said, (name, said)
         assert said.endswith("."), said
