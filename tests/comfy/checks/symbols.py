@@ -36,9 +36,11 @@ STABLE = {
     "comfy.samplers": "KSampler KSAMPLER calc_cond_batch sample sampler_object",
     "comfy.sd": "CLIP VAE CLIPType load_text_encoder_state_dicts",
     "comfy.sd1_clip": "SDTokenizer SDClipModel SD1Tokenizer SD1ClipModel",
+    "comfy.supported_models": "SD15",
     "comfy.supported_models_base": "BASE",
+    "server": "PromptServer",
     "comfy.utils": "ProgressBar load_torch_file weight_dtype state_dict_prefix_replace common_upscale "
-    "calculate_parameters repeat_to_batch_size",
+    "calculate_parameters repeat_to_batch_size unet_to_diffusers",
     "comfy_api.latest": "io ComfyExtension InputImpl Types",
     "folder_paths": "add_model_folder_path folder_names_and_paths get_annotated_filepath get_filename_list "
     "get_folder_paths get_full_path get_input_directory get_output_directory get_save_image_path get_temp_directory "
