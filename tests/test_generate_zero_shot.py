@@ -10,6 +10,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from t2v_models.__main__ import main
+from t2v_models.builtin_model import IMAGE_BUILT_IN
 from t2v_models.video import VideoReader, VideoWriter
 from t2v_models.zero_shot.edges import are_edges, canny
 from t2v_models.zero_shot.loading import load_zero_shot
@@ -189,3 +190,8 @@ def test_a_wrong_control_is_one_sentence(image_models_folder, tmp_path, clip, ca
 def test_its_options_are_refused_without_it(tmp_path, capsys, arguments):
     assert main(["generate", "a", "--output", str(tmp_path / "video.mp4"), *arguments]) == 2
     assert "--zero-shot: add this" in capsys.readouterr().err
+
+
+def test_the_built_in_image_model_makes_no_other_videos(tmp_path, capsys):
+    assert main(["generate", "a", "--output", str(tmp_path / "video.mp4"), "--model", IMAGE_BUILT_IN]) == 2
+    assert "with --zero-shot alone: add this" in capsys.readouterr().err

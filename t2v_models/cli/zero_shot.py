@@ -93,6 +93,8 @@ def add_zero_shot_options(group: argparse._ArgumentGroup) -> None:
 def check(args: argparse.Namespace) -> None:
     """Refuse options that do not fit --zero-shot, or that only fit it."""
     if not args.zero_shot:
+        if args.model == IMAGE_BUILT_IN:
+            raise T2VError(f"--model is {IMAGE_BUILT_IN!r}, which makes videos with --zero-shot alone: add this.")
         given = [name for name in OPTIONS if getattr(args, name) not in (None, [])]
         if given:
             raise T2VError(f"{_option(given[0])} is given without --zero-shot: add this, or leave it out.")
