@@ -18,7 +18,7 @@ from .request import Defaults
 
 WANTED = "a folder of Stable Diffusion or Stable Diffusion XL in diffusers' layout, which holds model_index.json"
 
-BUILT_IN_DEFAULTS = Defaults(steps=20, guidance_scale=3.0, fps=8.0, t0=0.1, t1=0.2, motion=Motion(x=-12.0, y=0.0))
+BUILT_IN_DEFAULTS = Defaults(steps=20, guidance_scale=2.0, fps=8.0, t0=0.05, t1=0.1, motion=Motion(x=-12.0, y=0.0))
 """Of the built-in image model. Its latents are 8x8, and a schedule with much noise decides the layout late."""
 
 
