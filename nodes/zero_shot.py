@@ -171,7 +171,7 @@ def _advanced_inputs() -> list[io.Input]:
             "smoothing",
             1000,
             "Steps, next to each other, in which alternate frames become the mean of their neighbours, as in ControlVideo: 2 is "
-            "usual, 0 is off.",
+            "usual, 0 is off. In chunks they are neighbours of the chunk.",
         ),
         count(
             "chunk",

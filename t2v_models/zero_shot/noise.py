@@ -49,6 +49,20 @@ def forward(x: Tensor, sigma_0: Tensor | float, sigma_1: Tensor | float, noise: 
     return x + (after**2 - before**2).sqrt().to(x) * noise.to(x)
 
 
+def forward_one_early(x: Tensor, sigmas: Sequence[float], early: Sequence[float], noise: Tensor) -> Tensor:
+    """As `forward`, by the alphas of the timesteps one below, as diffusers' TextToVideoZeroPipeline multiplies them.
+
+    Args:
+        x: latents with noise of sigmas[0].
+        sigmas: of t0 and of t1.
+        early: of the timesteps one below t0 and t1.
+        noise: like x.
+    """
+    norms, early_norms = ([(1 + sigma**2) ** 0.5 for sigma in pair] for pair in (sigmas, early))
+    moved = forward(x * early_norms[0] / norms[0], early[0], early[1], noise)
+    return moved * norms[1] / early_norms[1]
+
+
 def split(
     sigmas: Tensor, t0: float, t1: float, timestep: Callable[[Tensor], Tensor], timesteps: int = 1000
 ) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from ..errors import T2VError
 from ..sampling.schedule import SMALLEST_SIGNAL, NoiseSchedule
 from ..sampling.schedulers import build_scheduler, check_scheduler, set_steps
-from .noise import forward, split
+from .noise import forward, forward_one_early, split
 
 SCHEDULERS = ("ddim", "euler", "dpm++2m", "dpm++2m-karras", "unipc")
 """Those that draw no noise on the way, and predict once a step; a multistep one begins anew where frames part."""
@@ -47,6 +47,7 @@ class Steps:
         set_steps(self.base, name, steps, device)
         self.timesteps: Tensor = self.base.timesteps
         self.exploding = name == "euler"  # its latents are clean + sigma noise, the others' are of variance 1
+        self.one_early = name == "ddim"  # as diffusers' TextToVideoZeroPipeline, whose scheduler it is
 
     def __len__(self) -> int:
         return len(self.timesteps)
@@ -55,7 +56,11 @@ class Steps:
         """The noise in a state, where the clean latents have a factor of 1."""
         if hasattr(self.base, "sigmas"):
             return float(self.base.sigmas[state])
-        abar = float(self.schedule.alphas_cumprod[int(self.timesteps[state])].clamp(min=SMALLEST_SIGNAL))
+        return self._sigma_at(int(self.timesteps[state]))
+
+    def _sigma_at(self, timestep: int) -> float:
+        """The noise at a timestep of the schedule."""
+        abar = float(self.schedule.alphas_cumprod[max(timestep, 0)].clamp(min=SMALLEST_SIGNAL))
         return math.sqrt(1 / abar - 1)
 
     def split(self, t0: float, t1: float) -> tuple[int, int]:
@@ -72,7 +77,12 @@ class Steps:
         before, after = self.sigma(i0), self.sigma(i1)
         if self.exploding:
             return forward(x, before, after, noise)
-        x = forward(x * math.sqrt(1 + before**2), before, after, noise)
+        x = x * math.sqrt(1 + before**2)
+        if self.one_early:
+            early = [self._sigma_at(int(self.timesteps[state]) - 1) for state in (i0, i1)]
+            x = forward_one_early(x, (before, after), early, noise)
+        else:
+            x = forward(x, before, after, noise)
         return x / math.sqrt(1 + after**2)
 
     def run(self, x: Tensor, begin: int, end: int, predict: Predict, kept: int | None = None) -> tuple[Tensor, Tensor]:

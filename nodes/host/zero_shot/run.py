@@ -217,11 +217,9 @@ class Job:
         sigma_0, sigma_1 = float(self.sigmas[self.i0]), float(self.sigmas[self.i1])
         if self.settings.scheduler != DIFFUSERS:
             return noise.forward(moved, sigma_0, sigma_1, own)
-        # diffusers multiplies the alphas of the timesteps one below: a forward process between the neighbours of t0 and t1
         below = (self._timestep(self.sigmas[[self.i0, self.i1]]) - 1).clamp(min=0).cpu()
-        near_0, near_1 = self.model_sampling.sigmas.cpu()[below].tolist()
-        there = noise.forward(moved * _norm(near_0) / _norm(sigma_0), near_0, near_1, own)
-        return there * _norm(sigma_1) / _norm(near_1)
+        early = self.model_sampling.sigmas.cpu()[below].tolist()
+        return noise.forward_one_early(moved, (sigma_0, sigma_1), early, own)
 
     def _timestep(self, sigmas: Tensor) -> Tensor:
         """The nearest entries of the model's table of 1000 timesteps. sigmas: (n,) -> (n,) int64."""
@@ -280,11 +278,6 @@ class Job:
             "noise_sampler": lambda sigma, following: draw(sigma, following).expand(len(x), -1, -1, -1).clone(),
         }
         return shared
-
-
-def _norm(sigma: float) -> float:
-    """The factor between a state x_0 + sigma e and one whose signal and noise have squares that sum to one."""
-    return (1 + sigma**2) ** 0.5
 
 
 def _check_model(model: Any) -> None:

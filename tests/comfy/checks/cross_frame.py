@@ -1,10 +1,12 @@
 """T2VCrossFrameAttention: an image model's frames look at anchor frames, with every sampler and beside other patches."""
 
 import contextlib
-from types import SimpleNamespace
+from functools import partial
 from unittest import mock
 
-FRAMES = 4
+import cross_frame_node as node
+from cross_frame_node import FRAMES
+
 CLOSE = 1e-5
 ANCHORS = {
     "first": lambda k, frames: [0],
@@ -12,30 +14,6 @@ ANCHORS = {
     "first + previous + next": lambda k, frames: [0, max(k - 1, 0), min(k + 1, frames - 1)],
     "all": lambda k, frames: range(frames),
 }
-
-
-def _model(host, name="sd15"):
-    import small_image_unets
-
-    if name not in host.cache:
-        host.cache[name] = getattr(small_image_unets, name)()
-    return host.cache[name]
-
-
-def _patched(host, model, anchor="first", strength=1.0, seed=0, **given):
-    return host.run("T2VCrossFrameAttention", model, anchor, strength, seed, **given)[0]
-
-
-def _sample(host, model, conds=None, frames=FRAMES, cfg=5.0, sampler="euler", steps=2, seed=3, **latent):
-    """Latents of KSampler, (frames, 4, 8, 8)."""
-    import small_image_unets
-    import torch
-
-    positive, negative = conds or small_image_unets.texts()
-    latent = {"samples": torch.zeros(frames, *small_image_unets.LATENT), **latent}
-    return host.run("KSampler", model, seed, steps, cfg, sampler, "normal", positive, negative, latent, 1.0)[0][
-        "samples"
-    ]
 
 
 @contextlib.contextmanager
@@ -74,17 +52,17 @@ def _written_out(model, anchor, frames=FRAMES):
 
 def _agrees(host, anchor="first", name="sd15", change=lambda model: model, **how):
     """The patch gives what the written-out attention gives, whatever else is on the model, before the patch or after it."""
-    model = _model(host, name)
+    model = node.model(host, name)
     with _written_out(model, anchor):
-        wanted = _sample(host, change(model), **how)
+        wanted = node.sample(host, change(model), **how)
     differences = {}
     for order, patched in (
-        ("after", _patched(host, change(model), anchor)),
-        ("before", change(_patched(host, model, anchor))),
+        ("after", node.patched(host, change(model), anchor)),
+        ("before", change(node.patched(host, model, anchor))),
     ):
-        differences[order] = host.difference(_sample(host, patched, **how), wanted)
+        differences[order] = host.difference(node.sample(host, patched, **how), wanted)
     assert max(differences.values()) < CLOSE, (anchor, name, differences)
-    plain = host.difference(_sample(host, change(model), **how), wanted)
+    plain = host.difference(node.sample(host, change(model), **how), wanted)
     assert plain > 1e-2, (anchor, name, plain)
     return wanted
 
@@ -98,11 +76,12 @@ def check_every_anchor_is_the_attention_that_its_name_says(host):
 def check_shuffled_groups_of_few_frames_are_all_frames_and_of_many_follow_seed_and_step(host):
     import torch
 
-    model = _model(host)
-    few = [_sample(host, _patched(host, model, anchor)) for anchor in ("all", "shuffled groups")]
+    model = node.model(host)
+    few = [node.sample(host, node.patched(host, model, anchor)) for anchor in ("all", "shuffled groups")]
     assert host.difference(*few) < CLOSE
     many = [
-        _sample(host, _patched(host, model, "shuffled groups", seed=seed), frames=12, steps=1) for seed in (1, 1, 2)
+        node.sample(host, node.patched(host, model, "shuffled groups", seed=seed), frames=12, steps=1)
+        for seed in (1, 1, 2)
     ]
     assert torch.equal(many[0], many[1])
     assert host.difference(many[0], many[2]) > 1e-3
@@ -116,10 +95,12 @@ def check_shuffled_groups_of_few_frames_are_all_frames_and_of_many_follow_seed_a
 def check_strength_0_is_the_plain_model_to_the_bit_and_the_rest_goes_steadily_to_the_anchors(host):
     import torch
 
-    model = _model(host)
-    plain = _sample(host, model)
+    model = node.model(host)
+    plain = node.sample(host, model)
     for anchor in ("first", "all"):
-        runs = [_sample(host, _patched(host, model, anchor, strength)) for strength in (0.0, 1e-3, 0.3, 0.6, 1.0)]
+        runs = [
+            node.sample(host, node.patched(host, model, anchor, strength)) for strength in (0.0, 1e-3, 0.3, 0.6, 1.0)
+        ]
         assert torch.equal(runs[0], plain)
         ways = [host.difference(run, plain) for run in runs]
         assert ways == sorted(ways), (anchor, ways)
@@ -127,27 +108,27 @@ def check_strength_0_is_the_plain_model_to_the_bit_and_the_rest_goes_steadily_to
 
 
 def check_the_first_frame_stays_and_frames_of_one_noise_agree(host):
-    model = _model(host)
-    plain, patched = _sample(host, model), _sample(host, _patched(host, model))
+    model = node.model(host)
+    plain, patched = node.sample(host, model), node.sample(host, node.patched(host, model))
     assert host.difference(patched[:1], plain[:1]) < CLOSE
-    (same,) = host.run("T2VSameNoise", _patched(host, model), 1.0)
-    alike = _sample(host, same)
+    (same,) = host.run("T2VSameNoise", node.patched(host, model), 1.0)
+    alike = node.sample(host, same)
     assert host.difference(alike[1:], alike[:1].expand_as(alike[1:])) < CLOSE
 
 
 def check_videos_in_the_batch_do_not_see_each_other(host):
     import torch
 
-    model = _model(host)
+    model = node.model(host)
     for anchor in ("first", "first + previous", "all"):
-        together = _sample(host, _patched(host, model, anchor, frames=3, videos=2), frames=6)
+        together = node.sample(host, node.patched(host, model, anchor, frames=3, videos=2), frames=6)
         for given in ({}, {"frames": 3}):
             parts = [
-                _sample(host, _patched(host, model, anchor, **given), frames=3, batch_index=index)
+                node.sample(host, node.patched(host, model, anchor, **given), frames=3, batch_index=index)
                 for index in ([0, 1, 2], [3, 4, 5])
             ]
             assert host.difference(torch.cat(parts), together) < CLOSE, anchor
-    assert host.difference(_sample(host, _patched(host, model, "all", videos=2), frames=6), together) < CLOSE
+    assert host.difference(node.sample(host, node.patched(host, model, "all", videos=2), frames=6), together) < CLOSE
 
 
 def check_conditionings_evaluated_together_and_one_by_one_agree(host):
@@ -156,17 +137,17 @@ def check_conditionings_evaluated_together_and_one_by_one_agree(host):
     def needed(self, shape, *args, **kwargs):
         return 1e15 if shape[0] > FRAMES else 1.0
 
-    model = _model(host)
+    model = node.model(host)
     apply_model = comfy.model_base.BaseModel.apply_model
     for anchor in ("first", "first + previous", "all"):
-        patched, joint = _patched(host, model, anchor), _agrees(host, anchor)
+        patched, joint = node.patched(host, model, anchor), _agrees(host, anchor)
         with (
             mock.patch.object(comfy.model_base.BaseModel, "memory_required", needed),
             mock.patch.object(
                 comfy.model_base.BaseModel, "apply_model", autospec=True, side_effect=apply_model
             ) as calls,
         ):
-            split = _sample(host, patched)
+            split = node.sample(host, patched)
         assert calls.call_count == 4, "two steps of two conditionings, one by one"
         assert host.difference(split, joint) < CLOSE
 
@@ -184,16 +165,19 @@ def check_guidance_scale_1_areas_masks_and_one_frame_work(host):
         (both,) = host.run("ConditioningCombine", positive, part)
         _agrees(host, "first", conds=(both, negative))
         _agrees(host, "all", conds=(both, negative))
-    model = _model(host)
+    model = node.model(host)
     assert (
-        host.difference(_sample(host, _patched(host, model, "all"), frames=1), _sample(host, model, frames=1)) < CLOSE
+        host.difference(
+            node.sample(host, node.patched(host, model, "all"), frames=1), node.sample(host, model, frames=1)
+        )
+        < CLOSE
     )
 
 
 def check_it_composes_with_lora_freeu_attn2_patches_and_samplers(host):
     import torch
 
-    model = _model(host)
+    model = node.model(host)
     lora = {}
     for name, weight in model.model.diffusion_model.state_dict().items():
         if name.endswith(("attn1.to_k.weight", "attn2.to_v.weight")):
@@ -241,26 +225,26 @@ def check_attention_that_guidance_replaces_keeps_each_frame_to_itself(host):
 
     for anchor in ("first", "first + previous", "all"):
         _agrees(host, anchor, change=with_pag)
-    sag = _model(host).clone()
+    sag = node.model(host).clone()
     (sag,) = host.run("SelfAttentionGuidance", sag, 0.5, 2.0)
     for anchor in ("first", "all"):
-        assert _sample(host, _patched(host, sag, anchor)).isfinite().all()
+        assert node.sample(host, node.patched(host, sag, anchor)).isfinite().all()
 
 
 def check_merged_tokens_and_tiles_after_the_first_frames_keys_work(host):
-    for node, settings in (("TomePatchModel", (0.3,)), ("HyperTile", (32, 2, 2, False))):
-        model = _patched(host, _model(host))
-        (model,) = host.run(node, model, *settings)
-        assert _sample(host, model).isfinite().all(), node
+    for core, settings in (("TomePatchModel", (0.3,)), ("HyperTile", (32, 2, 2, False))):
+        model = node.patched(host, node.model(host))
+        (model,) = host.run(core, model, *settings)
+        assert node.sample(host, model).isfinite().all(), core
 
 
 def check_the_last_patch_counts(host):
     import torch
 
-    model = _model(host)
-    twice = _patched(host, _patched(host, model, "all", frames=7), "first")
-    assert torch.equal(_sample(host, twice), _sample(host, _patched(host, model, "first")))
-    assert torch.equal(_sample(host, _patched(host, twice, strength=0.0)), _sample(host, model))
+    model = node.model(host)
+    twice = node.patched(host, node.patched(host, model, "all", frames=7), "first")
+    assert torch.equal(node.sample(host, twice), node.sample(host, node.patched(host, model, "first")))
+    assert torch.equal(node.sample(host, node.patched(host, twice, strength=0.0)), node.sample(host, model))
 
 
 def check_other_models_are_refused_with_a_sentence(host):
@@ -268,49 +252,50 @@ def check_other_models_are_refused_with_a_sentence(host):
     import small_image_unets
     import torch
 
-    assert "for image models" in host.refusal(lambda: _patched(host, host.tiny()[0]))
+    assert "for image models" in host.refusal(lambda: node.patched(host, host.tiny()[0]))
     video = small_image_unets.sd15()
     block = next(m for m in video.model.diffusion_model.modules() if isinstance(m, attention.SpatialTransformer))
     block.__class__ = attention.SpatialVideoTransformer  # as Stable Video Diffusion's are
-    assert "for image models" in host.refusal(lambda: _patched(host, video))
+    assert "for image models" in host.refusal(lambda: node.patched(host, video))
     other = small_image_unets.sd15()
     other.model.diffusion_model = torch.nn.Linear(1, 1)  # as of a transformer's MODEL
-    assert "of another kind" in host.refusal(lambda: _patched(host, other))
+    assert "of another kind" in host.refusal(lambda: node.patched(host, other))
 
 
 def check_what_cuts_frames_or_queries_is_refused_with_a_sentence(host):
     import image_models
 
-    model = _model(host)
+    model = node.model(host)
 
     def windows(model):
         return image_models.core_windows(host, model, 3, 1, dim=0)
 
-    assert "context windows" in host.refusal(lambda: _patched(host, windows(model)))
-    assert "ontext windows" in host.refusal(lambda: _sample(host, windows(_patched(host, model)), frames=6))
+    assert "context windows" in host.refusal(lambda: node.patched(host, windows(model)))
+    assert "ontext windows" in host.refusal(lambda: node.sample(host, windows(node.patched(host, model)), frames=6))
     (tiles,) = host.run("HyperTile", model, 32, 2, 2, False)
-    assert "before HyperTile" in host.refusal(lambda: _patched(host, tiles))
-    (tiles,) = host.run("HyperTile", _patched(host, model, "all"), 32, 2, 2, False)
-    assert "HyperTile goes with one anchor" in host.refusal(lambda: _sample(host, tiles))
+    assert "before HyperTile" in host.refusal(lambda: node.patched(host, tiles))
+    (tiles,) = host.run("HyperTile", node.patched(host, model, "all"), 32, 2, 2, False)
+    assert "HyperTile goes with one anchor" in host.refusal(lambda: node.sample(host, tiles))
 
     def cut(n, context, value, options):  # a patch of another name that does as HyperTile does
         return n.unflatten(1, (2, -1)).flatten(0, 1), context, value
 
     cutting = model.clone()
     cutting.set_model_attn1_patch(cut)
-    assert "before HyperTile and its like" in host.refusal(lambda: _sample(host, _patched(host, cutting)))
+    assert "before HyperTile and its like" in host.refusal(lambda: node.sample(host, node.patched(host, cutting)))
 
 
 def check_rows_that_are_no_such_videos_are_refused_with_their_numbers(host):
     import torch
 
-    model = _model(host)
+    model = node.model(host)
     for frames, videos, rows in ((3, 1, 4), (3, 2, 4), (0, 3, 4), (4, 2, 4)):
-        said = host.refusal(lambda: _sample(host, _patched(host, model, frames=frames, videos=videos), frames=rows))  # noqa: B023
+        patched = node.patched(host, model, frames=frames, videos=videos)
+        said = host.refusal(partial(node.sample, host, patched, frames=rows))
         assert f"{rows} rows" in said, said
         assert "set frames" in said, said
     clip = torch.zeros(1, 4, FRAMES, 8, 8)
-    assert "T2VLatentLayout" in host.refusal(lambda: _sample(host, _patched(host, model), samples=clip))
+    assert "T2VLatentLayout" in host.refusal(lambda: node.sample(host, node.patched(host, model), samples=clip))
 
 
 def check_a_caller_that_tells_no_conditionings_needs_the_frames(host):
@@ -324,108 +309,3 @@ def check_a_caller_that_tells_no_conditionings_needs_the_frames(host):
     for frames, wanted in ((0, "set frames"), (3, "4 rows")):
         patch = cross_frame.CrossFrame("first", 1.0, frames, 1, 0)
         assert wanted in host.refusal(lambda: patch.attention(tokens, tokens, tokens, {}))  # noqa: B023
-
-
-def _controlled(host, hints):
-    import small_image_unets
-
-    return host.run(
-        "ControlNetApplyAdvanced", *small_image_unets.texts(), small_image_unets.controlnet(), hints, 1.0, 0.0, 1.0
-    )
-
-
-def _hints(frames):
-    import torch
-
-    return torch.rand(frames, 64, 64, 3, generator=torch.Generator().manual_seed(5))
-
-
-def check_hints_of_a_controlnet_drive_frame_by_frame(host):
-    """With one noise, frames 1 to 3 change places as their hints do."""
-    (model,) = host.run("T2VSameNoise", _model(host), 1.0)
-    hints, order = _hints(FRAMES), [0, 3, 1, 2]
-    for anchor in ("first", "all"):
-        patched = _patched(host, model, anchor)
-        straight = _sample(host, patched, _controlled(host, hints))
-        moved = _sample(host, patched, _controlled(host, hints[order]))
-        assert host.difference(straight[order], moved) < CLOSE
-        assert host.difference(straight[1:], moved[1:]) > 1e-2
-        one, repeated = (_sample(host, patched, _controlled(host, each)) for each in (hints[:1], hints[[0] * FRAMES]))
-        assert host.difference(one, repeated) < CLOSE
-
-
-def check_hints_of_another_length_are_announced(host):
-    patched = _patched(host, _model(host))
-    log = mock.patch.object(host.module("nodes.host.zero_shot.hints").log, "warning")
-    for hints, frames, videos, said in (
-        (1, 4, 1, 0),
-        (4, 4, 1, 0),
-        (2, 4, 2, 0),
-        (4, 4, 2, 0),
-        (3, 4, 1, 1),
-        (6, 4, 1, 1),
-    ):
-        with log as warning:
-            _sample(
-                host, _patched(host, patched, videos=videos), _controlled(host, _hints(hints)), frames=frames, steps=1
-            )
-        assert warning.call_count == said, (hints, frames, videos)
-        if said:
-            assert f"{hints} hints for {frames} frames" in warning.call_args.args[0] % warning.call_args.args[1:]
-
-
-def _instructed(host, pictures):
-    """Positive, negative and LATENT for an edit of pictures, by core's node."""
-    import small_image_unets
-    import torch
-
-    def encode(pixels):
-        return torch.nn.functional.avg_pool2d(pixels.movedim(-1, 1), 8)[:, [0, 1, 2, 0]]
-
-    vae = SimpleNamespace(encode=encode)
-    texts = dict(zip(("positive", "negative"), small_image_unets.texts(), strict=True))
-    return host.run("InstructPixToPixConditioning", **texts, vae=vae, pixels=pictures)
-
-
-def _edited(host, model, pictures, style="regular"):
-    """Instructed edits of pictures by core's nodes, with a guidance scale for the text and one for the picture."""
-    import small_image_unets
-    import torch
-
-    positive, negative, _ = _instructed(host, pictures)
-    latent = {"samples": torch.zeros(FRAMES, *small_image_unets.LATENT)}
-    (guider,) = host.run("DualCFGGuider", model, positive, negative, small_image_unets.texts()[1], 5.0, 1.5, style)
-    (sampler,) = host.run("KSamplerSelect", "euler_ancestral")
-    (sigmas,) = host.run("BasicScheduler", model, "normal", 2, 1.0)
-    (noise,) = host.run("RandomNoise", 3)
-    return host.run("SamplerCustomAdvanced", noise, guider, sampler, sigmas, latent)[0]["samples"]
-
-
-def check_instructed_edits_of_a_video_hold_together(host):
-    """With one noise, equal pictures give equal frames, and frames change places as their pictures do."""
-    import small_image_unets
-
-    pictures, order = _hints(FRAMES), [0, 2, 3, 1]
-    (model,) = host.run("T2VSameNoise", small_image_unets.instruct_pix2pix(), 1.0)
-    patched = _patched(host, model)
-    for style in ("nested", "regular"):  # regular is the formula of InstructPix2Pix
-        straight, moved = (_edited(host, patched, each, style) for each in (pictures, pictures[order]))
-        assert host.difference(straight[order], moved) < CLOSE
-        assert host.difference(straight, moved) > 1e-2
-    assert host.difference(_edited(host, model, pictures), straight) > 1e-3
-    alike = _edited(host, patched, pictures[:1])
-    assert host.difference(alike, alike[:1].expand_as(alike)) < CLOSE
-
-
-def check_pictures_to_edit_of_another_number_are_announced(host):
-    import small_image_unets
-    import torch
-
-    model = _patched(host, small_image_unets.instruct_pix2pix())
-    latent = torch.zeros(FRAMES, *small_image_unets.LATENT)
-    for pictures, said in ((1, 0), (FRAMES, 0), (3, 1), (6, 1)):
-        with mock.patch.object(host.module("nodes.host.zero_shot.hints").log, "warning") as warning:
-            _sample(host, model, _instructed(host, _hints(pictures))[:2], steps=1, samples=latent)
-        assert warning.call_count == said
-        if said:
-            assert f"{pictures} pictures to edit for 4 frames" in warning.call_args.args[0] % warning.call_args.args[1:]
