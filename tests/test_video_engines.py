@@ -144,7 +144,6 @@ def test_the_libraries_leave_pyavs_settings_and_the_terminal_alone(tmp_path):
         import sys, numpy as np, av, av.logging
         from t2v_models.errors import T2VError
         from t2v_models.video import FORMATS, VideoReader, VideoWriter, engines
-from t2v_models.video.ffmpeg import process
         import logging
         logging.getLogger("t2v_models").setLevel(logging.CRITICAL)
         engines.use("pyav")

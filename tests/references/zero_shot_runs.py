@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-FILE = Path(__file__).parent / "recorded" / "zero_shot.npz"
+FILE = Path(__file__).parent / "recorded" / "zero_shot" / "runs.npz"
 SEED = 7
 FRAMES = 4
 
