@@ -59,8 +59,8 @@ def forward_one_early(x: Tensor, sigmas: Sequence[float], early: Sequence[float]
         noise: like x.
     """
     norms, early_norms = ([(1 + sigma**2) ** 0.5 for sigma in pair] for pair in (sigmas, early))
-    moved = forward(x * early_norms[0] / norms[0], early[0], early[1], noise)
-    return moved * norms[1] / early_norms[1]
+    moved: Tensor = forward(x * early_norms[0] / norms[0], early[0], early[1], noise) * norms[1] / early_norms[1]
+    return moved
 
 
 def split(
