@@ -36,6 +36,11 @@ def whole_changes() -> dict[str, torch.Tensor]:
     return random_tensors({name: tuple(weight.shape) for name, weight in unet_weights().items()}, 5)
 
 
+def copies() -> dict[str, torch.Tensor]:
+    """Weights that a LoRA may change: those of `unet_weights` are shared by all tests."""
+    return {name: weight.clone() for name, weight in unet_weights().items()}
+
+
 def as_file(changes: dict[str, torch.Tensor], layout: str, root: str) -> dict[str, torch.Tensor]:
     """The changes by a layout's names after `root`, where "_" is kohya's way to write a name."""
     names, tensors = LAYOUTS[layout].names(SMALL), {}
@@ -52,7 +57,7 @@ def as_file(changes: dict[str, torch.Tensor], layout: str, root: str) -> dict[st
 def test_a_whole_change_of_every_weight_and_bias_is_added(tmp_path: Path, layout: str, root: str) -> None:
     changes = whole_changes()
     save_file(as_file(changes, layout, root), tmp_path / "whole.safetensors")
-    weights = {name: weight.clone() for name, weight in unet_weights().items()}
+    weights = copies()
     (report,) = apply_loras(weights, [(tmp_path / "whole.safetensors", -0.7)])
     assert (report.applied, report.skipped) == (len(changes), ())
     assert all(torch.allclose(weights[name], unet_weights()[name] - 0.7 * changes[name], atol=1e-6) for name in weights)
@@ -81,7 +86,7 @@ def test_a_whole_change_of_another_size_is_refused(tmp_path: Path) -> None:
     for change in (torch.zeros(7), torch.zeros(()), torch.zeros(2, 16)):
         save_file({f"diffusion_model.{NORM}.diff": change}, tmp_path / "other.safetensors")
         with pytest.raises(T2VError, match=r"other\.safetensors.*made for another one"):
-            apply_loras(dict(unet_weights()), [(tmp_path / "other.safetensors", 1.0)])
+            apply_loras(copies(), [(tmp_path / "other.safetensors", 1.0)])
 
 
 LEFT_OUT = {
@@ -104,7 +109,7 @@ def test_what_is_left_out_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixt
     save_file({**pair(SPATIAL), **LEFT_OUT[what]}, tmp_path / "more.safetensors")
     loras = [(tmp_path / "more.safetensors", 0.0)]
     with caplog.at_level(logging.WARNING):
-        (report,) = apply_loras(dict(unet_weights()), loras)
+        (report,) = apply_loras(copies(), loras)
     assert len(report.skipped) == 1
     assert f"1 keys applied, 1 do not fit this model: ['{report.skipped[0]}']" in caplog.text
     caplog.clear()
@@ -152,7 +157,7 @@ def test_changes_of_a_text_encoder_that_are_not_applied_are_announced(
     tensors = {"lora_te_text_model_final_layer_norm.diff": torch.zeros(32), **pair(SPATIAL)}
     save_file(tensors, tmp_path / "two.safetensors")
     with caplog.at_level(logging.WARNING):
-        (report,) = apply_loras(dict(unet_weights()), [(tmp_path / "two.safetensors", 1.0)])
+        (report,) = apply_loras(copies(), [(tmp_path / "two.safetensors", 1.0)])
     assert (report.applied, report.text_encoder) == (1, 1)
     assert "1 weights of the text encoder, which stay as they are" in caplog.text
     save_file({"lora_te_text_model_encoder_layers_20_layer_norm1.diff": torch.zeros(32)}, tmp_path / "deep.safetensors")
@@ -232,7 +237,7 @@ def test_a_unet_takes_whole_changes_as_its_state_dict_does(tmp_path: Path) -> No
     save_file(as_file(whole_changes(), "native", "diffusion_model."), tmp_path / "whole.safetensors")
     unet = UNet3D(SMALL)
     unet.load_state_dict(unet_weights())
-    weights = {name: weight.clone() for name, weight in unet_weights().items()}
+    weights = copies()
     for target in (unet, weights):
         apply_loras(target, [(tmp_path / "whole.safetensors", 0.3)])
     assert all(torch.equal(weight, weights[name]) for name, weight in unet.state_dict().items())

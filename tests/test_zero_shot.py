@@ -14,12 +14,14 @@ from t2v_models.zero_shot.motion import PATHS, Motion, sources, warp
 from t2v_models.zero_shot.noise import forward, frame_noise, split
 from t2v_models.zero_shot.smoothing import background, foreground, interleaved
 
+from .support import image_pipelines
+
 
 def of_diffusers(x, motion, frame_ids):
-    from diffusers.pipelines.deprecated.text_to_video_synthesis import pipeline_text_to_video_zero as original
-
     copies = x.repeat(len(frame_ids), 1, 1, 1)
-    return original.create_motion_field_and_warp_latents(motion.x, motion.y, frame_ids, copies)
+    return image_pipelines.module_of_diffusers().create_motion_field_and_warp_latents(
+        motion.x, motion.y, frame_ids, copies
+    )
 
 
 def picture(height=8, width=8, channels=4, seed=0):

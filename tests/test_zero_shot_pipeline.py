@@ -87,12 +87,8 @@ def test_the_paper_s_50_steps_equal_diffusers():
 
 
 def with_attention_of_diffusers(pipe, nets, frames):
-    from diffusers.pipelines.deprecated.text_to_video_synthesis.pipeline_text_to_video_zero import (
-        CrossFrameAttnProcessor2_0,
-    )
-
     for net in (pipe.unet, *nets):
-        net.set_attn_processor(CrossFrameAttnProcessor2_0(batch_size=2))
+        net.set_attn_processor(image_pipelines.module_of_diffusers().CrossFrameAttnProcessor2_0(batch_size=2))
 
 
 def test_a_control_is_diffusers_recipe_of_one_noise_and_cross_frame_attention_in_both_networks():

@@ -25,7 +25,7 @@ CLIP = {"clip_sample": False, "set_alpha_to_one": False}
 
 def pipeline(run: ZeroShotRun) -> Any:
     """The pipeline of a run, without text encoder and VAE."""
-    module = "diffusers.pipelines.deprecated.text_to_video_synthesis.pipeline_text_to_video_zero"
+    module = diffusers.TextToVideoZeroPipeline.__module__
     xl = run.layout == "sdxl"
     cls = getattr(importlib.import_module(module + "_sdxl" * xl), f"TextToVideoZero{'SDXL' * xl}Pipeline")
     unet = fill(diffusers.UNet2DConditionModel(**DIFFUSERS[run.layout]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -117,3 +118,10 @@ def saved(model: Any, folder: Path) -> Path:
     """Save a pipeline or a model as diffusers does."""
     model.save_pretrained(folder, safe_serialization=True)
     return folder
+
+
+def module_of_diffusers():
+    """The module of diffusers' TextToVideoZeroPipeline, which newer versions have in another folder."""
+    from diffusers import TextToVideoZeroPipeline
+
+    return sys.modules[TextToVideoZeroPipeline.__module__]
