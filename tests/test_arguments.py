@@ -222,6 +222,7 @@ def test_clips_and_films_that_no_memory_holds_are_refused_before_any_work(pipeli
         Film(pipeline, "a", **options)
 
 
+@pytest.mark.slow
 def test_texts_that_no_memory_holds_are_refused(pipeline):
     with pytest.raises(T2VError, match="shorten the long ones"):
         pipeline.encode_text(["a circle " * 2000] * (MOST_TOKENS // 4000))

@@ -107,6 +107,7 @@ def test_progress_is_reported_at_every_step_up_to_the_last_also_of_a_resumed_fil
     assert reports[-1] == (totals[0], totals[0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_preview_shows_what_the_frames_become(pipeline, method):
     seen, counts = [], []
@@ -120,6 +121,7 @@ def test_preview_shows_what_the_frames_become(pipeline, method):
     assert min(float((part - last).abs().max()) for part in parts) < 0.2, "the last preview equals the film"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_finished_parts_stay_in_the_folder_until_finish_is_called(pipeline, tmp_path, method):
     folder, calls = tmp_path / "unfinished", []
@@ -167,6 +169,7 @@ def test_folder_with_other_files_is_refused_and_they_stay(pipeline, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["lora.safetensors"]
 
 
+@pytest.mark.slow
 def test_damaged_part_is_made_again(pipeline, tmp_path):
     film = Film(pipeline, STORY, **CALL, frames=11, method="coarse-to-fine", resume=tmp_path)
     wanted = latents(film)
@@ -194,6 +197,7 @@ def test_short_continuation_is_denoised_in_windows_of_the_models_length(pipeline
     assert film.job.settings.window.length == pipeline.defaults.frames > 4
 
 
+@pytest.mark.slow
 def test_film_is_not_resumed_with_another_model(pipeline, tmp_path):
     folders = [write_model_folder(tmp_path / name, prediction_type="v_prediction", seed=seed)
                for name, seed in (("same", 0), ("other", 1))]  # fmt: skip

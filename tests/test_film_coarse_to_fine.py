@@ -122,6 +122,7 @@ def hear(pipeline, monkeypatch):
     return heard
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("frames", "window", "strides", "speeds"),
     [
@@ -142,6 +143,7 @@ def test_key_frames_are_asked_to_move_fast_short_gaps_as_usual_and_long_gaps_slo
     assert [film.job.guided_model(stride=stride).fps for stride in strides] == [63 / stride for stride in strides]
 
 
+@pytest.mark.slow
 def test_clips_around_a_change_of_scene_have_the_speed_word_of_the_finest_gaps(pipeline, monkeypatch):
     heard = hear(pipeline, monkeypatch)
     story = "0-8f: a red circle moves right\n8f-19f: a red circle moves up"

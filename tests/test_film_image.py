@@ -27,6 +27,7 @@ def model(pipeline, request, monkeypatch):
     return pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 @pytest.mark.parametrize("frames", [1, 9])
 def test_first_frame_has_the_pictures_latent_exactly(model, method, frames):

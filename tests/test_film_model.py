@@ -37,6 +37,7 @@ def test_pipeline_methods_take_the_arguments_of_the_protocol(name):
     assert set(wanted) <= set(given)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_film_uses_no_member_of_its_model_but_the_protocols(pipeline, method, tmp_path):
     least = SimpleNamespace(**{name: getattr(pipeline, name) for name in MEMBERS})

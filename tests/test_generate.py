@@ -34,6 +34,7 @@ def test_png_writes_a_folder_with_a_picture_for_every_frame(tmp_path, capsys):
     assert capsys.readouterr().out.strip() == str(tmp_path / "video")
 
 
+@pytest.mark.slow
 def test_second_folder_of_pictures_leaves_the_first_as_it_is(tmp_path, capsys):
     for _ in range(2):
         assert generate(tmp_path, "a red circle", output="video.png") == 0
@@ -62,6 +63,7 @@ def test_empty_prompt_makes_a_video(tmp_path):
     assert (tmp_path / "video.mp4").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("more", "method"), [([], "coarse-to-fine"), (["--method", "windows"], "windows")])
 def test_loop_option_makes_a_looped_film(tmp_path, monkeypatch, more, method):
     made = []
@@ -72,6 +74,7 @@ def test_loop_option_makes_a_looped_film(tmp_path, monkeypatch, more, method):
     assert [film.method for film in made] == [method]
 
 
+@pytest.mark.slow
 def test_story_continues_a_clip(tmp_path):
     story = tmp_path / "story.txt"
     story.write_text(STORY, encoding="utf-8")
@@ -163,6 +166,7 @@ def test_rate_may_be_a_fraction(tmp_path, capsys):
         assert f"{rate!r} is no frame rate" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_unfinished_films_stay_until_all_are_written(tmp_path, monkeypatch):
     film = "t2v_models.films.film.Film.latents"
     latents, made = Film.latents, []

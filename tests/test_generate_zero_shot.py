@@ -52,6 +52,7 @@ def test_a_prompt_makes_the_video_of_the_library(image_models_folder, tmp_path):
     assert float(VideoReader(output).info.fps) == pipeline.defaults.fps
 
 
+@pytest.mark.slow
 def test_several_prompts_make_videos_with_seeds_that_count_up(image_models_folder, tmp_path):
     assert generate(image_models_folder, "a", "a", "--seed", 3, "--size", "64x48", output=tmp_path / "v.mkv") == 0
     assert generate(image_models_folder, "a", "--seed", 4, "--size", "64x48", output=tmp_path / "alone.mkv") == 0
@@ -59,6 +60,7 @@ def test_several_prompts_make_videos_with_seeds_that_count_up(image_models_folde
     assert np.array_equal(read(tmp_path / "v-2.mkv"), read(tmp_path / "alone.mkv"))
 
 
+@pytest.mark.slow
 def test_a_story_gives_every_frame_its_prompt(image_models_folder, tmp_path):
     story = tmp_path / "story.txt"
     story.write_text("0-1f: a red circle\n1-3f: a blue square", encoding="utf-8")
@@ -69,6 +71,7 @@ def test_a_story_gives_every_frame_its_prompt(image_models_folder, tmp_path):
     assert not np.array_equal(one[1:], other[1:])
 
 
+@pytest.mark.slow
 def test_a_control_follows_a_video_of_which_it_draws_the_edges(image_models_folder, tmp_path, clip, caplog):
     with caplog.at_level(logging.INFO):
         for name, file in (("drawn", clip), ("one", tmp_path / "one.png")):

@@ -133,6 +133,7 @@ def text_changes(folder: Path) -> dict[str, torch.Tensor]:
     return random_tensors({name: tuple(weights[name].shape) for name in names}, 8)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("root", ["text_encoders.clip_h.transformer.", "text_encoder.", "lora_te_"])
 def test_a_pipeline_has_the_changes_of_its_text_encoder(tmp_path: Path, folder: Path, root: str) -> None:
     changes, tensors = text_changes(folder), {}
@@ -179,6 +180,7 @@ def test_loras_of_a_pipeline_are_added_and_strength_0_changes_nothing(tmp_path: 
     assert all(torch.equal(weight, twice[other]) for other, weight in base.items() if other != name)
 
 
+@pytest.mark.slow
 def test_turbos_lora_makes_the_pipeline_that_the_converted_model_makes(tmp_path: Path, folder: Path) -> None:
     import dataclasses
 
@@ -243,6 +245,7 @@ def test_a_unet_takes_whole_changes_as_its_state_dict_does(tmp_path: Path) -> No
     assert all(torch.equal(weight, weights[name]) for name, weight in unet.state_dict().items())
 
 
+@pytest.mark.slow
 def test_generate_adds_a_lora_at_its_strength(tmp_path: Path) -> None:
     name = "middle_block.1.transformer_blocks.0.attn1.to_out.0"
     change = torch.randn(load_unet(BUILT_IN_FOLDER).state_dict()[f"{name}.weight"].shape)

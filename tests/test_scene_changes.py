@@ -72,6 +72,7 @@ def test_every_frame_has_the_text_of_its_scene(drawn):
             assert sequence.scenes[0].items[0].colour in texts[0]
 
 
+@pytest.mark.slow
 def test_pool_draws_the_same_sequences_when_made_again(tmp_path):
     vae = t2v_models.load_pipeline("built-in").vae
 

@@ -132,6 +132,7 @@ def test_ffmpeg_killed_under_the_writer_is_a_clear_error(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("program_only")
 def test_ffmpeg_killed_under_the_reader_is_a_clear_error(tmp_path):
     path = write(tmp_path / "clip.mkv", noise(200, 128))
@@ -338,6 +339,7 @@ def command(pid: int) -> bytes:
         return b""
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/cmdline").exists(), reason="looks for processes in /proc")
 @pytest.mark.parametrize("times", [2, pytest.param(13, marks=pytest.mark.slow)])
 def test_a_killed_writer_leaves_whole_clips_only(tmp_path, times, request):

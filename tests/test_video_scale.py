@@ -49,6 +49,7 @@ def test_memory_does_not_grow_with_the_length(tmp_path, name):
     assert read < 10, f"reading 700 frames (34 MB) took {read:.1f} MB"
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("program_only")
 def test_the_writer_waits_for_ffmpeg(tmp_path):
     """Back-pressure: frames must not pile up in memory."""
@@ -70,6 +71,7 @@ def test_the_writer_waits_for_ffmpeg(tmp_path):
     assert VideoReader(tmp_path / "a.mkv").info.frame_count == 40
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("program_only")
 def test_ffmpeg_waits_for_the_reader(tmp_path):
     path = tmp_path / "a.mkv"

@@ -91,6 +91,7 @@ def with_attention_of_diffusers(pipe, nets, frames):
         net.set_attn_processor(image_pipelines.module_of_diffusers().CrossFrameAttnProcessor2_0(batch_size=2))
 
 
+@pytest.mark.slow
 def test_a_control_is_diffusers_recipe_of_one_noise_and_cross_frame_attention_in_both_networks():
     from diffusers import StableDiffusionControlNetPipeline
 
@@ -117,6 +118,7 @@ def test_a_control_is_diffusers_recipe_of_one_noise_and_cross_frame_attention_in
     assert close(latents(own, frames=3, controls=[control], chunk=2), expected)
 
 
+@pytest.mark.slow
 def test_chunks_equal_the_whole(sd):
     whole = latents(sd, frames=9, chunk=0, guidance_scale=1)
     for chunk in (2, 3, None):
@@ -174,6 +176,7 @@ def test_every_scheduler_reaches_what_the_model_predicts_from_any_state(schedule
         assert close(steps.run(x, i1, len(steps), predict)[0], clean, 0.05)
 
 
+@pytest.mark.slow
 def test_guidance_of_one_leaves_the_negative_prompt_out(sd):
     made = [latents(sd, guidance_scale=1, negative_prompt=text) for text in ("", "a blue square")]
     assert torch.equal(*made)
@@ -186,11 +189,13 @@ def test_a_story_s_scenes_are_prompts_of_frames(sd):
     assert close(latents(sd, story, frames=None), latents(sd, prompts, frames=None, negative_prompt="grey"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("anchor", ["first + previous", "all", "shuffled groups"])
 def test_other_anchors_change_the_frames(sd, anchor):
     assert not close(latents(sd, anchor=anchor)[1:], latents(sd)[1:], 1e-3)
 
 
+@pytest.mark.slow
 def test_smoothing_at_two_steps_brings_neighbours_together(sd):
     def roughness(x):
         return float((x[1:-1] - (x[:-2] + x[2:]) / 2).norm())
