@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -91,12 +92,21 @@ def _read(name: str, folder: Path, dtype: torch.dtype, **options: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # newer versions call torch_dtype dtype, which older do not take
         read = _of_diffusers(name).from_pretrained
+        options["low_cpu_mem_usage"] = (
+            find_spec("accelerate") is not None
+        )  # without a line of advice where it is missing
         return read(folder, torch_dtype=dtype, local_files_only=True, use_safetensors=True, **options)
 
 
 def _of_diffusers(name: str) -> Any:
-    """One of diffusers' classes."""
-    return getattr(import_module("diffusers"), name)
+    """One of diffusers' classes. The import goes through parts of transformers that advise to install what is not used."""
+    logs = import_module("transformers.utils.logging")
+    before = logs.get_verbosity()
+    logs.set_verbosity_error()
+    try:
+        return getattr(import_module("diffusers"), name)
+    finally:
+        logs.set_verbosity(before)
 
 
 def _reason(error: BaseException) -> str:
