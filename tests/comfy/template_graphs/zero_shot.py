@@ -109,7 +109,7 @@ GRAPHS: Graphs = {
             "7": (
                 "T2VSaveVideo",
                 {**SAVE, "filename_prefix": "video/T2V-zero-shot", "images": ("6", 0)},
-                (1240, 200),
+                (1640, 80),
                 "",
             ),
         },
