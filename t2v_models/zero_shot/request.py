@@ -12,6 +12,7 @@ from ..errors import T2VError
 from ..sampling.scenes import Story
 from ..texts import checked_text
 from .anchors import ANCHORS
+from .chunks import chunks
 from .controls import Control
 from .motion import HOW, Motion
 
@@ -66,10 +67,7 @@ class Request:
 
     def chunks(self) -> list[list[int]]:
         """The numbers of the frames that are denoised together; the first frame is in all of them, as the anchor."""
-        if self.chunk >= self.frames:
-            return [list(range(self.frames))]
-        starts = range(1, self.frames, self.chunk - 1)
-        return [[0, *range(start, min(start + self.chunk - 1, self.frames))] for start in starts]
+        return chunks(self.frames, self.chunk)
 
 
 def checked_request(

@@ -69,12 +69,23 @@ def check_finite(inner: comfy.model_base.BaseModel, samples: Tensor) -> None:
     """Raise T2VError where samples hold NaN or infinity, which would become a black video; names shape and dtype."""
     broken = int((~samples.isfinite()).sum())
     if broken:
-        dtype = inner.manual_cast_dtype or inner.get_dtype()
-        remedy = {
-            torch.float32: "take LoRAs and other patches away one by one, try another model file",
-            torch.bfloat16: "set weight_dtype to fp32 in T2VModelLoader, take LoRAs away",
-        }.get(dtype, "set weight_dtype to bf16 or fp32 in T2VModelLoader")
+        end = computed_in(inner, *(f"set weight_dtype to {to} in T2VModelLoader" for to in ("fp32", "bf16 or fp32")))
         raise T2VError(
-            f"{100 * broken / samples.numel():.0f} % of the sampled latent {tuple(samples.shape)} is not a number, "
-            f"computed in {str(dtype).removeprefix('torch.')}: {remedy}, or lower cfg."
+            f"{100 * broken / samples.numel():.0f} % of the sampled latent {tuple(samples.shape)} is not a number, {end}"
         )
+
+
+def computed_in(inner: comfy.model_base.BaseModel, to_fp32: str, to_either: str) -> str:
+    """The end of a message about results that are not finite: the type in which a model computes, and what to do.
+
+    Args:
+        inner: the model.
+        to_fp32: how fp32 is chosen.
+        to_either: how bf16 or fp32 is chosen.
+    """
+    dtype = inner.manual_cast_dtype or inner.get_dtype()
+    remedy = {
+        torch.float32: "take LoRAs and other patches away one by one, try another model file",
+        torch.bfloat16: f"{to_fp32}, take LoRAs away",
+    }.get(dtype, to_either)
+    return f"computed in {str(dtype).removeprefix('torch.')}: {remedy}, or lower cfg."

@@ -24,15 +24,17 @@ from ....t2v_models.films.store import Store
 from ....t2v_models.foreign import quoted
 from ....t2v_models.zero_shot import noise
 from ....t2v_models.zero_shot.anchors import ANCHORS
+from ....t2v_models.zero_shot.chunks import chunks
 from ....t2v_models.zero_shot.motion import HOW, Motion, sources, warp
 from ....t2v_models.zero_shot.smoothing import background
 from .. import unfinished
 from ..memory import check_bytes
+from ..models.checks import computed_in
 from ..models.model_sampling import final_scale
 from ..sampling import preview
 from ..sampling.run import Settings, sampler_object, schedule
 from . import cross_frame, hints, resume, smoothing
-from .chunks import FrameConditionings, chunks
+from .frame_conditionings import FrameConditionings
 from .image_model import image_model
 from .same_noise import usual_noise
 
@@ -330,12 +332,5 @@ def check_finite(inner: Any, samples: Tensor) -> None:
     """Raise T2VError where frames hold NaN or infinity, which would become a black video."""
     broken = [number for number, frame in enumerate(samples) if not frame.isfinite().all()]
     if broken:
-        dtype = inner.manual_cast_dtype or inner.get_dtype()
-        remedy = {
-            torch.float32: "take LoRAs and other patches away one by one, try another model file",
-            torch.bfloat16: "start ComfyUI with --fp32-unet, take LoRAs away",
-        }.get(dtype, "start ComfyUI with --bf16-unet or --fp32-unet")
-        raise T2VError(
-            f"{len(broken)} of {len(samples)} frames are not finite, computed in {str(dtype).removeprefix('torch.')}: "
-            f"{remedy}, or lower cfg."
-        )
+        end = computed_in(inner, *(f"start ComfyUI with {to}" for to in ("--fp32-unet", "--bf16-unet or --fp32-unet")))
+        raise T2VError(f"{len(broken)} of {len(samples)} frames are not finite, {end}")

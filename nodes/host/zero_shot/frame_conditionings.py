@@ -1,4 +1,4 @@
-"""Frames that go through an image model together, and the part of a run's conditionings that is theirs."""
+"""The part of a run's conditionings that belongs to some frames of the video."""
 
 from __future__ import annotations
 
@@ -7,33 +7,10 @@ from typing import Any
 
 from torch import Tensor
 
-from ....t2v_models.errors import T2VError
 from .. import stories
 
 PER_FRAME = ("pooled_output", "mask", "concat_latent_image", "concat_mask", "concat_image")
 """Entries of a conditioning's dictionary that hold a tensor with a row for each frame, or one row for all."""
-
-
-def chunks(frames: int, size: int) -> list[list[int]]:
-    """Return the numbers of the frames that go through the model together: the first frame and up to size - 1 others each.
-
-    Every frame but the first is in one chunk. Source: Text2Video-Zero (arXiv:2303.13439), whose long videos are made so.
-
-    Args:
-        frames: of the video.
-        size: frames in a chunk; 0 for all in one.
-
-    Raises:
-        T2VError: for a chunk of 1, which has no room for another frame.
-    """
-    if size == 1:
-        raise T2VError(
-            "A chunk of 1 holds the first frame alone: set chunk to 2 or more, or to 0 for all frames at once."
-        )
-    if size == 0 or frames <= size:
-        return [list(range(frames))]
-    new = size - 1
-    return [[0, *range(start, min(start + new, frames))] for start in range(1, frames, new)]
 
 
 class FrameConditionings:
