@@ -1,6 +1,13 @@
 """T2VCrossFrameAttention on small image models, and KSampler after it, for the checks of several files."""
 
 FRAMES = 4
+ANCHORS = {
+    "first": lambda k, frames: [0],
+    "first + previous": lambda k, frames: [0, max(k - 1, 0)],
+    "first + previous + next": lambda k, frames: [0, max(k - 1, 0), min(k + 1, frames - 1)],
+    "all": lambda k, frames: range(frames),
+}
+"""For each anchor with a fixed rule: a frame's number and the number of frames -> the frames that it looks at."""
 
 
 def model(host, name="sd15"):

@@ -20,6 +20,7 @@ from pathlib import Path
 
 import cancelling  # noqa: F401
 import clip_files  # noqa: F401  (for the checks: this folder is on the path only now)
+import clip_noise  # noqa: F401
 import cross_frame_node  # noqa: F401
 import image_models  # noqa: F401
 import low_memory  # noqa: F401

@@ -3,6 +3,7 @@
 from types import SimpleNamespace
 
 import torch
+from clip_noise import noise_of_the_clip
 
 
 def controlnet(host, model):
@@ -37,27 +38,14 @@ def controlnet(host, model):
 
 
 def check_a_controlnet_sees_every_frame(host):
-    import comfy.sample
-
     model, clip, _ = host.tiny()
     positive, negative = host.prompts(clip)
     net = controlnet(host, model)
     hint = torch.rand(4, 64, 64, 3)
     pos, neg = host.run("ControlNetApplyAdvanced", positive, negative, net, hint, 1.0, 0.0, 1.0)
-    original = comfy.sample.prepare_noise
-
-    def prepare(latent, seed, indices=None):
-        if latent.ndim == 4:
-            t, c, h, w = latent.shape
-            return original(torch.zeros(1, c, t, h, w), seed)[0].transpose(0, 1).contiguous()
-        return original(latent, seed, indices)
-
-    comfy.sample.prepare_noise = prepare
-    try:
+    with noise_of_the_clip():
         on_clip = host.ksample(model, clip, conds=(pos, neg))
         on_frames = host.ksample(model, clip, torch.zeros(4, 4, 8, 8), conds=(pos, neg))
-    finally:
-        comfy.sample.prepare_noise = original
     plain = host.ksample(model, clip, conds=(positive, negative))
     assert (on_clip - plain).abs().max() > 1e-3
     difference = (on_clip[0].transpose(0, 1) - on_frames).abs().max()

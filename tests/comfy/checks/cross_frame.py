@@ -5,15 +5,9 @@ from functools import partial
 from unittest import mock
 
 import cross_frame_node as node
-from cross_frame_node import FRAMES
+from cross_frame_node import ANCHORS, FRAMES
 
 CLOSE = 1e-5
-ANCHORS = {
-    "first": lambda k, frames: [0],
-    "first + previous": lambda k, frames: [0, max(k - 1, 0)],
-    "first + previous + next": lambda k, frames: [0, max(k - 1, 0), min(k + 1, frames - 1)],
-    "all": lambda k, frames: range(frames),
-}
 
 
 @contextlib.contextmanager

@@ -1,6 +1,7 @@
 """Clips and frames, batches and guidance: one result however it is computed. Run inside a ComfyUI by in_host.py."""
 
 import torch
+from clip_noise import noise_of_the_clip
 
 
 def differ(a, b):
@@ -14,31 +15,10 @@ def ksample(host, model, positive, negative, samples, cfg=5.0, seed=3, steps=3, 
     return host.run("KSampler", *args)[0]["samples"]
 
 
-def noise_kept(monkey):
-    """Make core draw the same noise for both layouts: that of the clip."""
-    import comfy.sample
-
-    original = comfy.sample.prepare_noise
-
-    def prepare(latent, seed, indices=None):
-        if latent.ndim == 4:
-            t, c, h, w = latent.shape
-            clip = torch.zeros(1, c, t, h, w)
-            return original(clip, seed, None)[0].transpose(0, 1).contiguous()
-        return original(latent, seed, indices)
-
-    comfy.sample.prepare_noise = prepare
-    monkey.append(lambda: setattr(comfy.sample, "prepare_noise", original))
-
-
 def both(host, model, positive, negative, **options):
-    undo = []
-    noise_kept(undo)
-    try:
+    with noise_of_the_clip():
         clip = ksample(host, model, positive, negative, torch.zeros(1, 4, 4, 8, 8), **options)
         frames = ksample(host, model, positive, negative, torch.zeros(4, 4, 8, 8), **options)
-    finally:
-        undo[0]()
     return clip[0].transpose(0, 1), frames
 
 

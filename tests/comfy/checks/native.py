@@ -3,6 +3,7 @@
 import inspect
 
 import torch
+from clip_noise import noise_of_the_clip
 
 
 def check_all_samplers_of_the_host_run(host):
@@ -169,26 +170,13 @@ def check_model_sampling_discrete_and_rescale_cfg(host):
 
 
 def check_guidance_nodes_for_images_do_the_same_on_clips(host):
-    import comfy.sample
-
     model, clip, _ = host.tiny()
-    original = comfy.sample.prepare_noise
-
-    def prepare(latent, seed, indices=None):
-        if latent.ndim == 4:
-            t, c, h, w = latent.shape
-            return original(torch.zeros(1, c, t, h, w), seed)[0].transpose(0, 1).contiguous()
-        return original(latent, seed, indices)
-
-    comfy.sample.prepare_noise = prepare
-    try:
+    with noise_of_the_clip():
         for name, args in (("RescaleCFG", (0.7,)), ("VideoLinearCFGGuidance", (1.0,))):
             (patched,) = host.run(name, model, *args)
             a = host.ksample(patched, clip, cfg=8.0)[0].transpose(0, 1)
             b = host.ksample(patched, clip, torch.zeros(4, 4, 8, 8), cfg=8.0)
             assert (a - b).abs().max() < 1e-4, (name, float((a - b).abs().max()))
-    finally:
-        comfy.sample.prepare_noise = original
 
 
 def check_context_windows(host):

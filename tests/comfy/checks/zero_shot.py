@@ -6,15 +6,10 @@ import image_models
 import small_image_unets as small
 import torch
 import zero_shot_node as node
+from cross_frame_node import ANCHORS
 from zero_shot_node import differ
 
 CLOSE = 1e-4
-ANCHORS = {
-    "first": lambda k, frames: [0],
-    "first + previous": lambda k, frames: [0, max(k - 1, 0)],
-    "first + previous + next": lambda k, frames: [0, max(k - 1, 0), min(k + 1, frames - 1)],
-    "all": lambda k, frames: range(frames),
-}
 
 
 def recorded_run(host, run, model=None, **changes):
